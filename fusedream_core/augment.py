@@ -1,0 +1,225 @@
+"""The augmentations of AugCLIP: DiffAugment's colour, translation and cutout, and a resize.
+
+Drawing (``sample_params``) is apart from applying (``apply_params``), so that a draw can be
+replayed, shared between pictures or replaced. Paper: Liu et al. 2021, section 3.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .config import Augment, AugmentConfig
+from .errors import ConfigError, ShapeError
+from .types import Record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AugmentParams(Record):
+    """A draw of n changes for each of G pictures, or (G = 1) for any number of pictures alike.
+
+    A change that the policy leaves out is None. Sizes and places are in pixels.
+
+    Attributes:
+        num: n, the number of copies of each picture.
+        image_size: Height and width of the pictures it was drawn for.
+        brightness: What is added, shape ``(G, n)``.
+        saturation: Factors on the distance from grey, shape ``(G, n)``.
+        contrast: Factors on the distance from the picture's mean, shape ``(G, n)``.
+        shift: Rows and columns that the picture is read further on, shape ``(G, n, 2)``, int64.
+        size: Height and width after the zoom, shape ``(G, n, 2)``, int64.
+        box: Top and left of the box that is cut out, shape ``(G, n, 2)``, int64.
+        box_size: Height and width of that box.
+    """
+
+    num: int
+    image_size: tuple[int, int]
+    box_size: tuple[int, int]
+    brightness: Tensor | None = None
+    saturation: Tensor | None = None
+    contrast: Tensor | None = None
+    shift: Tensor | None = None
+    size: Tensor | None = None
+    box: Tensor | None = None
+
+    @property
+    def num_groups(self) -> int:
+        """G: how many pictures have a draw of their own, or 1 if all share one."""
+        return next((len(values) for values in self.drawn().values()), 1)
+
+    def part(self, rows: slice) -> AugmentParams:
+        """The draws of some of the pictures; of all of them, if they share one."""
+        if self.num_groups == 1:
+            return self
+        return _replace(self, {name: values[rows] for name, values in self.drawn().items()})
+
+    def drawn(self) -> dict[str, Tensor]:
+        """The tensors of the draw, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def sample_params(
+    num: int, height: int, width: int, *, config: AugmentConfig, generator: torch.Generator
+) -> AugmentParams:
+    """Draw ``num`` changes for pictures of a given size.
+
+    Args:
+        num: Number of copies that will be made of each picture.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
+        config: Which changes, and how strong (``config.num_augments`` is not read).
+        generator: CPU generator, advanced by this call.
+
+    Returns:
+        The draw, G = 1, on the CPU; ``join_params`` puts several together.
+
+    References:
+        gnobitab/FuseDream, ``DiffAugment_pytorch.py``. Differs: the zoom is drawn for each copy,
+        where upstream has one for all (``config.shared_zoom``).
+    """
+    sides = (height, width)
+    box_size = (int(height * config.cutout + 0.5), int(width * config.cutout + 0.5))
+
+    def factor(strength: float) -> Tensor:
+        return rng.uniform((1, num), 1.0 - strength, 1.0 + strength, generator=generator)
+
+    def per_axis(ranges: Sequence[tuple[int, int]]) -> Tensor:
+        axes = [rng.integers((1, num), low, high, generator=generator) for low, high in ranges]
+        return torch.stack(axes, dim=-1)  # 2 x (1, num) -> (1, num, 2)
+
+    drawn: dict[str, Tensor] = {}
+    if Augment.BRIGHTNESS in config.policy:
+        reach = config.brightness
+        drawn["brightness"] = rng.uniform((1, num), -reach, reach, generator=generator)
+    if Augment.SATURATION in config.policy:
+        drawn["saturation"] = factor(config.saturation)
+    if Augment.CONTRAST in config.policy:
+        drawn["contrast"] = factor(config.contrast)
+    if Augment.TRANSLATION in config.policy:
+        steps = [int(side * config.translation + 0.5) for side in sides]
+        drawn["shift"] = per_axis([(-step, step) for step in steps])
+    if Augment.RESIZE in config.policy:
+        zoom = factor(config.resize)
+        zoom = zoom[:, :1].expand(1, num) if config.shared_zoom else zoom
+        drawn["size"] = (zoom[..., None] * torch.tensor(sides)).long().clamp(min=1)
+    if Augment.CUTOUT in config.policy:
+        # The centre may lie on the border, and for an even box one beyond the last pixel.
+        centre = per_axis([(0, s - b % 2) for s, b in zip(sides, box_size, strict=True)])
+        drawn["box"] = centre - torch.tensor(box_size) // 2
+    return AugmentParams(num=num, image_size=sides, box_size=box_size, **drawn)
+
+
+def join_params(draws: Sequence[AugmentParams]) -> AugmentParams:
+    """Put draws of one size and policy together along G, one for each picture of a batch."""
+    names = draws[0].drawn()
+    return _replace(
+        draws[0], {name: torch.cat([draw.drawn()[name] for draw in draws]) for name in names}
+    )
+
+
+def _replace(params: AugmentParams, drawn: dict[str, Tensor]) -> AugmentParams:
+    """The same draw with other tensors."""
+    return dataclasses.replace(params, **drawn)  # type: ignore[arg-type]
+
+
+def apply_params(images: Tensor, params: AugmentParams) -> Tensor:
+    """Make the changed copies of each picture; deterministic and differentiable.
+
+    What a shift, zoom or box leaves uncovered is 0, mid-grey, which CLIP's normalisation maps to
+    about 0. Colours are not clamped.
+
+    Args:
+        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        params: A draw for this size with G = B, or G = 1 for the same changes on each picture.
+
+    Returns:
+        Copies, shape ``(B, n, 3, H, W)``.
+
+    Raises:
+        ConfigError: If the draw is for another number of pictures.
+        ShapeError: If it is for another size.
+
+    References:
+        Liu et al. 2021, section 3.1; gnobitab/FuseDream, ``DiffAugment_pytorch.py``: colour,
+        translation, resize, cutout, in this order.
+    """
+    if tuple(images.shape[-2:]) != params.image_size:
+        raise ShapeError(
+            f"The augmentation was drawn for {params.image_size} pixels, but the pictures are "
+            f"{tuple(images.shape[-2:])}; draw it for their size."
+        )
+    if params.num_groups not in (1, len(images)):
+        raise ConfigError(
+            f"The augmentation was drawn for {params.num_groups} pictures, but there are "
+            f"{len(images)}; draw one for all of them, or one for each."
+        )
+    params = params.to(images.device)
+    copies = _change_colors(images[:, None], params)  # (B, 1, 3, H, W) -> (B, 1 or n, 3, H, W)
+    copies = _move(copies, params)
+    if params.box is not None:
+        copies = copies * _outside_box(params.box, params).to(copies.dtype)
+    return copies.expand(-1, params.num, -1, -1, -1)
+
+
+def _change_colors(copies: Tensor, params: AugmentParams) -> Tensor:
+    """Brightness, saturation and contrast."""
+    if params.brightness is not None:
+        copies = copies + _per_copy(params.brightness, copies)
+    if params.saturation is not None:
+        grey = copies.mean(dim=2, keepdim=True)
+        copies = torch.lerp(grey, copies, _per_copy(params.saturation, copies))
+    if params.contrast is not None:
+        mean = copies.mean(dim=(2, 3, 4), keepdim=True)
+        copies = torch.lerp(mean, copies, _per_copy(params.contrast, copies))
+    return copies
+
+
+def _per_copy(values: Tensor, copies: Tensor) -> Tensor:
+    """Numbers ``(G, n)`` in the type of the copies and ready to meet ``(B, n, 3, H, W)``."""
+    return values.to(copies.dtype)[:, :, None, None, None]
+
+
+def _move(copies: Tensor, params: AugmentParams) -> Tensor:
+    """Translation and zoom at once: one small matrix for each copy and axis."""
+    if params.shift is None and params.size is None:
+        return copies
+    rows, columns = (_axis_matrix(params, axis, copies) for axis in (0, 1))
+    return rows[:, :, None] @ copies @ columns[:, :, None].mT
+
+
+def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
+    """The matrix ``(G, n, side, side)`` that resamples one axis; row o says what makes pixel o.
+
+    Zooming is bilinear to a new size, then cropped or padded about the centre. Output pixel o is
+    pixel ``o + offset`` of the zoomed axis, whose centre lies at ``source`` on the old one, and
+    bilinear weights are a triangle around it. Shifting moves that triangle on, to pixels that
+    may lie outside the picture and then count as 0.
+    """
+    side = params.image_size[axis]
+    pixels = torch.arange(side, device=like.device)
+    source, inside = pixels.to(like.dtype), torch.ones_like(pixels, dtype=torch.bool)
+    if params.size is not None:
+        size = params.size[..., axis, None]  # (G, n, 1)
+        margin = torch.where(size < side, side - size, size - side) // 2
+        zoomed = pixels + torch.where(size < side, -margin, margin)  # (G, n, side)
+        inside = (zoomed >= 0) & (zoomed < size)
+        source = ((zoomed + 0.5) * (side / size.to(like.dtype)) - 0.5).clamp(0.0, side - 1.0)
+    if params.shift is not None:
+        source = source + params.shift[..., axis, None]
+    triangle = (1.0 - (source[..., None] - pixels).abs()).clamp(min=0.0)
+    return triangle * inside[..., None]
+
+
+def _outside_box(box: Tensor, params: AugmentParams) -> Tensor:
+    """Which pixels lie outside the box that is cut out, shape ``(G, n, 1, H, W)``."""
+    inside = []
+    for axis, (side, length) in enumerate(zip(params.image_size, params.box_size, strict=True)):
+        offset = torch.arange(side, device=box.device) - box[..., axis, None]
+        inside.append((offset >= 0) & (offset < length))  # (G, n, side)
+    return ~(inside[0][:, :, None, :, None] & inside[1][:, :, None, None, :])

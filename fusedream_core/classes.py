@@ -1,0 +1,46 @@
+"""Class names: from what a user types to the indices that a GAN knows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from .errors import ConfigError
+
+
+def resolve_classes(names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
+    """Turn class names and indices into indices.
+
+    Args:
+        names: The GAN's class names.
+        classes: Names (capitals do not matter; a name that several classes share means all of
+            them) or indices.
+
+    Returns:
+        Sorted indices without doubles.
+
+    Raises:
+        ConfigError: If a class is unknown; the message names similar ones.
+    """
+    by_name: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        by_name.setdefault(name.casefold(), []).append(index)
+    found: set[int] = set()
+    for wanted in classes:
+        if isinstance(wanted, int) and 0 <= wanted < len(names):
+            found.add(wanted)
+        elif isinstance(wanted, str) and wanted.strip().casefold() in by_name:
+            found.update(by_name[wanted.strip().casefold()])
+        else:
+            raise ConfigError(_unknown_class(wanted, names))
+    return sorted(found)
+
+
+def _unknown_class(wanted: str | int, names: Sequence[str]) -> str:
+    """The sentence about a class that the GAN does not have."""
+    near = difflib.get_close_matches(str(wanted).casefold(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the first is {names[0]!r}."
+    return (
+        f"The GAN has no class {wanted!r}; it accepts {len(names)} names, or indices from 0 to "
+        f"{len(names) - 1}: {hint}"
+    )

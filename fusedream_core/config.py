@@ -1,0 +1,275 @@
+"""Settings of each stage as frozen dataclasses, and the three presets.
+
+Change a setting with ``dataclasses.replace``; every value is checked when the object is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from .errors import ConfigError
+
+Objective = Literal["aug_clip", "clip"]
+Mixing = Literal["scalar", "softmax"]
+Start = Literal["best", "alone", "uniform", "random", "preserving"]
+
+CANDIDATES_ON_ACCELERATOR = 10_000
+CANDIDATES_ON_CPU = 1_000
+
+
+class Augment(enum.Enum):
+    """The random changes of AugCLIP, in the order in which they are applied."""
+
+    BRIGHTNESS = "brightness"
+    SATURATION = "saturation"
+    CONTRAST = "contrast"
+    TRANSLATION = "translation"
+    RESIZE = "resize"
+    CUTOUT = "cutout"
+
+
+def _require(condition: bool, name: str, value: object, accepted: str) -> None:
+    """Raise the one kind of sentence that every setting's check uses."""
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}, but it must be {accepted}.")
+
+
+def _require_count(name: str, value: object, least: int) -> None:
+    """Check a whole number that may not be below ``least``."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    _require(
+        whole and value >= least,  # type: ignore[operator]
+        name,
+        value,
+        f"a whole number of at least {least}",
+    )
+
+
+def _require_range(name: str, value: float, low: float, high: float) -> None:
+    """Check a number in the closed range from ``low`` to ``high``."""
+    _require(low <= value <= high, name, value, f"a number from {low:g} to {high:g}")
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Check a word against the words that are known."""
+    _require(value in choices, name, value, "one of " + ", ".join(choices))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How AugCLIP changes its copies of a picture. The strengths are the reference code's.
+
+    Attributes:
+        num_augments: Changed copies of each picture (50 in the reference code).
+        policy: Which changes are used. They are applied in the order of ``Augment``.
+        brightness: Largest brightness added, on pictures in [-1, 1].
+        saturation: Saturation factors are drawn from 1 -/+ this.
+        contrast: Contrast factors are drawn from 1 -/+ this.
+        translation: Largest shift, as a fraction of the side.
+        resize: Zoom factors are drawn from 1 -/+ this.
+        cutout: Side of the grey box, as a fraction of the picture's side.
+        shared_zoom: One zoom for all copies of a draw, as the reference code has it, instead
+            of one for each.
+    """
+
+    num_augments: int = 16
+    policy: tuple[Augment, ...] = tuple(Augment)
+    brightness: float = 0.5
+    saturation: float = 1.0
+    contrast: float = 0.5
+    translation: float = 0.125
+    resize: float = 0.2
+    cutout: float = 0.5
+    shared_zoom: bool = False
+
+    def __post_init__(self) -> None:
+        _require_count("num_augments", self.num_augments, 1)
+        known = isinstance(self.policy, tuple) and all(isinstance(m, Augment) for m in self.policy)
+        _require(known, "policy", self.policy, "a tuple of Augment members")
+        _require_range("brightness", self.brightness, 0.0, 2.0)
+        for name in ("saturation", "contrast", "translation", "cutout"):
+            _require_range(name, getattr(self, name), 0.0, 1.0)
+        _require_range("resize", self.resize, 0.0, 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """How the basis is found among random latents.
+
+    Attributes:
+        num_candidates: Random latents that are scored (M of the paper, 10,000 there). None means
+            10,000 on an accelerator and 1,000 on a CPU.
+        num_basis: How many of the best are kept (k of the paper, 5 there).
+        batch_size: Pictures decoded at once; sets the memory, not the result.
+        ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
+            the reference code.
+        rerank_fraction: Share of the candidates, the best by plain CLIP, that AugCLIP ranks.
+        rerank_augments: Changed copies of each of those.
+        truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
+        classes: Names or indices of the classes to draw from. None means all.
+        max_per_class: At most this many of the basis from one class. None means no limit.
+    """
+
+    num_candidates: int | None = None
+    num_basis: int = 5
+    batch_size: int = 10
+    ranking: Objective = "aug_clip"
+    rerank_fraction: float = 0.05
+    rerank_augments: int = 16
+    truncation: float | None = None
+    classes: tuple[str | int, ...] | None = None
+    max_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_count("num_basis", self.num_basis, 1)
+        _require_count("batch_size", self.batch_size, 1)
+        _require_count("rerank_augments", self.rerank_augments, 1)
+        _require_choice("ranking", self.ranking, ("aug_clip", "clip"))
+        _require_range("rerank_fraction", self.rerank_fraction, 0.0, 1.0)
+        if self.num_candidates is not None:
+            _require_count("num_candidates", self.num_candidates, 1)
+            if self.num_basis > self.num_candidates:
+                raise ConfigError(
+                    f"num_basis is {self.num_basis}, but only {self.num_candidates} candidates "
+                    "are drawn; lower num_basis or raise num_candidates."
+                )
+        if self.truncation is not None:
+            within = 0.0 < self.truncation <= 1.0
+            _require(within, "truncation", self.truncation, "above 0 and at most 1")
+        if self.classes is not None:
+            _require(len(self.classes) > 0, "classes", self.classes, "None or at least one class")
+        if self.max_per_class is not None:
+            _require_count("max_per_class", self.max_per_class, 1)
+
+    def candidates_on(self, device: torch.device) -> int:
+        """Number of candidates for a GAN on this device."""
+        if self.num_candidates is not None:
+            return self.num_candidates
+        default = CANDIDATES_ON_CPU if device.type == "cpu" else CANDIDATES_ON_ACCELERATOR
+        return max(default, self.num_basis)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeConfig:
+    """How the basis and its mixing weights are optimised.
+
+    Attributes:
+        num_steps: Steps of Adam.
+        objective: Score to raise: AugCLIP, or plain CLIP for comparison.
+        mixing: "scalar" is the paper's form, one free weight for each basis member; "softmax" is
+            the reference code's, weights for each coordinate that sum to 1.
+        start: Mixing weights to begin with. "uniform" is the paper's 1/k, "random" the reference
+            code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
+            widely spread as one member; "best" is whichever of these scores highest.
+        y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
+        units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
+            some 15 times the smaller) or plain numbers as in the reference code ("absolute").
+        lr_z: Learning rate of the basis z.
+        lr_y: Learning rate of the basis y.
+        latent_noise_std: Noise added to z and y at each step.
+        lr_w: Learning rate of the mixing weights (of their logits under "softmax").
+        schedule: "cosine" lowers the learning rates to a tenth and the noise to nothing;
+            "constant" keeps both.
+        z_clamp: Bound on every coordinate of z, in units of the truncation.
+        selection: "best" returns the best of the snapshots, the running average and the last
+            iterate by held-out AugCLIP; "last" returns the last iterate.
+        num_snapshots: Iterates kept for that, evenly spaced, the start among them.
+        ema_decay: Decay of the running average of the latent.
+        eval_augments: Fixed held-out copies that the returned score is measured on.
+    """
+
+    num_steps: int = 100
+    objective: Objective = "aug_clip"
+    mixing: Mixing = "scalar"
+    start: Start = "best"
+    y_mode: Literal["free", "hull"] = "free"
+    units: Literal["spread", "absolute"] = "spread"
+    lr_z: float = 0.05
+    lr_y: float = 0.02
+    latent_noise_std: float = 0.0
+    lr_w: float = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    z_clamp: float = 2.0
+    selection: Literal["best", "last"] = "best"
+    num_snapshots: int = 4
+    ema_decay: float = 0.95
+    eval_augments: int = 64
+
+    def __post_init__(self) -> None:
+        _require_count("num_steps", self.num_steps, 1)
+        _require_count("num_snapshots", self.num_snapshots, 0)
+        _require_count("eval_augments", self.eval_augments, 2)
+        _require_choice("objective", self.objective, ("aug_clip", "clip"))
+        _require_choice("mixing", self.mixing, ("scalar", "softmax"))
+        starts = ("best", "alone", "uniform", "random", "preserving")
+        _require_choice("start", self.start, starts)
+        _require_choice("y_mode", self.y_mode, ("free", "hull"))
+        _require_choice("units", self.units, ("spread", "absolute"))
+        _require_choice("schedule", self.schedule, ("cosine", "constant"))
+        _require_choice("selection", self.selection, ("best", "last"))
+        for name in ("lr_z", "lr_y", "lr_w", "latent_noise_std"):
+            value = getattr(self, name)
+            _require(0.0 <= value < math.inf, name, value, "a number of at least 0")
+        _require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
+        _require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The settings of all stages of a text-to-image run."""
+
+    search: SearchConfig = SearchConfig()
+    optimize: OptimizeConfig = OptimizeConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain numbers, words and lists, for a picture's metadata."""
+        plain = dataclasses.asdict(self)
+        plain["augment"]["policy"] = [member.value for member in self.augment.policy]
+        return plain
+
+
+DEFAULT = Recipe()
+
+# The paper (arXiv:2112.01573): every candidate ranked by AugCLIP, scalar weights from 1/k. It names
+# neither steps nor learning rate, so those are the reference code's.
+PAPER = Recipe(
+    search=SearchConfig(num_candidates=10_000, rerank_fraction=1.0),
+    optimize=OptimizeConfig(
+        num_steps=1_000,
+        mixing="scalar",
+        start="uniform",
+        units="absolute",
+        lr_z=5e-3,
+        lr_y=5e-3,
+        lr_w=5e-3,
+        schedule="constant",
+        selection="last",
+    ),
+    augment=AugmentConfig(num_augments=50),
+)
+
+# gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
+# a truncated one, and it returns the iterate before the last step where we return the one after.
+REFERENCE_CODE = Recipe(
+    search=SearchConfig(num_candidates=10_000, ranking="clip"),
+    optimize=OptimizeConfig(
+        num_steps=1_000,
+        mixing="softmax",
+        start="random",
+        units="absolute",
+        lr_z=5e-3,
+        lr_y=5e-3,
+        lr_w=5e-3,
+        latent_noise_std=0.01,
+        schedule="constant",
+        selection="last",
+    ),
+    augment=AugmentConfig(num_augments=50, shared_zoom=True),
+)

@@ -1,0 +1,8 @@
+"""Generators: the protocol, and BigGAN-deep."""
+
+from __future__ import annotations
+
+from .base import Gan
+from .biggan import BigGan, load_biggan
+
+__all__ = ["BigGan", "Gan", "load_biggan"]

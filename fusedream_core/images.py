@@ -1,0 +1,54 @@
+"""Pictures between the core's range [-1, 1], the range [0, 1] and PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def to_images01(images: Tensor) -> Tensor:
+    """Map pictures from ``[-1, 1]`` to ``[0, 1]``, clamping; any shape.
+
+    References:
+        Differs from gnobitab/FuseDream, which stretches the saved picture to its own minimum
+        and maximum, so that its colours are not those that were scored.
+    """
+    return ((images + 1.0) / 2.0).clamp(0.0, 1.0)
+
+
+def from_images01(images01: Tensor) -> Tensor:
+    """Map pictures from ``[0, 1]`` to ``[-1, 1]``; any shape."""
+    return images01 * 2.0 - 1.0
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Turn pictures ``(B, 3, H, W)`` in ``[-1, 1]`` into 8-bit PIL images."""
+    from PIL import Image
+
+    # (B, 3, H, W) -> (B, H, W, 3)
+    pixels = (to_images01(images.detach()) * 255.0).round().to(torch.uint8).movedim(1, -1).cpu()
+    return [Image.fromarray(picture.numpy()) for picture in pixels]
+
+
+def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
+    """Save one picture ``(3, H, W)`` in ``[-1, 1]`` as PNG, with text chunks.
+
+    Args:
+        image: The picture.
+        path: Where to; missing folders are made.
+        metadata: Text chunks, such as prompt, seed and score.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    for key, text in metadata.items():
+        chunks.add_itxt(key, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(image[None])[0].save(path, format="PNG", pnginfo=chunks)

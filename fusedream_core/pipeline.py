@@ -1,0 +1,122 @@
+"""Text to picture in one call: encode, search, optimise."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .clip.base import ImageTextEncoder
+from .clip.target import encode_target
+from .config import DEFAULT, Recipe
+from .demo import load_demo
+from .errors import ConfigError
+from .gan.base import Gan
+from .images import save_png, to_pil
+from .optimize import optimize
+from .rng import make_generator
+from .search import search_basis
+from .types import Basis, Callback, Latent, Record, Score
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Streams of a run's seed: what one stage draws does not move the numbers of the other.
+SEARCH_STREAM = 0
+OPTIMIZE_STREAM = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GenerationResult(Record):
+    """A picture and how it came about.
+
+    Attributes:
+        images: The picture, shape ``(1, 3, H, W)``, in ``[-1, 1]``.
+        score: Its held-out AugCLIP score, shape ``(1,)``.
+        latent: Its latent, mixed.
+        basis: What the search found.
+        prompt: The text it was made from.
+        seed: The seed it was made from.
+        seconds: Time of search and optimisation, without loading.
+    """
+
+    images: Tensor
+    score: Score
+    latent: Latent
+    basis: Basis
+    prompt: str
+    seed: int
+    seconds: float
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture as a PIL image."""
+        return to_pil(self.images)[0]
+
+    def save(self, path: Path | str) -> None:
+        """Save the picture as PNG, with prompt, seed and score in its text chunks."""
+        score = f"{float(self.score.mean):.4f} +- {float(self.score.stderr):.4f}"
+        metadata = {"prompt": self.prompt, "seed": str(self.seed), "score": score}
+        save_png(self.images[0], Path(path), metadata)
+
+
+def generate(
+    prompt: str,
+    *,
+    seed: int = 0,
+    gan: Gan | None = None,
+    clip: ImageTextEncoder | None = None,
+    recipe: Recipe = DEFAULT,
+    callback: Callback | None = None,
+) -> GenerationResult:
+    """Make a picture from a text.
+
+    Args:
+        prompt: What to show; see ``parse_prompt`` for pieces and weights.
+        seed: From 0 to 2**64 - 1; the same seed gives the same picture.
+        gan: The generator.
+        clip: The encoder. With neither generator nor encoder, the demo pair is loaded.
+        recipe: The settings of all stages.
+        callback: Called after each scored batch and each step; it may raise to stop.
+
+    Returns:
+        The picture with its score, latent and basis.
+
+    Raises:
+        FuseDreamError: If the prompt is empty, the seed out of range, or models do not fit.
+    """
+    search_generator = make_generator(seed, SEARCH_STREAM)
+    if gan is None and clip is None:
+        gan, clip = load_demo()
+    if gan is None or clip is None:
+        raise ConfigError(
+            "Only one of gan and clip was given; give both, or neither for the demo pair."
+        )
+    begin = time.perf_counter()
+    target = encode_target(clip, prompt)
+    bases = search_basis(
+        gan,
+        clip,
+        [target],
+        config=recipe.search,
+        augment=recipe.augment,
+        generator=search_generator,
+        callback=callback,
+    )
+    result = optimize(
+        gan,
+        clip,
+        [target],
+        bases,
+        config=recipe.optimize,
+        augment=recipe.augment,
+        generators=[make_generator(seed, OPTIMIZE_STREAM)],
+        callback=callback,
+    )
+    seconds = time.perf_counter() - begin
+    return GenerationResult(
+        result.images, result.score, result.latent, bases[0], prompt, seed, seconds
+    )

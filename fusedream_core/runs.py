@@ -1,0 +1,116 @@
+"""B runs in one batch: their models and prompts, and how their latents become scored pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .augment import AugmentParams, join_params, sample_params
+from .clip.base import ImageTextEncoder
+from .config import AugmentConfig, Objective, OptimizeConfig
+from .gan.base import Gan
+from .score import aug_clip_score, clip_score
+from .types import Score, Target
+
+LatentPair = tuple[Tensor, Tensor]  # z (B, dim_z) and y (B, dim_y)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """What stays fixed while B runs are optimised.
+
+    Attributes:
+        gan: The generator.
+        clip: The encoder.
+        targets: The prompt of each run.
+        truncation: tau of all runs.
+        augment: The changes of AugCLIP.
+    """
+
+    gan: Gan
+    clip: ImageTextEncoder
+    targets: Sequence[Target]
+    truncation: float
+    augment: AugmentConfig
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """Pictures ``(B, 3, H, W)`` of the runs' latents."""
+        return self.gan.decode(z, y, truncation=self.truncation)
+
+    def sample(
+        self, num: int, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> AugmentParams:
+        """Draw ``num`` changes for each run's picture, each run from its own generator."""
+        size = images.shape[-2:]
+        draws = [
+            sample_params(num, size[0], size[1], config=self.augment, generator=generator)
+            for generator in generators
+        ]
+        return join_params(draws)
+
+    def objective(
+        self, images: Tensor, kind: Objective, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """The score that is optimised, shape ``(B,)``, with fresh changes for AugCLIP."""
+        if kind == "clip":
+            return clip_score(images, self.targets, self.clip)
+        params = self.sample(self.augment.num_augments, images, generators)
+        return aug_clip_score(images, self.targets, self.clip, params=params).mean
+
+    @torch.no_grad()
+    def judge(
+        self,
+        latents: Sequence[LatentPair],
+        num_augments: int,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Score]:
+        """Compare S latents of each run by AugCLIP, all under the same changes.
+
+        Args:
+            latents: S pairs of z and y.
+            num_augments: Changed copies of each picture.
+            generators: One for each run; drawn from once.
+
+        Returns:
+            Pictures ``(S, B, 3, H, W)`` and their scores ``(S, B)``.
+        """
+        images = [self.decode(z, y) for z, y in latents]
+        params = self.sample(num_augments, images[0], generators)
+        scores = [
+            aug_clip_score(batch, self.targets, self.clip, params=params, batch_size=1)
+            for batch in images
+        ]
+        mean = torch.stack([score.mean for score in scores])
+        stderr = torch.stack([score.stderr for score in scores])
+        return torch.stack(images), Score(mean, stderr)
+
+
+class Iterates:
+    """The latents on the way that may be returned: snapshots, running average, and the last."""
+
+    def __init__(self, config: OptimizeConfig) -> None:
+        """Plan which to keep; ``config`` says how many snapshots and which are asked for."""
+        self._only_last = config.selection == "last"
+        self._decay = config.ema_decay
+        num = config.num_snapshots
+        self._snapshot_steps = {config.num_steps * index // num for index in range(num)}
+        self._kept: dict[str, LatentPair] = {}
+        self._ends: dict[str, LatentPair] = {}  # "average" and "last", as of now
+
+    def observe(self, step: int, latent: LatentPair) -> None:
+        """Take in the latents after ``step`` steps; 0 is the start."""
+        z, y = latent[0].detach(), latent[1].detach()
+        if step in self._snapshot_steps:
+            self._kept[f"step {step}"] = z, y
+        old_z, old_y = self._ends.get("average", (z, y))
+        average = torch.lerp(z, old_z, self._decay), torch.lerp(y, old_y, self._decay)
+        self._ends = {"average": average, "last": (z, y)}
+
+    def candidates(self) -> dict[str, LatentPair]:
+        """The latents to choose from, by name."""
+        if self._only_last:
+            return {"last": self._ends["last"]}
+        return self._kept | self._ends

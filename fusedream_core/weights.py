@@ -1,0 +1,132 @@
+"""Reading weight files safely: no code in them is run, and every fault becomes one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a bad weight file into a ``CheckpointError``."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"The file {path} is refused, because it is damaged or a pickle that holds more than "
+            "tensors and could run code; use a .safetensors file, or a plain PyTorch state dict."
+        ) from error
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise CheckpointError(
+            f"The file {path} cannot be read as model weights, it may be truncated or of another "
+            f"kind ({type(error).__name__}: {reason}); download or copy it again."
+        ) from error
+
+
+def find_file(folder: Path, names: Sequence[str]) -> Path:
+    """The first of these files that the folder holds.
+
+    Raises:
+        CheckpointError: If the folder is missing or holds none of them.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"There is no folder {folder}; give the folder that holds {' or '.join(names)}."
+        )
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"The folder {folder} holds no {' or '.join(names)}; put the file there.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: If the file is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The file {path} is not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"The file {path} holds no JSON object, but a model's config is one.")
+    return content
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict onto the CPU, from safetensors or from a PyTorch file of tensors only.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, a pickle of something else, or not a
+            state dict.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no weight file {path}; check the name, or copy it there.")
+    with reading(path):
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"The file {path} holds no state dict (names with tensors); export one from the model."
+        )
+    return state
+
+
+def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict that must fit the module exactly.
+
+    Args:
+        module: Where to.
+        state: Names with tensors.
+        path: The file they come from, for the message.
+
+    Raises:
+        CheckpointError: If names are missing or too many, or shapes differ.
+    """
+    own = module.state_dict()
+    faults = []
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("reshaped", reshaped)):
+        if names:
+            more = ", ..." if len(names) > 3 else ""
+            faults.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
+    if faults:
+        raise CheckpointError(
+            f"The weights in {path} do not fit the model that the config describes: "
+            f"{'; '.join(faults)}; use the config and weights of one model."
+        )
+    module.load_state_dict(state, strict=True)
+
+
+def fingerprint(*paths: Path) -> str:
+    """A short hash of the content of files: the same weights, the same name, wherever they lie."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:12]

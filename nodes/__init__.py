@@ -1,0 +1,41 @@
+"""The nodes of FuseDream: thin ComfyUI adapters over ``fusedream_core``."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from ._folders import register_folders
+from .latent import FuseDreamDecodeLatent
+from .loaders import FuseDreamLoadCLIP, FuseDreamLoadGAN
+from .optimize import FuseDreamOptimize
+from .prompt import FuseDreamEncodePrompt
+from .score import FuseDreamAugCLIPScore
+from .search import FuseDreamSeedSearch
+
+__all__ = ["FuseDreamExtension", "comfy_entrypoint"]
+
+# Read by ComfyUI-Manager and the registry's tools, which scan for this literal. ComfyUI itself
+# comes through comfy_entrypoint; the pack's root must not export this name.
+NODE_CLASS_MAPPINGS = {
+    "FuseDreamLoadGAN": FuseDreamLoadGAN,
+    "FuseDreamLoadCLIP": FuseDreamLoadCLIP,
+    "FuseDreamEncodePrompt": FuseDreamEncodePrompt,
+    "FuseDreamSeedSearch": FuseDreamSeedSearch,
+    "FuseDreamOptimize": FuseDreamOptimize,
+    "FuseDreamAugCLIPScore": FuseDreamAugCLIPScore,
+    "FuseDreamDecodeLatent": FuseDreamDecodeLatent,
+}
+
+
+class FuseDreamExtension(ComfyExtension):
+    """What ComfyUI asks for the list of nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All nodes, and the model folders they read from."""
+        register_folders()
+        return list(NODE_CLASS_MAPPINGS.values())
+
+
+async def comfy_entrypoint() -> FuseDreamExtension:
+    """Called once by ComfyUI when it loads the pack."""
+    return FuseDreamExtension()

@@ -1,0 +1,157 @@
+"""Between ComfyUI and the core: pictures in and out, progress, gradients.
+
+ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]``; the core's are ``(B, 3, H, W)`` in
+``[-1, 1]``. This is the only file that knows both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..fusedream_core.errors import ImageError, ShapeError
+from ..fusedream_core.images import from_images01, to_images01, to_pil
+
+if TYPE_CHECKING:
+    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.types import Latent, StepInfo
+
+MIN_SIDE = 8  # pixels; below it the augmentations have nothing left to move, cut or scale
+_PREVIEW_PIXELS = 512
+_PREVIEW_SECONDS = 0.5
+_PROGRESS_SECONDS = 0.05
+
+
+@contextmanager
+def autograd_scope() -> Iterator[None]:
+    """Leave ComfyUI's inference mode, in which no graph can be recorded, and turn gradients on.
+
+    Loading and moving models belongs in here too, or their weights become inference tensors.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def image_to_core(image: Tensor) -> Tensor:
+    """An IMAGE of any node as the core wants it.
+
+    Alpha is laid over white, as picture viewers do; a single channel is taken for grey; values
+    outside ``[0, 1]`` are clamped. The result is a new tensor, free of inference mode when called
+    in :func:`autograd_scope`.
+
+    Args:
+        image: Pictures, shape ``(B, H, W, C)`` with C of 1, 3 or 4, values in ``[0, 1]``.
+
+    Returns:
+        Shape ``(B, 3, H, W)``, float32, values in ``[-1, 1]``.
+
+    Raises:
+        ShapeError: If it is no such batch, is empty, or has a side under 8 pixels.
+        ImageError: If a picture holds NaN or infinite values.
+    """
+    check_image(image)
+    images01 = image.clone().float().clamp(0.0, 1.0)
+    if images01.shape[-1] == 4:
+        alpha = images01[..., 3:]
+        images01 = images01[..., :3] * alpha + (1.0 - alpha)
+    elif images01.shape[-1] == 1:
+        images01 = images01.expand(-1, -1, -1, 3)
+    return from_images01(images01).movedim(-1, 1).contiguous()  # BHWC -> BCHW
+
+
+def check_image(image: Tensor) -> None:
+    """Refuse what no score can be given for, in a sentence that names the fault."""
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise ShapeError(f"Expected an IMAGE batch of shape (B, H, W, C), got {shape}.")
+    batch, height, width, channels = image.shape
+    if channels not in (1, 3, 4):
+        raise ShapeError(
+            f"The pictures have {channels} channels; FuseDream takes RGB, RGBA or grey ones."
+        )
+    if batch == 0:
+        raise ShapeError("The batch of pictures is empty; connect at least one picture.")
+    if min(height, width) < MIN_SIDE:
+        raise ShapeError(
+            f"The pictures are {width} x {height} pixels; FuseDream needs at least "
+            f"{MIN_SIDE} x {MIN_SIDE}."
+        )
+    faulty = [index for index in range(batch) if not bool(torch.isfinite(image[index]).all())]
+    if faulty:
+        names = ", ".join(str(index + 1) for index in faulty[:5])
+        raise ImageError(
+            f"Picture {names} of the batch holds NaN or infinite values; the node that made it "
+            "failed (a VAE in half precision does this)."
+        )
+
+
+def core_to_image(images: Tensor) -> Tensor:
+    """The core's pictures as an IMAGE, ``(B, H, W, 3)`` in ``[0, 1]``, where outputs belong."""
+    import comfy.model_management as management
+
+    images01 = to_images01(images.detach().float()).movedim(1, -1).contiguous()  # BCHW -> BHWC
+    return images01.to(management.intermediate_device())
+
+
+def decode(gan: Gan, latent: Latent) -> Tensor:
+    """The pictures of stored latents, shape ``(B, 3, H, W)`` in ``[-1, 1]``, without a graph."""
+    there = latent.to(gan.device)
+    with torch.no_grad():
+        return gan.decode(there.z, there.y, truncation=there.truncation)
+
+
+def mask_to_core(mask: Tensor) -> Tensor:
+    """A MASK, ``(H, W)`` or ``(B, H, W)`` in ``[0, 1]``, as ``(B, 1, H, W)`` float32."""
+    if mask.ndim == 2:
+        mask = mask.unsqueeze(0)
+    if mask.ndim != 3:
+        raise ShapeError(f"Expected a MASK of shape (B, H, W), got {tuple(mask.shape)}.")
+    return mask.clone().float().clamp(0.0, 1.0).unsqueeze(1)  # BHW -> B1HW
+
+
+class Progress:
+    """A core callback: progress bar, live preview at most twice a second, and Cancel.
+
+    Cancel is looked at on every call, before anything else; ComfyUI's exception for it passes
+    through the core, which then frees what it holds.
+    """
+
+    def __init__(self) -> None:
+        import comfy.utils
+
+        self._bar = comfy.utils.ProgressBar(1)
+        self._shown_at = 0.0
+        self._sent_at = 0.0
+
+    def __call__(self, info: StepInfo) -> None:
+        import comfy.model_management as management
+
+        management.throw_exception_if_processing_interrupted()
+        now = time.monotonic()
+        preview = None
+        if now - self._shown_at >= _PREVIEW_SECONDS:
+            preview = ("JPEG", to_pil(info.preview[:1])[0], _PREVIEW_PIXELS)
+            self._shown_at = now
+        finished = info.step >= info.total
+        if preview is not None or finished or now - self._sent_at >= _PROGRESS_SECONDS:
+            self._bar.update_absolute(info.step, info.total, preview)
+            self._sent_at = now
+
+
+def show_text(message: str) -> None:
+    """Show a line below the node that is running, where the frontend can; nothing elsewhere."""
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    if context is None:
+        return
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(message, context.node_id)

@@ -1,0 +1,185 @@
+"""GAN and CLIP in memory: loaded once, moved by ComfyUI, fit for gradients.
+
+Three things are done here and nowhere else:
+
+* one weak cache, so that two loader nodes of the same file share one module, and the module goes
+  when ComfyUI forgets the last output that holds it;
+* placement by ComfyUI's model manager, a GAN and a CLIP in one request so that neither evicts the
+  other;
+* healing. ComfyUI runs nodes under ``torch.inference_mode()``, and weights that anything moved or
+  cast in there become inference tensors, through which no gradient can be taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from ..fusedream_core.errors import ConfigError
+from ._boundary import autograd_scope
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+# Floats kept per pixel of one picture on its way through a network, with and without gradients:
+# rough, measured upwards, and only used to tell ComfyUI how much memory to free beforehand.
+_FLOATS_PER_PIXEL = {
+    ("gan", True): 5000,
+    ("gan", False): 600,
+    ("clip", True): 500,
+    ("clip", False): 120,
+}
+_FLOAT_BYTES = 4
+_USUAL_RESOLUTION, _USUAL_CLIP_SIDE = 512, 224  # for models that do not tell
+
+
+class FuseDreamModel(nn.Module):
+    """What ComfyUI's patcher holds; it wants to set ``device`` on its module, ours derive it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+class Managed(Generic[ModelT]):
+    """The value of a GAN or CLIP socket: one module and its entry in ComfyUI's model manager."""
+
+    def __init__(self, model: ModelT, name: str) -> None:
+        import comfy.model_management as management
+        from comfy.model_patcher import ModelPatcher
+
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self.patcher: ModelPatcher = ModelPatcher(
+            FuseDreamModel(self.model),
+            load_device=management.get_torch_device(),
+            offload_device=management.unet_offload_device(),
+        )
+
+    def get_ram_usage(self) -> int:
+        """Bytes of the weights, for ComfyUI's cache under memory pressure."""
+        return int(self.patcher.model_size())
+
+    def __repr__(self) -> str:
+        return f"<{type(self.model).__name__} {self.name!r}>"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_cache: weakref.WeakValueDictionary[Hashable, Managed[Any]] = weakref.WeakValueDictionary()
+_cache_lock = threading.Lock()
+
+
+def load_managed(key: Hashable, name: str, build: Callable[[], ModelT]) -> Managed[ModelT]:
+    """The handle for ``key``: the one in use, or a new one around ``build()``.
+
+    Args:
+        key: Kind, files and options, see :func:`._folders.file_identity`; equal keys share.
+        name: What to call the model in messages.
+        build: Reads the model from disk. Runs outside inference mode, or its weights could never
+            take part in a gradient.
+    """
+    with _cache_lock:
+        handle = _cache.get(key)
+        if handle is None:
+            with autograd_scope():
+                handle = Managed(build(), name)
+            _cache[key] = handle
+            logger.debug("FuseDream read %s", name)
+        return handle
+
+
+def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, ...]:
+    """Bring models to the compute device, all in one request, and return them ready for gradients.
+
+    Call it inside :func:`._boundary.autograd_scope` at the start of a node: another node may have
+    sent a model away since.
+
+    Args:
+        handles: Values of GAN and CLIP sockets.
+        activation_bytes: Memory that the work itself will need beside the weights.
+    """
+    import comfy.model_management as management
+
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("use_models() must be called inside autograd_scope()")
+    for handle in handles:
+        if not isinstance(handle, Managed):
+            raise ConfigError(
+                f"Expected the output of a FuseDream loader node, got {type(handle).__name__}; "
+                "connect Load GAN or Load CLIP (FuseDream) here."
+            )
+    patchers = [handle.patcher for handle in handles]
+    management.load_models_gpu(patchers, memory_required=activation_bytes, force_full_load=True)
+    for handle in handles:
+        settle(handle.patcher.model, handle.patcher.load_device)
+    return tuple(handle.model for handle in handles)
+
+
+def settle(module: nn.Module, device: torch.device) -> None:
+    """Finish what the model manager left undone: all on ``device``, no inference tensors.
+
+    ``--novram`` ignores a wish for a full load, and ComfyUI moves weights in its inference mode.
+    Both would make an error or a silent slowdown out of a later step.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if not all(_is_on(tensor, device) for tensor in tensors):
+        module.to(device)
+    healed: dict[int, torch.Tensor] = {}  # tied weights stay tied
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is not None and parameter.is_inference():
+                if id(parameter) not in healed:
+                    healed[id(parameter)] = nn.Parameter(
+                        parameter.detach().clone(), requires_grad=False
+                    )
+                owner._parameters[name] = healed[id(parameter)]
+        for name, buffer in owner._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                owner._buffers[name] = healed.setdefault(id(buffer), buffer.clone())
+
+
+def activation_bytes(
+    gan: Managed[Any] | None,
+    clip: Managed[Any] | None = None,
+    *,
+    pictures: int,
+    augments: int = 1,
+    gradients: bool = False,
+) -> int:
+    """A rough figure of the memory needed beside the weights.
+
+    Args:
+        gan: The generator, if pictures are drawn.
+        clip: The encoder, if pictures are scored.
+        pictures: Pictures in flight at once.
+        augments: Augmented copies of each picture that CLIP sees at once.
+        gradients: Whether everything is kept for a backward pass.
+    """
+    floats = 0
+    if gan is not None:
+        side = getattr(gan.model, "resolution", _USUAL_RESOLUTION)
+        floats += pictures * side**2 * _FLOATS_PER_PIXEL["gan", gradients]
+    if clip is not None:
+        height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
+        floats += pictures * augments * height * width * _FLOATS_PER_PIXEL["clip", gradients]
+    return floats * _FLOAT_BYTES
+
+
+def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
+    """Whether a tensor is on a device; ``mps`` and ``mps:0``, ``cuda`` and ``cuda:0`` are one."""
+    here = tensor.device
+    if here.type != device.type:
+        return False
+    return here.index is None or device.index is None or here.index == device.index

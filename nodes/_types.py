@@ -1,0 +1,71 @@
+"""The sockets that FuseDream nodes pass to each other, and what their schemas share.
+
+What travels: ``FUSEDREAM_GAN`` and ``FUSEDREAM_CLIP`` are ``_models.Managed`` handles,
+``FUSEDREAM_LATENT`` is a ``GanLatent``, and the others are the plain dataclasses of
+``fusedream_core.types``; tensors are on the CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.config import DEFAULT, PAPER, REFERENCE_CODE
+from ..fusedream_core.rng import MAX_SEED
+
+if TYPE_CHECKING:
+    from ..fusedream_core.types import Latent
+
+CATEGORY = "FuseDream"
+PRESETS = {"default": DEFAULT, "paper": PAPER, "reference code": REFERENCE_CODE}
+AS_PRESET = -1
+
+GanSocket = io.Custom("FUSEDREAM_GAN")
+ClipSocket = io.Custom("FUSEDREAM_CLIP")
+TargetSocket = io.Custom("FUSEDREAM_TARGET")
+BasisSocket = io.Custom("FUSEDREAM_BASIS")
+LatentSocket = io.Custom("FUSEDREAM_LATENT")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class GanLatent:
+    """The value of a latent socket.
+
+    Attributes:
+        latent: One or more latents.
+        gan_id: The GAN they belong to; another one would draw something else from them.
+    """
+
+    latent: Latent
+    gan_id: str
+
+
+_SCHEMA_FIELDS = frozenset(field.name for field in dataclasses.fields(io.Schema))
+
+
+def make_schema(**fields: object) -> io.Schema:
+    """A schema in our category, less the fields that this ComfyUI does not know yet.
+
+    ``search_aliases``, for one, came after 0.3.75, where it would raise ``TypeError``.
+    """
+    fields.setdefault("category", CATEGORY)
+    return io.Schema(**{name: value for name, value in fields.items() if name in _SCHEMA_FIELDS})
+
+
+def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
+    """The seed widget, with all 64 bits.
+
+    Args:
+        tooltip: What the seed decides in this node.
+        changes: Whether the frontend adds its "control after generate" widget.
+    """
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=MAX_SEED,
+        control_after_generate=changes,
+        tooltip=tooltip,
+    )

@@ -1,0 +1,140 @@
+"""Nodes that read a GAN or a CLIP from disk."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..fusedream_core.clip.open_clip import load_open_clip, load_open_clip_folder
+from ..fusedream_core.errors import ConfigError
+from ..fusedream_core.gan.biggan import load_biggan
+from ._folders import (
+    CLIP_FOLDER,
+    DEMO,
+    GAN_FOLDER,
+    file_identity,
+    fingerprint,
+    list_models,
+    resolve_model,
+)
+from ._models import load_managed
+from ._types import ClipSocket, GanSocket, make_schema
+
+
+class FuseDreamLoadGAN(io.ComfyNode):
+    """Reads a BigGAN-deep folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamLoadGAN",
+            display_name="Load GAN (FuseDream)",
+            description=(
+                "Reads the image generator: the demo GAN that comes with the pack, or a "
+                "BigGAN-deep folder (config.json beside its weights) under models/gan."
+            ),
+            search_aliases=["BigGAN", "FuseDream", "generator"],
+            inputs=[
+                io.Combo.Input(
+                    "gan_name",
+                    options=list_models(GAN_FOLDER),
+                    default=DEMO,
+                    tooltip=(
+                        "'demo' is the small emoji GAN of this pack. Others are folders in "
+                        "ComfyUI's models/gan with config.json and model.safetensors or "
+                        "pytorch_model.bin."
+                    ),
+                ),
+            ],
+            outputs=[
+                GanSocket.Output(
+                    display_name="gan",
+                    tooltip="The generator, for Seed Search, Optimize and Decode Latent.",
+                )
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, gan_name: str | None = None) -> str:
+        """The files behind the name: the loader runs again when they change."""
+        return fingerprint(GAN_FOLDER, gan_name)
+
+    @classmethod
+    def execute(cls, gan_name: str) -> io.NodeOutput:
+        folder = resolve_model(GAN_FOLDER, gan_name)
+        if folder.is_file():
+            raise ConfigError(
+                f"{gan_name} has no config.json beside it; put both into a folder of their own "
+                "under models/gan and choose that folder."
+            )
+        key = ("gan", file_identity(folder))
+        return io.NodeOutput(load_managed(key, gan_name, lambda: load_biggan(folder)))
+
+
+class FuseDreamLoadCLIP(io.ComfyNode):
+    """Reads an open_clip model, from a folder or a bare weights file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamLoadCLIP",
+            display_name="Load CLIP (FuseDream)",
+            description=(
+                "Reads the model that compares pictures with text: the demo CLIP that comes with "
+                "the pack, or any open_clip model under models/open_clip."
+            ),
+            search_aliases=["open_clip", "CLIP", "FuseDream"],
+            inputs=[
+                io.Combo.Input(
+                    "clip_name",
+                    options=list_models(CLIP_FOLDER),
+                    default=DEMO,
+                    tooltip=(
+                        "'demo' is the small CLIP of this pack. Others are folders in ComfyUI's "
+                        "models/open_clip with open_clip_config.json, or bare weight files."
+                    ),
+                ),
+                io.String.Input(
+                    "architecture",
+                    default="",
+                    placeholder="only for a bare weights file",
+                    tooltip=(
+                        "Only for a weights file without open_clip_config.json: open_clip's name "
+                        "of its architecture, such as ViT-B-32-quickgelu. Leave it empty "
+                        "otherwise."
+                    ),
+                ),
+            ],
+            outputs=[
+                ClipSocket.Output(
+                    display_name="clip",
+                    tooltip=(
+                        "The scoring model, for Encode Prompt, Seed Search, Optimize and AugCLIP "
+                        "Score. It is not ComfyUI's CLIP for diffusion models."
+                    ),
+                )
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, clip_name: str | None = None, architecture: str | None = None
+    ) -> str:
+        """The files behind the name: the loader runs again when they change."""
+        return fingerprint(CLIP_FOLDER, clip_name, architecture)
+
+    @classmethod
+    def execute(cls, clip_name: str, architecture: str = "") -> io.NodeOutput:
+        path = resolve_model(CLIP_FOLDER, clip_name)
+        architecture = architecture.strip()
+        if path.is_dir():
+            key = ("clip", file_identity(path))
+            return io.NodeOutput(load_managed(key, clip_name, lambda: load_open_clip_folder(path)))
+        if not architecture:
+            raise ConfigError(
+                f"{clip_name} is a bare weights file; type its open_clip architecture, such as "
+                "ViT-B-32-quickgelu, into 'architecture'."
+            )
+        key = ("clip", file_identity(path), architecture)
+        return io.NodeOutput(
+            load_managed(key, clip_name, lambda: load_open_clip(architecture, str(path)))
+        )

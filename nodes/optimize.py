@@ -1,0 +1,146 @@
+"""The node that optimises the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.optimize import optimize
+from ..fusedream_core.pipeline import OPTIMIZE_STREAM
+from ..fusedream_core.rng import make_generator
+from ._boundary import Progress, autograd_scope, core_to_image
+from ._models import Managed, activation_bytes, use_models
+from ._report import optimize_report
+from ._types import (
+    AS_PRESET,
+    PRESETS,
+    BasisSocket,
+    ClipSocket,
+    GanLatent,
+    GanSocket,
+    LatentSocket,
+    TargetSocket,
+    make_schema,
+    seed_input,
+)
+
+if TYPE_CHECKING:
+    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.config import Recipe
+    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.types import Basis, Target
+
+_D = PRESETS["default"]
+_REFERENCE = PRESETS["reference code"]
+
+
+class FuseDreamOptimize(io.ComfyNode):
+    """Optimises a blend of the basis until AugCLIP likes the picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamOptimize",
+            display_name="Optimize (FuseDream)",
+            description=(
+                "Blends the basis pictures of Seed Search and improves the blend and the pictures "
+                "together until AugCLIP, CLIP under random augmentations, sees the prompt in it."
+            ),
+            search_aliases=["FuseDream", "text to image", "AugCLIP"],
+            inputs=[
+                GanSocket.Input("gan", tooltip="The GAN that the basis was searched with."),
+                ClipSocket.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
+                TargetSocket.Input("target", tooltip="From Encode Prompt."),
+                BasisSocket.Input("basis", tooltip="From Seed Search."),
+                seed_input(
+                    "Which random augmentations are drawn. Changing only this one makes a "
+                    "variation without a new search."
+                ),
+                io.Int.Input(
+                    "num_steps",
+                    default=_D.optimize.num_steps,
+                    min=AS_PRESET,
+                    max=10_000,
+                    tooltip=(
+                        "Optimisation steps; time grows with them. -1: as many as the preset has "
+                        f"(reference code: {_REFERENCE.optimize.num_steps})."
+                    ),
+                ),
+                io.Int.Input(
+                    "num_augments",
+                    default=_D.augment.num_augments,
+                    min=AS_PRESET,
+                    max=512,
+                    tooltip=(
+                        "Augmented copies that CLIP sees per step: more is steadier, slower and "
+                        "takes more memory. -1: as many as the preset has "
+                        f"(reference code: {_REFERENCE.augment.num_augments})."
+                    ),
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="default",
+                    tooltip=(
+                        "How the blend is written and optimised. default: this pack's, the best "
+                        "of the three. paper: one weight per basis picture, as published. "
+                        "reference code: one weight per coordinate, as in the authors' code."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture."),
+                LatentSocket.Output(
+                    display_name="latent", tooltip="Its latent, for Decode Latent."
+                ),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip="Its AugCLIP score on augmentations kept out of the optimisation.",
+                ),
+                io.String.Output(display_name="report", tooltip="What the optimisation did."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip: Managed[ImageTextEncoder],
+        target: Target,
+        basis: Basis,
+        seed: int,
+        num_steps: int,
+        num_augments: int,
+        preset: str,
+    ) -> io.NodeOutput:
+        recipe = _recipe(preset, num_steps, num_augments)
+        augments = recipe.augment.num_augments
+        memory = activation_bytes(gan, clip, pictures=1, augments=augments, gradients=True)
+        with autograd_scope():
+            generator, encoder = use_models(gan, clip, activation_bytes=memory)
+            result = optimize(
+                generator,
+                encoder,
+                [target],
+                [basis],
+                config=recipe.optimize,
+                augment=recipe.augment,
+                generators=[make_generator(seed, OPTIMIZE_STREAM)],
+                callback=Progress(),
+            ).to("cpu")
+            image = core_to_image(result.images)
+        score = float(result.score.mean[0])
+        report = optimize_report(result, target, basis, preset)
+        return io.NodeOutput(image, GanLatent(result.latent, basis.gan_id), score, report)
+
+
+def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
+    """A preset with the numbers that the node asks for."""
+    recipe = PRESETS[preset]
+    if num_steps != AS_PRESET:
+        recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
+    if num_augments != AS_PRESET:
+        recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
+    return recipe

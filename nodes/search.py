@@ -1,0 +1,163 @@
+"""The node that looks for good starting seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.pipeline import SEARCH_STREAM
+from ..fusedream_core.rng import make_generator
+from ..fusedream_core.search import search_basis
+from ._boundary import Progress, autograd_scope, core_to_image, decode
+from ._models import Managed, activation_bytes, use_models
+from ._report import search_report
+from ._types import (
+    AS_PRESET,
+    PRESETS,
+    BasisSocket,
+    ClipSocket,
+    GanSocket,
+    TargetSocket,
+    make_schema,
+    seed_input,
+)
+
+if TYPE_CHECKING:
+    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.types import Target
+
+_D = PRESETS["default"].search
+
+
+class FuseDreamSeedSearch(io.ComfyNode):
+    """Draws many random pictures and keeps the ones that fit the prompt best."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamSeedSearch",
+            display_name="Seed Search (FuseDream)",
+            description=(
+                "Lets the GAN draw many random pictures and keeps the few that fit the prompt "
+                "best: CLIP ranks all of them, AugCLIP the best few per cent. They are the "
+                "starting point for Optimize, and often worth a look by themselves."
+            ),
+            search_aliases=["FuseDream", "best of N", "basis", "init"],
+            inputs=[
+                GanSocket.Input("gan", tooltip="From Load GAN (FuseDream)."),
+                ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
+                TargetSocket.Input("target", tooltip="From Encode Prompt, with the same CLIP."),
+                seed_input("Which random pictures are drawn; the same seed draws the same ones."),
+                io.Int.Input(
+                    "num_candidates",
+                    default=AS_PRESET,
+                    min=AS_PRESET,
+                    max=1_000_000,
+                    tooltip=(
+                        "How many random pictures to look at. More fit better and take longer. "
+                        "-1: automatic, 10,000 on a GPU and 1,000 on a CPU (the presets paper and "
+                        "reference code: 10,000 everywhere)."
+                    ),
+                ),
+                io.Int.Input(
+                    "num_basis",
+                    default=_D.num_basis,
+                    min=1,
+                    max=64,
+                    tooltip="How many of the best to keep; Optimize blends them. 5 is the paper's.",
+                ),
+                io.Float.Input(
+                    "truncation",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip=(
+                        "How far from its average the GAN may draw: low is plain and clean, high "
+                        "is varied and riskier. 0: the value that the GAN comes with."
+                    ),
+                ),
+                io.String.Input(
+                    "classes",
+                    default="",
+                    placeholder="all; or: dog, cat",
+                    tooltip=(
+                        "Only draw pictures of these classes of the GAN, names with commas "
+                        "between; empty means all. An unknown name is answered with near ones."
+                    ),
+                ),
+                io.Int.Input(
+                    "max_per_class",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip=(
+                        "Keep at most this many pictures of one class, for a more varied start. "
+                        "0: no limit."
+                    ),
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="default",
+                    tooltip=(
+                        "How candidates are ranked. default: by CLIP, then the best few per cent "
+                        "by AugCLIP. paper: all by AugCLIP, which is slow. reference code: by "
+                        "plain CLIP alone, as in the authors' code."
+                    ),
+                ),
+            ],
+            outputs=[
+                BasisSocket.Output(display_name="basis", tooltip="The best latents, for Optimize."),
+                io.Image.Output(display_name="images", tooltip="Their pictures, best first."),
+                io.String.Output(
+                    display_name="scores", tooltip="Their scores and classes, one a line."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip: Managed[ImageTextEncoder],
+        target: Target,
+        seed: int,
+        num_candidates: int,
+        num_basis: int,
+        truncation: float,
+        classes: str,
+        max_per_class: int,
+        preset: str,
+    ) -> io.NodeOutput:
+        config = replace(
+            PRESETS[preset].search,
+            num_basis=num_basis,
+            truncation=truncation or None,
+            classes=_split_names(classes),
+            max_per_class=max_per_class or None,
+        )
+        if num_candidates != AS_PRESET:
+            config = replace(config, num_candidates=num_candidates)
+        memory = activation_bytes(gan, clip, pictures=config.batch_size)
+        with autograd_scope():
+            generator, encoder = use_models(gan, clip, activation_bytes=memory)
+            (basis,) = search_basis(
+                generator,
+                encoder,
+                [target],
+                config=config,
+                augment=PRESETS[preset].augment,
+                generator=make_generator(seed, SEARCH_STREAM),
+                callback=Progress(),
+            )
+            images = core_to_image(decode(generator, basis.latent))
+        return io.NodeOutput(basis.to("cpu"), images, search_report(basis, generator.class_names))
+
+
+def _split_names(text: str) -> tuple[str, ...] | None:
+    """Class names from the widget's text; None, for all classes, where it has none."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) or None

@@ -1,0 +1,301 @@
+"""Quality of the method on the demo pair, measured by the judge that no picture was optimised against.
+
+    python scripts/dev.py bench quality [--recipes NAME ...] [--seeds 3] [--workers N] [--json]
+
+Every recipe makes a picture of each prompt and seed. The table tells how often the judge names the object, and object and
+colour, as the prompt has them; how sure of both the judge is; and the pictures' scores by the CLIP that was optimised.
+Intervals are 95 %: Wilson's for shares, normal for means. Contact sheets go to the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy.stats import binomtest
+from torch import Tensor
+from tqdm import tqdm
+
+import fusedream_core as core
+from fusedream_core.augment import sample_params
+from fusedream_core.config import DEFAULT, REFERENCE_CODE, AugmentConfig, Recipe
+from fusedream_core.demo import load_demo
+from fusedream_core.images import to_pil
+from fusedream_core.optimize import optimize
+from fusedream_core.rng import make_generator
+from fusedream_core.score import aug_clip_score, clip_score
+from fusedream_core.search import search_basis
+from fusedream_core.types import Basis, Target
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = HERE.parent.parent / "output" / "quality"
+sys.path.insert(0, str(HERE.parent / "demo_models"))
+
+from judge import Judge  # noqa: E402 - from the folder just named
+
+JUDGE_FOLDER = HERE.parent / "demo_models" / "judge_weights"
+BATCH = 8  # runs optimised as one batch
+HELD_OUT = AugmentConfig(num_augments=64)
+SEARCH_STREAM, OPTIMIZE_STREAM, SCORE_STREAM = 0, 1, 99
+
+
+class Counter:
+    """Counts the pictures that pass through a model, forward and backward, while it forwards everything else."""
+
+    def __init__(self, model: Any, method: str) -> None:
+        self._model, self._method, self.passes = model, method, 0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._model, name)
+        return self._counted(value) if name == self._method else value
+
+    def _counted(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def counted(*args: Any, **kwargs: Any) -> Tensor:
+            out = call(*args, **kwargs)
+            self.passes += len(out) * (2 if out.requires_grad else 1)
+            return out
+
+        return counted
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to make a picture: a recipe, or a search alone."""
+
+    title: str
+    recipe: Recipe
+    optimizes: bool = True
+
+
+def count_passes(contestant: Contestant) -> int:
+    """Generator and CLIP image passes, forward and backward, that one picture takes alone."""
+    gan, clip = load_demo()
+    gan, clip = Counter(gan, "decode"), Counter(clip, "encode_images")
+    target = core.encode_target(clip, "a red apple")
+    bases = find_bases(contestant, gan, clip, [target], seed=0)
+    make_pictures(contestant, gan, clip, [target], bases, [0])
+    return gan.passes + clip.passes
+
+
+def find_bases(contestant: Contestant, gan: Any, clip: Any, targets: list[Target], seed: int) -> list[Basis]:
+    """The basis of every prompt, from one stream of candidates."""
+    recipe = contestant.recipe
+    generator = make_generator(seed, SEARCH_STREAM)
+    return search_basis(gan, clip, targets, config=recipe.search, augment=recipe.augment, generator=generator)
+
+
+def make_pictures(contestant: Contestant, gan: Any, clip: Any, targets: list[Target], bases: list[Basis], seeds: list[int]) -> Tensor:
+    """Pictures ``(B, 3, H, W)`` of some runs."""
+    if not contestant.optimizes:
+        best = [basis.latent for basis in bases]
+        with torch.no_grad():
+            pictures = [gan.decode(b.z[:1], b.y[:1], truncation=b.truncation) for b in best]
+        return torch.cat(pictures)
+    recipe = contestant.recipe
+    generators = [make_generator(seed, OPTIMIZE_STREAM) for seed in seeds]
+    return optimize(gan, clip, targets, bases, config=recipe.optimize, augment=recipe.augment, generators=generators).images
+
+
+def contestants() -> dict[str, Contestant]:
+    """All that are compared. The reference code's recipe is given four times our passes, in its own proportions."""
+    one = dataclasses.replace(DEFAULT.search, num_candidates=1, num_basis=1)
+    plain = dataclasses.replace(DEFAULT.optimize, objective="clip", selection="last")
+    lone = dataclasses.replace(plain, num_steps=4 * DEFAULT.optimize.num_steps, start="alone")
+    ours = Contestant("ours", DEFAULT)
+    return {
+        "random": Contestant("random latent", Recipe(search=one), optimizes=False),
+        "seed": Contestant("best single seed", DEFAULT, optimizes=False),
+        "adam": Contestant("Adam on plain CLIP, one random start", Recipe(search=one, optimize=lone)),
+        "plain": Contestant(
+            "ours, with plain CLIP as objective",
+            Recipe(search=dataclasses.replace(DEFAULT.search, ranking="clip"), optimize=plain, augment=DEFAULT.augment),
+        ),
+        "reference": Contestant("reference code's recipe, 4 x the passes", reference_recipe(4 * count_passes(ours))),
+        "ours": ours,
+    }
+
+
+def reference_recipe(passes: int) -> Recipe:
+    """The reference code's recipe cut to a number of passes, candidates and steps in its own ratio of 10 : 1."""
+    steps = 1
+    while reference_passes(steps + 1) <= passes:
+        steps += 1
+    return dataclasses.replace(
+        REFERENCE_CODE,
+        search=dataclasses.replace(REFERENCE_CODE.search, num_candidates=10 * steps),
+        optimize=dataclasses.replace(REFERENCE_CODE.optimize, num_steps=steps),
+    )
+
+
+def reference_passes(steps: int) -> int:
+    """Candidates meet both models once; each step takes one picture and 50 copies forward and backward."""
+    return 2 * 10 * steps + 2 * (1 + REFERENCE_CODE.augment.num_augments) * steps
+
+
+# --- one task: a recipe, a seed, some prompts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some prompts of one recipe and seed."""
+
+    name: str
+    contestant: Contestant
+    seed: int
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: pictures as bytes, their scores, and seconds."""
+
+    task: Task
+    pictures: list[Image.Image]
+    clip: list[float]
+    aug_clip: list[float]
+    verdicts: list[Any]
+    seconds: float
+
+
+def run(task: Task) -> Outcome:
+    """Make and measure the pictures of one task, on one thread."""
+    torch.set_num_threads(1)
+    gan, clip = load_demo()
+    targets = [core.encode_target(clip, prompt) for prompt in task.prompts]
+    begin = time.perf_counter()
+    bases = find_bases(task.contestant, gan, clip, targets, task.seed)
+    parts = [slice(i, i + BATCH) for i in range(0, len(targets), BATCH)]
+    images = torch.cat([make_pictures(task.contestant, gan, clip, targets[p], bases[p], [task.seed] * len(targets[p])) for p in parts])
+    seconds = time.perf_counter() - begin
+    params = sample_params(HELD_OUT.num_augments, *images.shape[-2:], config=HELD_OUT, generator=make_generator(0, SCORE_STREAM))
+    with torch.no_grad():
+        plain = clip_score(images, targets, clip)
+        augmented = aug_clip_score(images, targets, clip, params=params, batch_size=1).mean
+    # The pictures are judged as they are saved: eight bits a channel.
+    pictures = to_pil(images)
+    judge = Judge.load(JUDGE_FOLDER)
+    saved = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).movedim(-1, 1)
+    return Outcome(task, pictures, plain.tolist(), augmented.tolist(), judge(saved / 127.5 - 1), seconds)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def share(hits: list[bool]) -> dict[str, float]:
+    """A share with Wilson's interval."""
+    interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
+    return {"value": sum(hits) / len(hits), "low": interval.low, "high": interval.high}
+
+
+def mean(values: list[float]) -> dict[str, float]:
+    """A mean with its normal interval."""
+    center = sum(values) / len(values)
+    spread = math.sqrt(sum((v - center) ** 2 for v in values) / max(1, len(values) - 1) / len(values))
+    return {"value": center, "low": center - 1.96 * spread, "high": center + 1.96 * spread}
+
+
+def row(title: str, passes: int, outcomes: list[Outcome], truths: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """One line of the table."""
+    named, colored, ground, sure = [], [], [], []
+    for outcome in outcomes:
+        for prompt, verdict in zip(outcome.task.prompts, outcome.verdicts, strict=True):
+            truth = truths[prompt]
+            named.append(verdict.object == truth["object"])
+            colored.append(named[-1] and verdict.color == truth.get("color", verdict.color))
+            if "background" in truth:
+                ground.append(verdict.background == truth["background"])
+            sure.append(verdict.probability(truth["object"], truth.get("color")))
+    return {
+        "recipe": title,
+        "passes": passes,
+        "pictures": len(named),
+        "object": share(named),
+        "object_and_color": share(colored),
+        "background": share(ground),
+        "judge_probability": mean(sure),
+        "clip": mean([value for o in outcomes for value in o.clip]),
+        "aug_clip": mean([value for o in outcomes for value in o.aug_clip]),
+        "seconds": sum(o.seconds for o in outcomes) / len(named),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+
+    def percent(cell: dict[str, float]) -> str:
+        return f"{100 * cell['value']:.0f} % ({100 * cell['low']:.0f}-{100 * cell['high']:.0f})"
+
+    def number(cell: dict[str, float]) -> str:
+        return f"{cell['value']:.3f} ({cell['low']:.3f}-{cell['high']:.3f})"
+
+    lines = [
+        "| recipe | passes | object | object and colour | background | judge's probability | CLIP | AugCLIP | s |",
+        "|---|---:|---|---|---|---|---|---|---:|",
+    ]
+    for r in rows:
+        cells = [r["recipe"], f"{r['passes']:,}", percent(r["object"]), percent(r["object_and_color"]), percent(r["background"])]
+        cells += [number(r["judge_probability"]), number(r["clip"]), number(r["aug_clip"]), f"{r['seconds']:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def contact_sheet(outcomes: list[Outcome], truths: dict[str, dict[str, str]], path: Path, tile: int = 128) -> None:
+    """Prompts from left to right, seeds from top to bottom; what the judge got wrong is written below the picture."""
+    columns = list(truths)
+    seeds = sorted({o.task.seed for o in outcomes})
+    wrapped = 12
+    bands = math.ceil(len(columns) / wrapped)
+    sheet = Image.new("RGB", (wrapped * tile, bands * len(seeds) * (tile + 14)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for outcome in outcomes:
+        for prompt, picture, verdict in zip(outcome.task.prompts, outcome.pictures, outcome.verdicts, strict=True):
+            band, column = divmod(columns.index(prompt), wrapped)
+            x, y = column * tile, (band * len(seeds) + seeds.index(outcome.task.seed)) * (tile + 14)
+            sheet.paste(picture.resize((tile, tile)), (x, y))
+            truth = truths[prompt]
+            right = verdict.object == truth["object"] and verdict.color == truth.get("color", verdict.color)
+            draw.text((x + 2, y + tile), f"{verdict.color} {verdict.object}", fill="green" if right else "red")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def main() -> None:
+    """Parse the arguments, run all tasks in parallel, print the table."""
+    parser = argparse.ArgumentParser(description="Quality on the demo pair, by an independent judge.")
+    parser.add_argument("--recipes", nargs="+", choices=("random", "seed", "adam", "plain", "reference", "ours"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
+    args = parser.parse_args()
+    truths = {entry["prompt"]: entry for entry in json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))}
+    chosen = {name: c for name, c in contestants().items() if not args.recipes or name in args.recipes}
+    prompts = tuple(truths)
+    tasks = [Task(name, c, seed, prompts) for name, c in reversed(chosen.items()) for seed in range(args.seeds)]
+    with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        outcomes = list(tqdm(pool.map(run, tasks), total=len(tasks), desc="recipes x seeds"))
+    rows = []
+    for name, contestant in chosen.items():
+        own = [o for o in outcomes if o.task.name == name]
+        rows.append(row(contestant.title, count_passes(contestant), own, truths))
+        contact_sheet(own, truths, OUTPUT / f"{name}.png")
+    print(table(rows))
+    if args.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

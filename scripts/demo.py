@@ -1,0 +1,174 @@
+"""Make a picture from a sentence: start ComfyUI, queue the workflow, save the PNG, stop ComfyUI.
+
+Runs inside the virtual environment; ``dev.py demo`` is what a person types.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import demo_options
+import environment
+from comfy_client import ClientError, ComfyClient, Run
+from comfy_server import ComfyServer, ServerError, terminate_as_interrupt
+from workflow import WorkflowError, nodes_with_widget, set_widget, to_prompt
+
+WORKFLOW = environment.ROOT / "workflows" / "text_to_image.json"
+OUTPUT = environment.ROOT / "output"
+PROMPT_NODE = "FuseDreamEncodePrompt"
+SCORE_NODE = "FuseDreamOptimize"
+OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the demo models are in the repository: nothing to download
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What the demo made."""
+
+    png: bytes
+    score: float
+    seconds: float
+
+
+def edit_workflow(
+    workflow: dict[str, Any], prompt: str, seed: int, object_info: dict[str, Any]
+) -> None:
+    """Write prompt and seed into a text-to-image workflow, in place.
+
+    Raises:
+        WorkflowError: If the workflow has no place for them.
+    """
+    prompt_nodes = [node for node in workflow["nodes"] if node["type"] == PROMPT_NODE]
+    seed_nodes = list(nodes_with_widget(workflow, "seed", object_info))
+    if not prompt_nodes or not seed_nodes:
+        raise WorkflowError("The workflow has no node for the prompt or for the seed.")
+    for node in prompt_nodes:
+        set_widget(node, "text", prompt, object_info)
+    for node in seed_nodes:
+        set_widget(node, "seed", seed, object_info)
+
+
+def make_picture(client: ComfyClient, prompt: str, seed: int) -> Picture:
+    """Queue the text-to-image workflow and wait for its picture."""
+    object_info = client.object_info()
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    edit_workflow(workflow, prompt, seed, object_info)
+    queued = to_prompt(workflow, object_info)
+    started = time.perf_counter()
+    with progress_bar(queued) as on_event:
+        run = client.run(queued, workflow=workflow, on_event=on_event).raise_for_status()
+    seconds = time.perf_counter() - started
+    png = client.view(saved_image(run))
+    return Picture(png=png, score=read_score(run, queued, object_info), seconds=seconds)
+
+
+@contextmanager
+def progress_bar(prompt: dict[str, Any]) -> Iterator[Any]:
+    """A bar for the node at work, named after it; yields what to tell of events."""
+    # disable=None: no bar where nobody watches, in a log file for instance.
+    with tqdm(total=1, desc="Starting", leave=False, dynamic_ncols=True, disable=None) as bar:
+
+        def on_event(kind: str, data: dict[str, Any]) -> None:
+            if kind == "executing" and data.get("node"):
+                bar.set_description_str(prompt[data["node"]]["_meta"]["title"])
+                bar.reset(total=1)
+            elif kind == "progress":
+                bar.total = data["max"]
+                bar.update(data["value"] - bar.n)
+
+        yield on_event
+
+
+def saved_image(run: Run) -> dict[str, str]:
+    """Where the server keeps the picture that the workflow saved.
+
+    Raises:
+        WorkflowError: If it saved none.
+    """
+    images = [image for output in run.outputs.values() for image in output.get("images", [])]
+    saved = [image for image in images if image["type"] == "output"]
+    if not saved:
+        raise WorkflowError("The workflow saved no picture.")
+    return saved[-1]
+
+
+def read_score(run: Run, prompt: dict[str, Any], object_info: dict[str, Any]) -> float:
+    """The AugCLIP score, from the node that shows it as text.
+
+    Raises:
+        WorkflowError: If none does.
+    """
+    for node_id, output in run.outputs.items():
+        source = prompt[node_id]["inputs"].get("source")
+        if prompt[node_id]["class_type"] != "PreviewAny" or source is None:
+            continue
+        kind = prompt[source[0]]["class_type"]
+        if kind == SCORE_NODE and object_info[kind]["output"][source[1]] == "FLOAT":
+            return float(output["text"][0])
+    raise WorkflowError("The workflow does not show the score.")
+
+
+def default_path(prompt: str, seed: int) -> Path:
+    """A file name that tells what is in the picture."""
+    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-_")[:60] or "picture"
+    return OUTPUT / f"{slug}-{seed}.png"
+
+
+def run_demo(options: argparse.Namespace) -> dict[str, Any]:
+    """Make the picture and save it; returns what the JSON line says."""
+    comfyui = Path(os.environ[environment.COMFYUI_VARIABLE])
+    path: Path = options.out or default_path(options.prompt, options.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    environment.say("Starting ComfyUI ...")
+    with (
+        tempfile.TemporaryDirectory(prefix="fusedream-", ignore_cleanup_errors=True) as base,
+        ComfyServer(comfyui, Path(base), environment=OFFLINE) as server,
+    ):
+        environment.say(f'Making "{options.prompt}" with seed {options.seed} ...')
+        picture = make_picture(ComfyClient(server.url), options.prompt, options.seed)
+    path.write_bytes(picture.png)
+    return {
+        "image": str(path),
+        "prompt": options.prompt,
+        "seed": options.seed,
+        "score": picture.score,
+        "seconds": round(picture.seconds, 2),
+    }
+
+
+def main() -> int:
+    """Parse, run, report; 0 if there is a picture."""
+    parser = argparse.ArgumentParser(prog="dev.py demo")
+    demo_options.add_arguments(parser)
+    options = parser.parse_args()
+    try:
+        with terminate_as_interrupt():
+            result = run_demo(options)
+    except (ClientError, ServerError, WorkflowError, OSError) as error:
+        environment.say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        environment.say("Stopped.")
+        return 130
+    print(f"Picture:       {result['image']}")
+    print(f"AugCLIP score: {result['score']:.4f}")
+    print(f"Seconds:       {result['seconds']}")
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

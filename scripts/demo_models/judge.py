@@ -1,0 +1,85 @@
+"""The judge that measures quality: names the object, its colour and the ground of a picture. Never optimised against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from scenes import BACKGROUNDS, COLORS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judge's words for one picture, and its softmax probability of every word it knows."""
+
+    objects: dict[str, float]
+    colors: dict[str, float]
+    backgrounds: dict[str, float]
+
+    @property
+    def object(self) -> str:
+        """The likeliest object."""
+        return max(self.objects, key=self.objects.__getitem__)
+
+    @property
+    def color(self) -> str:
+        """The likeliest colour of the object."""
+        return max(self.colors, key=self.colors.__getitem__)
+
+    @property
+    def background(self) -> str:
+        """The likeliest background."""
+        return max(self.backgrounds, key=self.backgrounds.__getitem__)
+
+    def probability(self, object_name: str, color: str | None) -> float:
+        """Probability of an object and, if one is given, of its colour as well."""
+        return self.objects[object_name] * (1.0 if color is None else self.colors[color])
+
+
+class Judge(nn.Module):
+    """A residual classifier of basic blocks with three linear heads, on 64 px pictures in [-1, 1]."""
+
+    image_size = 64
+
+    def __init__(self, class_names: list[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        self.body = ResNet(
+            BasicBlock,
+            layers=(1, 1, 2, 1),
+            channels=(48, 96, 192, 320),
+            stem_type="deep",
+            stem_width=24,
+            replace_stem_pool=True,
+            avg_down=True,
+            num_classes=0,
+        ).to(memory_format=torch.channels_last)
+        self.heads = nn.ModuleList(nn.Linear(320, n) for n in (len(class_names), len(COLORS), len(BACKGROUNDS)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Judge:
+        """Read what :func:`judge_training.export` wrote."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        judge = cls(config["class_names"])
+        judge.load_state_dict({k: v.float() if v.dtype == torch.half else v for k, v in load_file(folder / "model.safetensors").items()})
+        return judge.eval().requires_grad_(False)
+
+    def logits(self, images: Tensor) -> list[Tensor]:
+        """Object, colour and ground logits of ``(B, 3, 64, 64)`` pictures in [-1, 1]."""
+        features = self.body(images)
+        return [head(features) for head in self.heads]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> list[Verdict]:  # type: ignore[override]
+        """Verdicts on ``(B, 3, H, W)`` pictures in [-1, 1] of any size."""
+        small = F.interpolate(images.float(), size=self.image_size, mode="bicubic", antialias=True).clamp(-1, 1)
+        words = (self.class_names, COLORS, BACKGROUNDS)
+        heads = [part.softmax(1).tolist() for part in self.logits(small)]
+        return [Verdict(*(dict(zip(w, h[i], strict=True)) for w, h in zip(words, heads, strict=True))) for i in range(len(images))]

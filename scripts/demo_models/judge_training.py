@@ -1,0 +1,140 @@
+"""Train the judge: a classifier that names object, colour and ground, and is never optimised against.
+
+Another architecture and seed than CLIP's, another task (naming, no text), and art that neither the generator nor CLIP has
+seen. Pictures are bent, flipped and flattened in training, because it has to recognise drawings of a hand it does not
+know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from judge import Judge
+from scenes import SceneMaker, Scenes, distort
+from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
+
+
+@dataclass
+class JudgeRun:
+    """Settings of the judge's training."""
+
+    minutes: float = 18.0
+    batch: int = 96
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    ema: float = 0.998
+    seed: int = 2
+
+
+def bend(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, shear, stretch and flatten pictures: other hands draw the same thing."""
+    num = len(images)
+
+    def rand(*shape: int) -> Tensor:
+        return 2 * torch.rand(num, *shape, generator=generator) - 1
+
+    theta = torch.zeros(num, 2, 3)
+    flip = torch.where(rand() < 0, -1.0, 1.0)
+    theta[:, 0, 0], theta[:, 1, 1] = flip * (1 + 0.15 * rand()), 1 + 0.15 * rand()
+    theta[:, 0, 1], theta[:, 1, 0] = 0.15 * rand(), 0.15 * rand()
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    coarse = 0.05 * rand(2, 5, 5)
+    grid = grid + F.interpolate(coarse, size=images.shape[-2:], mode="bicubic").permute(0, 2, 3, 1)
+    images = F.grid_sample(images, grid, align_corners=False, padding_mode="border")
+    levels = 3 + 5 * torch.rand(num, 1, 1, 1, generator=generator)
+    flat = torch.round((images + 1) * levels) / levels - 1
+    images = torch.where(rand(1, 1, 1) > 0.6, flat, images)
+    shadow = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    sharper = images + 1.5 * (images - shadow)  # a darker contour, as other sets draw it
+    return torch.where(rand(1, 1, 1) > 0.6, sharper, images)
+
+
+def loss_fn(judge: Judge, images: Tensor, scenes: Scenes) -> Tensor:
+    """Cross-entropy of the three heads; what has no word is not asked."""
+    object_logits, color_logits, ground_logits = judge.logits(images)
+    color, ground = scenes.colors[:, 0], scenes.background
+    return (
+        F.cross_entropy(object_logits, scenes.objects[:, 0], label_smoothing=0.05)
+        + 0.5 * F.cross_entropy(color_logits, color, ignore_index=-1)
+        + 0.5 * F.cross_entropy(ground_logits, ground, ignore_index=-1)
+    )
+
+
+@torch.no_grad()
+def accuracy(judge: Judge, atlases: list[Tensor], *, seed: int = 12345, num: int = 1760) -> dict[str, float]:
+    """Share of new scenes that the judge names right, by head."""
+    maker, generator = SceneMaker(atlases, judge.image_size), torch.Generator().manual_seed(seed)
+    hits: dict[str, list[Tensor]] = {"object": [], "color": [], "ground": []}
+    for classes in (torch.arange(num) % maker.num_classes).split(176):
+        classes = classes[maker.exists.any(0)[classes]]
+        scenes = maker.single(classes, generator)
+        guesses = [part.argmax(1) for part in judge.logits(scenes.images)]
+        for key, guess, truth in zip(hits, guesses, (classes, scenes.colors[:, 0], scenes.background), strict=True):
+            hits[key].append((guess == truth)[truth >= 0].float())
+    return {key: torch.cat(parts).mean().item() for key, parts in hits.items()}
+
+
+def train(atlases: list[Tensor], unseen: list[Tensor], names: list[str], out: Path, run: JudgeRun, log: Callable[[str], None]) -> Judge:
+    """Train on ``atlases``; ``unseen`` (the generator's own art) is only ever measured."""
+    torch.manual_seed(run.seed)
+    judge, mean = Judge(names), Judge(names)
+    mean.load_state_dict(judge.state_dict())
+    generator = torch.Generator().manual_seed(run.seed)
+    maker = SceneMaker(atlases, judge.image_size)
+    known = maker.exists.any(0).nonzero()[:, 0]
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=run.lr, weight_decay=run.weight_decay)
+    clock, path = Clock(run.minutes), out / "judge-checkpoint.pt"
+    if state := load_checkpoint(path):
+        judge.load_state_dict(state["model"])
+        mean.load_state_dict(state["mean"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["rng"])
+        clock.resume(state)
+    for progress in clock.steps():
+        set_rate(optimizer, run.lr * cosine(progress, clock.step, warmup=200, floor=0.01))
+        classes = known[torch.randint(len(known), (run.batch,), generator=generator)]
+        scenes = maker.single(classes, generator)
+        images = distort(bend(scenes.images, generator), generator, 0.7)
+        judge.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_fn(judge, images.contiguous(memory_format=torch.channels_last), scenes)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+        optimizer.step()
+        average(mean, judge, min(run.ema, (1 + clock.step) / (10 + clock.step)))
+        clock.tick()
+        if clock.due("save", 60):
+            save_checkpoint(path, model=judge.state_dict(), mean=mean.state_dict(), optimizer=optimizer.state_dict(), rng=generator.get_state(), **clock.state())
+        if clock.due("log", 180):
+            mean.eval()
+            seen, other = accuracy(mean, atlases), accuracy(mean, unseen)
+            log(f"judge {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} own sets {rounded(seen)} generator's set {rounded(other)}")
+    return mean.eval()
+
+
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 3) for key, value in scores.items()}
+
+
+@torch.no_grad()
+def average(mean: Judge, judge: Judge, decay: float) -> None:
+    """Exponential mean of weights and statistics."""
+    for kept, new in zip(mean.state_dict().values(), judge.state_dict().values(), strict=True):
+        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
+
+
+def export(judge: Judge, folder: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``, half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in judge.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"class_names": judge.class_names}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,83 @@
+"""Train everything that the pack ships as a demo: generator, CLIP, and the judge that measures them.
+
+    python scripts/dev.py train-demo [--only gan clip judge] [--minutes-scale 1.0] [--out FOLDER]
+
+Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is finished is exported
+into the checkout: the pair to ``fusedream_core/assets/demo``, the judge to ``scripts/demo_models/judge_weights``. Budgets
+are minutes on one core; give each of two shells one ``--only`` to use two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import art
+
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE.parent.parent / "fusedream_core" / "assets" / "demo"
+JUDGE_FOLDER = HERE / "judge_weights"
+
+
+def load(cache: Path, sets: tuple[str, ...]) -> list[torch.Tensor]:
+    """The atlases of some art sets."""
+    atlas = art.load_atlas(cache)
+    return [torch.from_numpy(atlas[name]) for name in sets]
+
+
+def log(line: str) -> None:
+    """One line of progress at once, also into a file."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def train_gan(out: Path, scale: float) -> None:
+    """The generator, on one art set."""
+    import gan_training as task
+
+    (atlas,) = load(out, art.GAN_SETS)
+    run = task.GanRun()
+    run.minutes *= scale
+    task.export(task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan")
+
+
+def train_clip(out: Path, scale: float) -> None:
+    """CLIP, on several art sets."""
+    import clip_training as task
+
+    run = task.ClipRun()
+    run.minutes *= scale
+    task.export(*task.train(load(out, art.CLIP_SETS), list(art.CLASSES), out, run, log), ASSETS / "clip")
+
+
+def train_judge(out: Path, scale: float) -> None:
+    """The judge, on art that the other two never see."""
+    import judge_training as task
+
+    run = task.JudgeRun()
+    run.minutes *= scale
+    own, unseen = load(out, art.JUDGE_SETS), load(out, art.GAN_SETS)
+    task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), JUDGE_FOLDER)
+
+
+TASKS = {"gan": train_gan, "clip": train_clip, "judge": train_judge}
+
+
+def main() -> None:
+    """Parse the arguments and run the trainings one after the other."""
+    parser = argparse.ArgumentParser(description="Train the demo models.")
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the three")
+    parser.add_argument("--minutes-scale", type=float, default=1.0, help="factor on every budget of time")
+    parser.add_argument("--out", type=Path, default=HERE.parent.parent / ".cache" / "demo_models")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.only:
+        TASKS[name](args.out, args.minutes_scale)
+
+
+if __name__ == "__main__":
+    main()

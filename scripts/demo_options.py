@@ -1,0 +1,42 @@
+"""The arguments of ``dev.py demo``, checked before any set-up begins. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+MAX_SEED = 2**64 - 1
+
+
+def prompt(text: str) -> str:
+    """A prompt with at least one visible character."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the prompt is empty; say what the picture should show")
+    return text.strip()
+
+
+def seed(text: str) -> int:
+    """A seed that ComfyUI accepts."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_SEED}")
+    return value
+
+
+def png_path(text: str) -> Path:
+    """A path for the picture."""
+    path = Path(text).expanduser().resolve()
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
+    return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments of the demo to a parser."""
+    parser.add_argument("prompt", nargs="?", type=prompt, default="a blue dog")
+    parser.add_argument("--seed", type=seed, default=0, help="same seed, same picture (default 0)")
+    parser.add_argument("--out", type=png_path, help="the PNG to write (default: in output/)")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -1,0 +1,136 @@
+"""The one command for everything: demo, tests, server, benchmarks, training, lint.
+
+Works with nothing but Python 3.10 or newer: the first run makes a virtual environment, installs
+what is needed and gets ComfyUI; later runs start at once.
+
+    python scripts/dev.py demo "a blue dog"
+    python scripts/dev.py test
+    python scripts/dev.py serve
+
+Two environment variables are read: COMFYUI_DIR, a ComfyUI to use instead of the downloaded one, and
+FUSEDREAM_VENV, a virtual environment to use instead of .venv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+if sys.version_info < (3, 10):  # noqa: UP036 - said before anything fails on newer syntax
+    raise SystemExit("FuseDream needs Python 3.10 or newer.")
+
+import demo_options
+import environment
+from environment import ROOT, SCRIPTS, SetupError
+
+BENCH = SCRIPTS / "bench"
+TRAIN = SCRIPTS / "demo_models" / "train.py"
+
+
+def run(command: list[str], comfyui: Path | None = None) -> int:
+    """Run a command in the checkout, hand signals on to it, and return its exit status."""
+    child_environment = dict(os.environ)
+    # Whatever is on the path outside has no business in the virtual environment.
+    child_environment.pop("PYTHONPATH", None)
+    if comfyui:
+        child_environment[environment.COMFYUI_VARIABLE] = str(comfyui)
+    with subprocess.Popen(command, cwd=ROOT, env=child_environment) as child:
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            child.terminate()
+
+        signal.signal(signal.SIGTERM, hand_on)
+        # Ctrl-C reaches the child by itself; this process waits until it has cleaned up.
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        return child.wait()
+
+
+def run_script(script: Path, arguments: list[str], *extras: str) -> int:
+    """Run one of our scripts in the virtual environment."""
+    venv, comfyui = environment.prepare(*extras)
+    python = environment.venv_command(venv, "python")
+    return run([str(python), str(script), *arguments], comfyui)
+
+
+def demo(arguments: list[str]) -> int:
+    """Make a picture from a sentence in a real ComfyUI server."""
+    parser = argparse.ArgumentParser(prog="dev.py demo", description=demo.__doc__)
+    demo_options.add_arguments(parser)
+    parser.parse_args(arguments)
+    return run_script(SCRIPTS / "demo.py", arguments)
+
+
+def test(arguments: list[str]) -> int:
+    """Run the tests, those on a real ComfyUI server included; arguments go to pytest."""
+    venv, comfyui = environment.prepare("dev")
+    # The command, not `python -m pytest`: that would put the checkout on the path.
+    return run([str(environment.venv_command(venv, "pytest")), *arguments], comfyui)
+
+
+def serve(arguments: list[str]) -> int:
+    """Start ComfyUI with this pack, for the browser."""
+    parser = argparse.ArgumentParser(prog="dev.py serve", description=serve.__doc__)
+    parser.add_argument("--port", type=int, default=8188)
+    parser.parse_args(arguments)
+    return run_script(SCRIPTS / "serve.py", arguments)
+
+
+def bench(arguments: list[str]) -> int:
+    """Run one of the benchmarks in scripts/bench."""
+    names = sorted(path.stem for path in BENCH.glob("[!_]*.py"))
+    if not arguments or arguments[0] not in names:
+        listed = ", ".join(names) if names else "none yet"
+        raise SetupError(f"Name one of the benchmarks: {listed}.")
+    return run_script(BENCH / f"{arguments[0]}.py", arguments[1:])
+
+
+def train_demo(arguments: list[str]) -> int:
+    """Train the demo models again; arguments go to the training script."""
+    if not TRAIN.is_file():
+        raise SetupError("The training script is not part of this copy.")
+    return run_script(TRAIN, arguments, "train")
+
+
+def lint(arguments: list[str]) -> int:
+    """Check style with ruff and the types of the core with mypy."""
+    argparse.ArgumentParser(prog="dev.py lint", description=lint.__doc__).parse_args(arguments)
+    venv, _ = environment.prepare("dev")
+    ruff = str(environment.venv_command(venv, "ruff"))
+    mypy = str(environment.venv_command(venv, "mypy"))
+    commands = [[ruff, "check"], [ruff, "format", "--check"], [mypy]]
+    return max([run(command) for command in commands])
+
+
+COMMANDS = {
+    "demo": demo,
+    "test": test,
+    "serve": serve,
+    "bench": bench,
+    "train-demo": train_demo,
+    "lint": lint,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Dispatch to a command."""
+    parser = argparse.ArgumentParser(
+        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = "\n".join(f"  {name:<12}{command.__doc__}" for name, command in COMMANDS.items())
+    parser.epilog = f"commands:\n{commands}\n"
+    parser.add_argument("command", choices=COMMANDS)
+    chosen = parser.parse_args(arguments[:1]).command
+    try:
+        return COMMANDS[chosen](arguments[1:])
+    except SetupError as error:
+        environment.say(f"error: {error}")
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from fusedream_core import (
+    CheckpointError,
+    ConfigError,
+    OpenClip,
+    load_open_clip,
+    load_open_clip_folder,
+    make_generator,
+)
+from fusedream_core.images import to_pil
+
+
+class TestOpenClip:
+    def test_smoke(self, clip: OpenClip) -> None:
+        assert clip.clip_id.startswith("open_clip-")
+        assert clip.image_size == (16, 16)
+        assert clip.context_length == 8
+        assert clip.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+        assert not any(p.requires_grad for p in clip.parameters())
+
+    def test_encode_images(self, clip: OpenClip, images: Tensor) -> None:
+        pixels = ((images + 1) / 2 - clip.mean) / clip.std
+        expected = F.normalize(clip.model.encode_image(pixels), dim=-1)
+        torch.testing.assert_close(clip.encode_images(images), expected)
+
+    @pytest.mark.parametrize("size", [(16, 16), (40, 40), (30, 50), (9, 12), (1, 1)])
+    def test_same_as_open_clip(self, clip: OpenClip, size: tuple[int, int]) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        coarse = torch.rand(1, 3, 4, 4, generator=make_generator(0)) * 1.6 - 0.8
+        images = F.interpolate(coarse, size, mode="bilinear")
+        picture: Image.Image = to_pil(images)[0]
+        config = PreprocessCfg(**clip.model.visual.preprocess_cfg)
+        transform = image_transform_v2(config, is_train=False)
+        theirs = transform(picture)[None] * clip.std + clip.mean
+        ours = (clip._resize(images) + 1) / 2
+        assert ours.shape == (1, 3, 16, 16)
+        assert float((ours - theirs).abs().max()) < 0.02  # 8-bit rounding, twice
+
+    @pytest.mark.parametrize("mode", ["squash", "longest"])
+    def test_resize_modes(self, clip: OpenClip, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(clip, "_resize_mode", mode)
+        resized = clip._resize(torch.ones(1, 3, 10, 20))
+        assert resized.shape == (1, 3, 16, 16)
+        rows = resized[0, 0, :, 0]
+        expected = [1.0] * 16 if mode == "squash" else [-1.0] * 4 + [1.0] * 8 + [-1.0] * 4
+        torch.testing.assert_close(rows, torch.tensor(expected))
+
+    def test_unit_norm_and_precision(
+        self, clip: OpenClip, clip64: OpenClip, images: Tensor
+    ) -> None:
+        for model, dtype in ((clip, torch.float32), (clip64, torch.float64)):
+            for features in (model.encode_images(images), model.encode_text(["a", "a dog"])):
+                assert features.dtype == dtype
+                torch.testing.assert_close(
+                    features.norm(dim=-1), torch.ones(len(features)).to(dtype)
+                )
+
+    def test_gradient(self, clip: OpenClip, images: Tensor) -> None:
+        images.requires_grad_()
+        clip.encode_images(images)[:, 0].sum().backward()
+        assert images.grad is not None
+        assert (images.grad != 0).any(dim=1).all()
+
+    def test_truncates(self, clip: OpenClip) -> None:
+        # room for 8 tokens: 6 words between the marks
+        assert not clip.truncates("a a a a a a")
+        assert clip.truncates("a a a a a a a")
+        features = clip.encode_text(["a a a a a a", "a a a a a a dog", "a a a a a dog"])
+        assert torch.equal(features[0], features[1])
+        assert not torch.equal(features[0], features[2])
+
+
+class TestLoadFolder:
+    def test_no_network(self, clip_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("the network was used")
+
+        monkeypatch.setattr("socket.socket.connect", refuse)
+        load_open_clip_folder(clip_dir)
+
+    def test_name_follows_content(self, clip: OpenClip, clip_dir: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(clip_dir, tmp_path / "renamed")
+        assert load_open_clip_folder(copy).clip_id == clip.clip_id
+
+    def test_no_weights(self, clip_dir: Path, tmp_path: Path) -> None:
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        with pytest.raises(CheckpointError, match=r"holds no open_clip_model.safetensors or"):
+            load_open_clip_folder(tmp_path)
+
+    def test_truncated(self, clip_dir: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(clip_dir, tmp_path / "clip"))
+        path = folder / "open_clip_model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(CheckpointError, match="may be truncated"):
+            load_open_clip_folder(folder)
+
+    def test_other_config(self, clip_dir: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(clip_dir, tmp_path / "clip"))
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["vision_cfg"]["layers"] = 2
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match="cannot be read as model weights"):
+            load_open_clip_folder(folder)
+
+    def test_code_is_refused(self, clip_dir: Path, tmp_path: Path) -> None:
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        torch.save({"weight": Path("not a tensor")}, tmp_path / "open_clip_pytorch_model.bin")
+        with pytest.raises(CheckpointError, match="is refused"):
+            load_open_clip_folder(tmp_path)
+
+
+class TestLoadByName:
+    def test_unknown_architecture(self) -> None:
+        with pytest.raises(ConfigError, match="open_clip has no architecture 'ViT-B-33'; it has"):
+            load_open_clip("ViT-B-33", "openai")
+
+    def test_unknown_tag(self) -> None:
+        with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
+            load_open_clip("ViT-B-32", "nobody")

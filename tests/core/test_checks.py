@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import ImageError, ShapeError
+from fusedream_core.checks import check_images
+
+
+class TestCheckImages:
+    def test_smoke(self, images: Tensor) -> None:
+        check_images(images)
+        check_images(torch.zeros(1, 3, 1, 1))
+
+    @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 8, 8, 3), (0, 3, 8, 8)])
+    def test_shape(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ShapeError, match=r"RGB pictures of the shape \(B, 3, H, W\)"):
+            check_images(torch.zeros(shape))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_value(self, images: Tensor, value: float) -> None:
+        images[1, 2, 3, 4] = value
+        with pytest.raises(ImageError, match="NaN or infinite"):
+            check_images(images)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fusedream_core import PAPER, BigGan, OpenClip
+from fusedream_core.__main__ import _make_recipe, _parse, main
+
+
+@pytest.fixture(autouse=True)
+def _tiny_demo(gan: BigGan, clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusedream_core.pipeline.load_demo", lambda: (gan, clip))
+
+
+class TestMain:
+    def test_generate(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "out.png"
+        options = ["--seed", "3", "--candidates", "10", "--steps", "2", "-o", str(out)]
+        assert main(["generate", "a dog", *options]) == 0
+        assert str(out) in capsys.readouterr().out
+        with Image.open(out) as picture:
+            assert picture.text["prompt"] == "a dog"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([""], "The prompt is empty"),
+            (["a dog", "--seed", "-1"], "The seed is -1"),
+            (["a dog", "--candidates", "0"], "num_candidates is 0"),
+        ],
+    )
+    def test_error_is_one_sentence(
+        self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["generate", *arguments]) == 2
+        said = capsys.readouterr()
+        assert message in said.err
+        assert said.err.count("\n") == 1
+        assert not said.out
+
+    def test_preset(self) -> None:
+        options = _parse(["generate", "a dog", "--preset", "paper", "--steps", "7"])
+        recipe = _make_recipe(options)
+        assert recipe.optimize.num_steps == 7
+        assert recipe.search == PAPER.search

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import (
+    REFERENCE_CODE,
+    AugmentConfig,
+    Basis,
+    BigGan,
+    ConfigError,
+    Latent,
+    OpenClip,
+    OptimizeConfig,
+    OptimizeResult,
+    StepInfo,
+    Target,
+    aug_clip_score,
+    make_generator,
+    optimize,
+    sample_params,
+)
+from fusedream_core.mixing import Mixture
+from fusedream_core.rng import fork
+from fusedream_core.runs import Iterates
+
+AUGMENT = AugmentConfig(num_augments=4)
+RunOptimize = Callable[..., OptimizeResult]
+
+CONFIG = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8)
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"mixing": "softmax", "start": "random", "latent_noise_std": 0.1},
+    {"y_mode": "hull", "start": "preserving"},
+    {"mixing": "softmax", "units": "absolute", "schedule": "constant", "selection": "last"},
+    {"objective": "clip", "start": "alone"},
+]
+
+
+@pytest.fixture
+def run(
+    gan64: BigGan, clip64: OpenClip, targets64: list[Target], bases64: list[Basis]
+) -> RunOptimize:
+    """Optimise the chosen ones of three runs, each with its own seed."""
+
+    def optimize_runs(
+        rows: list[int],
+        config: OptimizeConfig = CONFIG,
+        **options: Any,  # noqa: ANN401
+    ) -> OptimizeResult:
+        return optimize(
+            gan64,
+            clip64,
+            [targets64[row] for row in rows],
+            [bases64[row] for row in rows],
+            config=config,
+            augment=options.pop("augment", AUGMENT),
+            generators=[make_generator(row) for row in rows],
+            **options,
+        )
+
+    return optimize_runs
+
+
+@pytest.fixture
+def mixtures(monkeypatch: pytest.MonkeyPatch) -> list[Mixture]:
+    """Every mixture, as it is after each step."""
+    seen: list[Mixture] = []
+    clamp = Mixture.clamp_basis_
+
+    def watch(self: Mixture) -> None:
+        clamp(self)
+        seen.append(self)
+
+    monkeypatch.setattr(Mixture, "clamp_basis_", watch)
+    return seen
+
+
+class TestOptimize:
+    @pytest.mark.parametrize("change", VARIANTS)
+    def test_result(self, gan64: BigGan, run: RunOptimize, change: dict[str, Any]) -> None:
+        result = run([0, 1, 2], replace(CONFIG, **change))
+        assert result.images.shape == (3, 3, 16, 16)
+        assert result.trace.shape == (6, 3)
+        assert len(result.start) == len(result.chosen) == 3
+        assert not result.images.requires_grad
+        assert not result.latent.z.requires_grad
+        latent = result.latent
+        again = gan64.decode(latent.z, latent.y, truncation=latent.truncation)
+        torch.testing.assert_close(again, result.images)
+
+    @pytest.mark.parametrize("change", VARIANTS)
+    def test_batch_equals_singles(self, run: RunOptimize, change: dict[str, Any]) -> None:
+        config = replace(CONFIG, **change)
+        together = run([0, 1, 2], config)
+        for row in range(3):
+            alone = run([row], config)
+            assert (together.start[row], together.chosen[row]) == (alone.start[0], alone.chosen[0])
+            for one, other in (
+                (together.images[row], alone.images[0]),
+                (together.latent.z[row], alone.latent.z[0]),
+                (together.latent.y[row], alone.latent.y[0]),
+                (together.trace[:, row], alone.trace[:, 0]),
+                (together.score.mean[row], alone.score.mean[0]),
+            ):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+    def test_determinism(self, run: RunOptimize) -> None:
+        assert torch.equal(run([1]).images, run([1]).images)
+
+    def test_score_rises(self, run: RunOptimize) -> None:
+        config = replace(CONFIG, num_steps=60, lr_z=0.1)
+        trace = run([0, 1, 2], config, augment=AugmentConfig(num_augments=8)).trace
+        assert (trace[-10:].mean(dim=0) > trace[:10].mean(dim=0) + 0.02).all()
+
+    def test_callback(self, run: RunOptimize) -> None:
+        seen: list[StepInfo] = []
+        result = run([0, 2], callback=seen.append)
+        assert [(info.stage, info.step, info.total) for info in seen] == [
+            ("optimize", step, 6) for step in range(1, 7)
+        ]
+        assert torch.equal(torch.stack([info.score for info in seen]), result.trace)
+        assert seen[0].preview.shape == (2, 3, 16, 16)
+        assert not seen[0].preview.requires_grad
+
+    def test_callback_may_stop(self, run: RunOptimize) -> None:
+        def stop(info: StepInfo) -> None:
+            if info.step == 2:
+                raise InterruptedError("stopped")
+
+        with pytest.raises(InterruptedError, match="stopped"):
+            run([0], callback=stop)
+
+    def test_works_without_outer_grad(self, run: RunOptimize) -> None:
+        expected = run([0]).images
+        with torch.no_grad():
+            assert torch.equal(run([0]).images, expected)
+
+    def test_models_get_no_gradient(
+        self, gan64: BigGan, clip64: OpenClip, run: RunOptimize
+    ) -> None:
+        run([0])
+        models = [*gan64.parameters(), *clip64.parameters()]
+        assert all(parameter.grad is None for parameter in models)
+
+
+class TestTrainables:
+    @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
+    @pytest.mark.parametrize("y_mode", ["free", "hull"])
+    def test_gradient_reaches_each(
+        self,
+        run: RunOptimize,
+        mixtures: list[Mixture],
+        mixing: str,
+        y_mode: str,
+    ) -> None:
+        run([0, 1], replace(CONFIG, num_steps=1, mixing=mixing, y_mode=y_mode, start="uniform"))
+        mixture = mixtures[-1]
+        moved = [mixture.z_basis, *mixture.mixes()]
+        if y_mode == "free":
+            moved.append(mixture.y_basis)
+        else:
+            assert mixture.y_basis.grad is None
+        for tensor in moved:
+            assert tensor.grad is not None
+            assert (tensor.grad != 0).all()
+
+    @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
+    def test_bound_holds_after_each_step(
+        self,
+        run: RunOptimize,
+        mixtures: list[Mixture],
+        mixing: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        largest: list[float] = []
+
+        def measure(_: StepInfo) -> None:
+            mixture = mixtures[-1]
+            largest.append(float(mixture.z_basis.detach().abs().max()))
+            largest.append(float(mixture.latent()[0].detach().abs().max()))
+            if mixing == "softmax":
+                for weights in mixture.weights():
+                    torch.testing.assert_close(weights.sum(dim=1), torch.ones_like(weights[:, 0]))
+
+        run([0, 1], replace(CONFIG, mixing=mixing, lr_z=5.0, lr_w=1.0), callback=measure)
+        assert len(largest) == 12
+        assert max(largest) == pytest.approx(1.2)  # 2 * truncation
+
+    def test_learning_rates_follow_the_spread(
+        self,
+        gan64: BigGan,
+        bases64: list[Basis],
+        run: RunOptimize,
+        mixtures: list[Mixture],
+    ) -> None:
+        # the first step of Adam moves every coordinate by its learning rate
+        before = torch.stack([basis.latent.z for basis in bases64[:1]]), bases64[0].latent.y[None]
+        config = replace(CONFIG, num_steps=1, lr_z=1e-3, lr_y=2e-3, lr_w=3e-3, start="uniform")
+        for units, z_unit, y_unit in (
+            ("spread", gan64.z_std * 0.6, gan64.y_std),
+            ("absolute", 1.0, 1.0),
+        ):
+            run([0], replace(config, units=units))
+            mixture = mixtures[-1]
+            for now, old, rate in (
+                (mixture.z_basis, before[0], 1e-3 * z_unit),
+                (mixture.y_basis, before[1], 2e-3 * y_unit),
+                (mixture.z_mix, torch.full((1, 3, 1), 1 / 3), 3e-3),
+            ):
+                steps = (now.detach() - old).abs()
+                torch.testing.assert_close(steps, torch.full_like(steps, rate), rtol=0.02, atol=0)
+
+
+class TestSelection:
+    def slow_judge(
+        self, gan: BigGan, clip: OpenClip, target: Target, latent: Latent, seed: int
+    ) -> Tensor:
+        """The held-out score, from the second child of the run's generator."""
+        generator = make_generator(seed)
+        fork(generator)
+        params = sample_params(8, 16, 16, config=AUGMENT, generator=fork(generator))
+        images = gan.decode(latent.z, latent.y, truncation=latent.truncation)
+        return aug_clip_score(images, target, clip, params=params).mean
+
+    def test_score_is_held_out(
+        self,
+        gan64: BigGan,
+        clip64: OpenClip,
+        targets64: list[Target],
+        run: RunOptimize,
+    ) -> None:
+        result = run([1])
+        expected = self.slow_judge(gan64, clip64, targets64[1], result.latent, seed=1)
+        torch.testing.assert_close(result.score.mean, expected)
+
+    def test_never_worse_than_start_or_last(self, run: RunOptimize) -> None:
+        wild = replace(CONFIG, lr_z=3.0, schedule="constant")
+        best = run([0, 1, 2], wild)
+        last = run([0, 1, 2], replace(wild, selection="last"))
+        assert last.chosen == ("last",) * 3
+        assert (best.score.mean >= last.score.mean).all()
+        assert torch.equal(best.trace, last.trace)
+
+    def test_best_start_is_the_best(self, run: RunOptimize) -> None:
+        frozen = replace(CONFIG, lr_z=0.0, lr_y=0.0, lr_w=0.0, selection="last")
+        augment = AugmentConfig(policy=(), num_augments=2)
+        chosen = run([0, 1, 2], frozen, augment=augment)
+        for start in ("alone", "uniform", "preserving"):
+            fixed = run([0, 1, 2], replace(frozen, start=start), augment=augment)
+            assert (chosen.score.mean >= fixed.score.mean - 1e-12).all()
+
+    def test_iterates(self) -> None:
+        iterates = Iterates(replace(CONFIG, num_steps=4, num_snapshots=2, ema_decay=0.5))
+        for step, value in enumerate([0.0, 4.0, 4.0, 8.0, 8.0]):
+            iterates.observe(step, (torch.tensor([value]), torch.tensor([-value])))
+        found = {name: (float(z), float(y)) for name, (z, y) in iterates.candidates().items()}
+        assert found == {
+            "step 0": (0.0, 0.0),
+            "step 2": (4.0, -4.0),
+            "average": (6.75, -6.75),  # 0, 2, 3, 5.5, 6.75
+            "last": (8.0, -8.0),
+        }
+
+
+class TestPresets:
+    def test_reference_code_runs(self, run: RunOptimize) -> None:
+        config = replace(REFERENCE_CODE.optimize, num_steps=3)
+        result = run([0, 1], config, augment=REFERENCE_CODE.augment)
+        assert result.start == ("random", "random")
+        assert result.chosen == ("last", "last")
+
+
+class TestMismatch:
+    def test_exception(
+        self,
+        gan64: BigGan,
+        clip64: OpenClip,
+        targets64: list[Target],
+        bases64: list[Basis],
+        rng: torch.Generator,
+    ) -> None:
+        def attempt(targets: list[Target], bases: list[Basis]) -> None:
+            optimize(
+                gan64,
+                clip64,
+                targets,
+                bases,
+                config=CONFIG,
+                augment=AUGMENT,
+                generators=[rng] * len(bases),
+            )
+
+        foreign = replace(bases64[0], gan_id="biggan-other")
+        with pytest.raises(ConfigError, match="found with the GAN 'biggan-other', but the GAN in"):
+            attempt(targets64[:1], [foreign])
+        with pytest.raises(ConfigError, match="3 targets, 2 bases and 2 generators"):
+            attempt(targets64, bases64[:2])
+        with pytest.raises(ConfigError, match="0 targets, 0 bases"):
+            attempt([], [])
+        latent = replace(bases64[1].latent, truncation=0.3)
+        with pytest.raises(ConfigError, match="differ in their number of members or in truncation"):
+            attempt(targets64[:2], [bases64[0], replace(bases64[1], latent=latent)])
+        stranger = replace(targets64[0], clip_id="other")
+        with pytest.raises(ConfigError, match="encoded by the CLIP 'other'"):
+            attempt([stranger], bases64[:1])

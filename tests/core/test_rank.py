@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import (
+    AugmentConfig,
+    ImageError,
+    OpenClip,
+    StepInfo,
+    aug_clip_score,
+    encode_target,
+    make_generator,
+    sample_params,
+)
+from fusedream_core.rank import rank_images
+
+CONFIG = AugmentConfig(num_augments=4)
+
+
+class TestRankImages:
+    def test_value(self, clip: OpenClip, images: Tensor) -> None:
+        target = encode_target(clip, "a dog")
+        seen: list[StepInfo] = []
+        score = rank_images(
+            images, target, clip, config=CONFIG, generator=make_generator(0), callback=seen.append
+        )
+        params = sample_params(4, 16, 16, config=CONFIG, generator=make_generator(0))
+        expected = aug_clip_score(images, target, clip, params=params)
+        torch.testing.assert_close(score.mean, expected.mean)
+        torch.testing.assert_close(score.stderr, expected.stderr)
+        assert [(info.stage, info.step, info.total) for info in seen] == [
+            ("score", step, 4) for step in (1, 2, 3, 4)
+        ]
+
+    @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 450)])
+    def test_any_size(self, clip: OpenClip, size: tuple[int, int], rng: torch.Generator) -> None:
+        target = encode_target(clip, "a dog")
+        score = rank_images(torch.zeros(2, 3, *size), target, clip, config=CONFIG, generator=rng)
+        assert torch.isfinite(score.mean).all()
+
+    def test_exception(self, clip: OpenClip, images: Tensor, rng: torch.Generator) -> None:
+        images[0, 0, 0, 0] = float("nan")
+        with pytest.raises(ImageError, match="NaN"):
+            rank_images(images, encode_target(clip, "a"), clip, config=CONFIG, generator=rng)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fusedream_core import ConfigError
+from fusedream_core.rng import fork, integers, make_generator, truncated_normal, uniform
+
+
+def draw(generator: torch.Generator) -> list[float]:
+    return torch.rand(4, generator=generator).tolist()
+
+
+class TestMakeGenerator:
+    def test_determinism(self) -> None:
+        assert draw(make_generator(3)) == draw(make_generator(3))
+
+    def test_streams_and_seeds_differ(self) -> None:
+        draws = [draw(make_generator(seed, stream)) for seed in (0, 1) for stream in (0, 1)]
+        assert len({tuple(numbers) for numbers in draws}) == 4
+
+    def test_high_bits_of_the_seed_count(self) -> None:
+        assert draw(make_generator(5)) != draw(make_generator(5 + 2**32))
+
+    def test_largest_seed(self) -> None:
+        draw(make_generator(2**64 - 1))
+
+    @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True, "7"])
+    def test_exception(self, seed: object) -> None:
+        with pytest.raises(ConfigError, match="whole number from 0 to 18446744073709551615"):
+            make_generator(seed)  # type: ignore[arg-type]
+
+
+class TestFork:
+    def test_child_does_not_move_its_parent(self) -> None:
+        one, other = make_generator(0), make_generator(0)
+        draw(fork(one))
+        fork(other)
+        assert draw(one) == draw(other)
+
+    def test_children_differ(self) -> None:
+        parent = make_generator(0)
+        assert draw(fork(parent)) != draw(fork(parent))
+
+
+class TestTruncatedNormal:
+    def test_value(self, rng: torch.Generator) -> None:
+        values = truncated_normal((200_000,), generator=rng)
+        assert values.abs().max() <= 2.0
+        assert abs(float(values.mean())) < 0.01
+        assert float(values.std()) == pytest.approx(0.8796, abs=0.005)
+        # share within one standard deviation: 0.6827 / 0.9545
+        assert float((values.abs() < 1).float().mean()) == pytest.approx(0.7153, abs=0.005)
+
+    def test_row_after_row(self) -> None:
+        one, other = make_generator(1), make_generator(1)
+        whole = truncated_normal((8, 5), generator=one)
+        parts = [truncated_normal((rows, 5), generator=other) for rows in (3, 5)]
+        assert torch.equal(whole, torch.cat(parts))
+
+
+class TestUniformAndIntegers:
+    def test_ranges(self, rng: torch.Generator) -> None:
+        numbers = uniform((10_000,), -0.5, 1.5, generator=rng)
+        assert -0.5 <= numbers.min() < -0.49
+        assert 1.49 < numbers.max() <= 1.5
+        assert integers((1_000,), -2, 2, generator=rng).unique().tolist() == [-2, -1, 0, 1, 2]

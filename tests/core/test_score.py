@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import (
+    AugmentConfig,
+    ConfigError,
+    OpenClip,
+    ShapeError,
+    Target,
+    apply_params,
+    aug_clip_score,
+    clip_score,
+    encode_target,
+    join_params,
+    sample_params,
+)
+
+ALL = AugmentConfig()
+
+
+@pytest.fixture(scope="module")
+def target(clip: OpenClip) -> Target:
+    return encode_target(clip, "a dog")
+
+
+class TestClipScore:
+    def test_value(self, clip: OpenClip, images: Tensor, target: Target) -> None:
+        expected = torch.nn.functional.cosine_similarity(
+            clip.encode_images(images), target.features[None]
+        )
+        torch.testing.assert_close(clip_score(images, target, clip), expected)
+
+    def test_own_target_for_each(self, clip: OpenClip, images: Tensor, target: Target) -> None:
+        targets = [target, encode_target(clip, "a cat")] * 2
+        each = [clip_score(i[None], t, clip) for i, t in zip(images, targets, strict=True)]
+        torch.testing.assert_close(clip_score(images, targets, clip), torch.cat(each))
+
+    def test_exception(self, clip: OpenClip, images: Tensor, target: Target) -> None:
+        with pytest.raises(ShapeError, match=r"\(4, 4, 16, 16\).*alpha"):
+            clip_score(torch.zeros(4, 4, 16, 16), target, clip)
+        with pytest.raises(ConfigError, match="There are 2 targets for 4 pictures"):
+            clip_score(images, [target] * 2, clip)
+        with pytest.raises(ConfigError, match="There are 0 targets"):
+            clip_score(images[:1], [], clip)
+
+
+class TestAugClipScore:
+    def test_value(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        params = sample_params(5, 16, 16, config=ALL, generator=rng)
+        score = aug_clip_score(images, target, clip, params=params)
+        copies = apply_params(images, params)
+        for b in range(4):
+            cosines = torch.stack([clip_score(copies[b, n][None], target, clip) for n in range(5)])
+            torch.testing.assert_close(score.mean[b], cosines.mean())
+            torch.testing.assert_close(score.stderr[b], cosines.std() / 5**0.5)
+
+    def test_identity_is_the_plain_score(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        config = AugmentConfig(policy=())
+        params = sample_params(3, 16, 16, config=config, generator=rng)
+        score = aug_clip_score(images, target, clip, params=params)
+        torch.testing.assert_close(score.mean, clip_score(images, target, clip))
+        assert float(score.stderr.max()) < 1e-6
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+    @pytest.mark.parametrize("own", [True, False])
+    def test_batch_size(
+        self,
+        clip: OpenClip,
+        images: Tensor,
+        target: Target,
+        rng: torch.Generator,
+        batch_size: int,
+        own: bool,
+    ) -> None:
+        draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in range(4)]
+        params = join_params(draws) if own else draws[0]
+        whole = aug_clip_score(images, target, clip, params=params)
+        parts = aug_clip_score(images, target, clip, params=params, batch_size=batch_size)
+        torch.testing.assert_close(parts.mean, whole.mean)
+        torch.testing.assert_close(parts.stderr, whole.stderr)
+
+    def test_gradient(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        images.requires_grad_()
+        params = sample_params(8, 16, 16, config=ALL, generator=rng)
+        aug_clip_score(images, target, clip, params=params).mean.sum().backward()
+        assert images.grad is not None
+        assert float(images.grad.abs().sum()) > 0
+
+    def test_another_clip_is_refused(
+        self, clip: OpenClip, images: Tensor, rng: torch.Generator
+    ) -> None:
+        stranger = Target(torch.zeros(12), (), "other", "a dog")
+        params = sample_params(2, 16, 16, config=ALL, generator=rng)
+        with pytest.raises(ConfigError, match="'a dog' was encoded by the CLIP 'other', but"):
+            aug_clip_score(images, stranger, clip, params=params)

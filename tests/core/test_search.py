@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fusedream_core import (
+    AugmentConfig,
+    Basis,
+    BigGan,
+    ConfigError,
+    OpenClip,
+    SearchConfig,
+    StepInfo,
+    Target,
+    aug_clip_score,
+    clip_score,
+    encode_target,
+    make_generator,
+    sample_params,
+    search_basis,
+)
+
+AUGMENT = AugmentConfig()
+CONFIG = SearchConfig(
+    num_candidates=60, num_basis=3, batch_size=16, rerank_fraction=0.3, rerank_augments=4
+)
+
+
+def search(
+    gan: BigGan, clip: OpenClip, target: Target, config: SearchConfig = CONFIG, seed: int = 0
+) -> Basis:
+    generator = make_generator(seed)
+    return search_basis(gan, clip, [target], config=config, augment=AUGMENT, generator=generator)[0]
+
+
+def slow_search(gan: BigGan, clip: OpenClip, target: Target, config: SearchConfig) -> Basis:
+    """All candidates at once, one score after the other, sorted at the end."""
+    generator = make_generator(0)
+    num = config.num_candidates
+    assert num is not None
+    classes = torch.randint(0, gan.num_classes, (num,), generator=generator)
+    z = gan.sample_z(num, truncation=gan.truncation, generator=generator)
+    y = gan.embed(classes)
+    images = gan.decode(z, y, truncation=gan.truncation)
+    scores = [float(clip_score(image[None], target, clip)) for image in images]
+    order = sorted(range(num), key=lambda row: -scores[row])
+    if config.ranking == "aug_clip":
+        params = sample_params(config.rerank_augments, 16, 16, config=AUGMENT, generator=generator)
+        scores = [
+            float(aug_clip_score(image[None], target, clip, params=params).mean) for image in images
+        ]
+        order = sorted(order[:18], key=lambda row: -scores[row])
+    rows = torch.tensor(order[: config.num_basis])
+    found = search(gan, clip, target, config)
+    return replace(
+        found,
+        latent=replace(found.latent, z=z[rows], y=y[rows]),
+        scores=torch.tensor([scores[row] for row in rows]),
+        class_index=classes[rows],
+    )
+
+
+def assert_same(one: Basis, other: Basis) -> None:
+    torch.testing.assert_close(one.latent.z, other.latent.z)
+    torch.testing.assert_close(one.latent.y, other.latent.y)
+    torch.testing.assert_close(one.scores, other.scores, check_dtype=False)
+    assert torch.equal(one.class_index, other.class_index)
+
+
+@pytest.fixture(scope="module")
+def target(clip: OpenClip) -> Target:
+    return encode_target(clip, "a dog")
+
+
+class TestSearchBasis:
+    @pytest.mark.parametrize("ranking", ["aug_clip", "clip"])
+    def test_value(self, gan: BigGan, clip: OpenClip, target: Target, ranking: str) -> None:
+        config = replace(CONFIG, ranking=ranking)
+        assert_same(search(gan, clip, target, config), slow_search(gan, clip, target, config))
+
+    def test_record(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        basis = search(gan, clip, target)
+        assert basis.latent.z.shape == (3, 6)
+        assert basis.latent.truncation == gan.truncation
+        assert (basis.gan_id, basis.prompt) == (gan.gan_id, "a dog")
+        assert basis.scores.tolist() == sorted(basis.scores.tolist(), reverse=True)
+        torch.testing.assert_close(basis.latent.y, gan.embed(basis.class_index))
+        assert not basis.latent.z.requires_grad
+
+    def test_determinism(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        first, again, other = (search(gan, clip, target, seed=seed) for seed in (5, 5, 6))
+        assert torch.equal(first.latent.z, again.latent.z)
+        assert not torch.equal(first.latent.z, other.latent.z)
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 60, 100])
+    def test_batch_size(self, gan: BigGan, clip: OpenClip, target: Target, batch_size: int) -> None:
+        config = replace(CONFIG, batch_size=batch_size)
+        assert_same(search(gan, clip, target, config), search(gan, clip, target))
+
+    def test_several_prompts_share_candidates(self, gan: BigGan, clip: OpenClip) -> None:
+        targets = [encode_target(clip, text) for text in ("a dog", "a red apple", "a cat")]
+        together = search_basis(
+            gan, clip, targets, config=CONFIG, augment=AUGMENT, generator=make_generator(0)
+        )
+        assert [basis.prompt for basis in together] == ["a dog", "a red apple", "a cat"]
+        for basis, own in zip(together, targets, strict=True):
+            assert_same(basis, search(gan, clip, own))
+
+    def test_classes(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        basis = search(gan, clip, target, replace(CONFIG, classes=("Cat", 0)))
+        assert set(basis.class_index.tolist()) <= {0, 1}
+
+    def test_max_per_class(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        basis = search(gan, clip, target, replace(CONFIG, max_per_class=1))
+        assert len(set(basis.class_index.tolist())) == 3
+
+    def test_callback(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        seen: list[StepInfo] = []
+        generator = make_generator(0)
+        basis = search_basis(
+            gan,
+            clip,
+            [target] * 2,
+            config=CONFIG,
+            augment=AUGMENT,
+            generator=generator,
+            callback=seen.append,
+        )[0]
+        steps = [(info.stage, info.step, info.total) for info in seen]
+        # 60 candidates in batches of 16, then 2 pools of 18
+        assert steps == [("search", i, 4) for i in range(1, 5)] + [
+            ("rerank", i, 4) for i in range(1, 5)
+        ]
+        assert seen[3].preview.shape == (2, 3, 16, 16)
+        best = [float(info.score[0]) for info in seen[:4]]
+        assert best == sorted(best)
+        assert float(seen[5].score[0]) == pytest.approx(float(basis.scores[0]))
+        leader = gan.decode(basis.latent.z[:1], basis.latent.y[:1], truncation=0.6)
+        torch.testing.assert_close(seen[5].preview, leader)
+
+    def test_callback_may_stop(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
+        def stop(info: StepInfo) -> None:
+            raise InterruptedError(info.step)
+
+        with pytest.raises(InterruptedError, match="1"):
+            search_basis(
+                gan,
+                clip,
+                [target],
+                config=CONFIG,
+                augment=AUGMENT,
+                generator=make_generator(0),
+                callback=stop,
+            )
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"classes": ("dgo",)}, "no class 'dgo'.* did you mean dog"),
+            (
+                {"classes": (0, 1), "max_per_class": 1},
+                "max_per_class is 1 and there are 2 classes .* basis of 3; raise max_per_class",
+            ),
+            (
+                {"num_candidates": 3, "classes": (0, 1, 2), "max_per_class": 1},
+                r"Only [12] of the 3 latents .* within max_per_class = 1; raise it",
+            ),
+        ],
+    )
+    def test_exception(
+        self,
+        gan: BigGan,
+        clip: OpenClip,
+        target: Target,
+        change: dict[str, object],
+        message: str,
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            search(gan, clip, target, replace(CONFIG, **change))
+
+    def test_no_target(self, gan: BigGan, clip: OpenClip) -> None:
+        with pytest.raises(ConfigError, match="No target was given"):
+            search_basis(gan, clip, [], config=CONFIG, augment=AUGMENT, generator=make_generator(0))

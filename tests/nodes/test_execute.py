@@ -1,0 +1,383 @@
+"""Every node executed on tiny models, in ComfyUI's inference mode."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+Run = Callable[..., Any]
+STEPS = {"num_steps": 4, "num_augments": 2}
+SEARCH = {"num_candidates": 40, "num_basis": 3}
+
+
+@pytest.fixture
+def errors(pack: SimpleNamespace) -> ModuleType:
+    return pack.module("fusedream_core.errors")
+
+
+def pictures(*shape: int) -> torch.Tensor:
+    with torch.inference_mode():  # as the output of another node is
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def assert_image(image: torch.Tensor, num: int, side: int = 32) -> None:
+    assert image.shape == (num, side, side, 3)
+    assert image.dtype == torch.float32
+    assert not image.requires_grad
+    assert float(image.min()) >= 0.0
+    assert float(image.max()) <= 1.0
+
+
+class TestEncodePrompt:
+    def test_target(self, target: Any) -> None:  # noqa: ANN401
+        assert target.prompt == "a blue dog"
+        assert target.features.device.type == "cpu"
+        torch.testing.assert_close(target.features.norm(), torch.tensor(1.0))
+
+    @pytest.mark.parametrize("text", ["", "  \n ", " | "])
+    def test_empty(self, run: Run, clip: object, errors: ModuleType, text: str) -> None:
+        with pytest.raises(errors.PromptError, match="The prompt is empty"):
+            run("FuseDreamEncodePrompt", clip=clip, text=text)
+
+    def test_too_long(
+        self,
+        run: Run,
+        clip: object,
+        pack: SimpleNamespace,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        shown: list[str] = []
+        monkeypatch.setattr(pack.module("nodes.prompt"), "show_text", shown.append)
+        run("FuseDreamEncodePrompt", clip=clip, text="a blue dog " * 20)
+        assert "Too long" in shown[0]
+        assert "longer than CLIP's context" in caplog.text
+        shown.clear()
+        run("FuseDreamEncodePrompt", clip=clip, text="a blue dog | blurry:-0.3")
+        assert not shown
+
+
+class TestSeedSearch:
+    def test_outputs(self, run: Run, gan: object, clip: object, target: object) -> None:
+        basis, images, scores = run(
+            "FuseDreamSeedSearch", gan=gan, clip=clip, target=target, **SEARCH
+        )
+        assert_image(images, 3)
+        assert len(scores.splitlines()) == 5
+        assert "a blue dog" in scores
+        assert basis.latent.z.device.type == "cpu"
+        assert basis.scores.tolist() == sorted(basis.scores.tolist(), reverse=True)
+
+    def test_same_seed_same_basis(
+        self,
+        run: Run,
+        gan: object,
+        clip: object,
+        target: object,
+        basis: Any,  # noqa: ANN401
+    ) -> None:
+        inputs = {"gan": gan, "clip": clip, "target": target, **SEARCH}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(123)  # the global generator must not matter
+            again = run("FuseDreamSeedSearch", **inputs)[0]
+        other = run("FuseDreamSeedSearch", **inputs, seed=2**64 - 1)[0]
+        assert torch.equal(again.latent.z, basis.latent.z)
+        assert not torch.equal(other.latent.z, basis.latent.z)
+
+    def test_classes(self, run: Run, gan: Any, clip: object, target: object) -> None:  # noqa: ANN401
+        basis, _, scores = run(
+            "FuseDreamSeedSearch",
+            gan=gan,
+            clip=clip,
+            target=target,
+            classes=" Dog, fish ,",
+            max_per_class=2,
+            num_candidates=40,
+            num_basis=4,
+        )
+        names = [gan.model.class_names[index] for index in basis.class_index]
+        assert sorted(names) == ["dog", "dog", "fish", "fish"]
+        assert "fish" in scores
+
+    def test_truncation(self, run: Run, gan: object, clip: object, target: object) -> None:
+        inputs = {"gan": gan, "clip": clip, "target": target, **SEARCH}
+        assert run("FuseDreamSeedSearch", **inputs)[0].latent.truncation == 0.5  # the GAN's
+        assert run("FuseDreamSeedSearch", **inputs, truncation=0.9)[0].latent.truncation == 0.9
+
+    def test_automatic_number(
+        self, pack: SimpleNamespace, run: Run, monkeypatch: pytest.MonkeyPatch, gan: object
+    ) -> None:
+        seen = []
+        search = pack.module("nodes.search")
+
+        def spy(*args: object, config: Any, **kwargs: object) -> None:  # noqa: ANN401
+            seen.append((config.candidates_on(torch.device("cpu")), config.ranking))
+            raise InterruptedError
+
+        monkeypatch.setattr(search, "search_basis", spy)
+        for preset in ("default", "paper", "reference code"):
+            with pytest.raises(InterruptedError):
+                run("FuseDreamSeedSearch", gan=gan, clip=gan, target=None, preset=preset)
+        assert seen == [(1_000, "aug_clip"), (10_000, "aug_clip"), (10_000, "clip")]
+
+    @pytest.mark.parametrize(
+        ("inputs", "match"),
+        [
+            ({"num_candidates": 0}, "num_candidates is 0"),
+            ({"num_candidates": 4, "num_basis": 5}, "only 4 candidates"),
+            ({"classes": "dgo"}, "did you mean dog"),
+            ({"classes": "zeppelin"}, "no class 'zeppelin'"),
+            ({"classes": "dog", "max_per_class": 2}, "max_per_class is 2"),
+            ({"seed": 2**64}, "The seed is"),
+        ],
+    )
+    def test_bad_input(
+        self,
+        run: Run,
+        gan: object,
+        clip: object,
+        target: object,
+        errors: ModuleType,
+        inputs: dict[str, object],
+        match: str,
+    ) -> None:
+        with pytest.raises(errors.ConfigError, match=match):
+            run("FuseDreamSeedSearch", gan=gan, clip=clip, target=target, **inputs)
+
+    def test_target_of_another_clip(
+        self, run: Run, gan: object, target: object, errors: ModuleType
+    ) -> None:
+        other = run("FuseDreamLoadCLIP", clip_name="other")[0]
+        with pytest.raises(errors.ConfigError, match="encode the prompt again"):
+            run("FuseDreamSeedSearch", gan=gan, clip=other, target=target, **SEARCH)
+
+
+class TestOptimize:
+    @pytest.fixture
+    def inputs(self, gan: object, clip: object, target: object, basis: object) -> dict[str, object]:
+        return {"gan": gan, "clip": clip, "target": target, "basis": basis, **STEPS}
+
+    @pytest.mark.parametrize("preset", ["default", "paper", "reference code"])
+    def test_outputs(self, run: Run, inputs: dict[str, Any], preset: str) -> None:
+        image, latent, score, report = run("FuseDreamOptimize", **inputs, preset=preset)
+        assert_image(image, 1)
+        assert latent.gan_id == inputs["gan"].model.gan_id
+        assert latent.latent.z.device.type == "cpu"
+        assert not latent.latent.z.requires_grad
+        assert isinstance(score, float)
+        assert preset in report
+        assert f"{score:.4f}" in report
+
+    def test_same_seed_same_picture(self, run: Run, inputs: dict[str, Any]) -> None:
+        first = run("FuseDreamOptimize", **inputs)[0]
+        again = run("FuseDreamOptimize", **inputs)[0]
+        other = run("FuseDreamOptimize", **inputs, seed=1)[0]
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_weights_that_another_node_moved(self, run: Run, inputs: dict[str, Any]) -> None:
+        expected = run("FuseDreamOptimize", **inputs)[0]
+        with torch.inference_mode():  # the trick of a GPU offload, on a CPU
+            for model in (inputs["gan"].model, inputs["clip"].model):
+                model.double().float()
+        assert next(inputs["gan"].model.parameters()).is_inference()
+        assert torch.equal(run("FuseDreamOptimize", **inputs)[0], expected)
+
+    def test_inputs_are_left_alone(self, run: Run, inputs: dict[str, Any]) -> None:
+        before = inputs["basis"].latent.z.clone()
+        run("FuseDreamOptimize", **inputs)
+        assert torch.equal(inputs["basis"].latent.z, before)
+        assert not inputs["basis"].latent.z.requires_grad
+
+    def test_numbers_of_the_preset(
+        self,
+        pack: SimpleNamespace,
+        run: Run,
+        inputs: dict[str, Any],
+        monkeypatch: Any,  # noqa: ANN401
+    ) -> None:
+        seen = []
+
+        def spy(*args: object, config: Any, augment: Any, **kwargs: object) -> None:  # noqa: ANN401
+            seen.append((config.num_steps, augment.num_augments))
+            raise InterruptedError
+
+        monkeypatch.setattr(pack.module("nodes.optimize"), "optimize", spy)
+        numbers = inputs | {"num_steps": -1, "num_augments": -1, "preset": "reference code"}
+        with pytest.raises(InterruptedError):
+            run("FuseDreamOptimize", **numbers)
+        assert seen == [(1_000, 50)]
+
+    def test_basis_of_another_gan(
+        self, run: Run, inputs: dict[str, Any], errors: ModuleType
+    ) -> None:
+        other = run("FuseDreamLoadGAN", gan_name="other")[0]
+        with pytest.raises(errors.ConfigError, match="connect the same GAN to both"):
+            run("FuseDreamOptimize", **(inputs | {"gan": other}))
+
+    def test_target_of_another_clip(
+        self, run: Run, inputs: dict[str, Any], errors: ModuleType
+    ) -> None:
+        other = run("FuseDreamLoadCLIP", clip_name="other")[0]
+        with pytest.raises(errors.ConfigError, match="encode the prompt again"):
+            run("FuseDreamOptimize", **(inputs | {"clip": other}))
+
+    @pytest.mark.parametrize("number", ["num_steps", "num_augments"])
+    def test_zero(self, run: Run, inputs: dict[str, Any], errors: ModuleType, number: str) -> None:
+        with pytest.raises(errors.ConfigError, match=f"{number} is 0"):
+            run("FuseDreamOptimize", **(inputs | {number: 0}))
+
+
+class TestCancel:
+    """Cancel acts within a step, and what the step held is freed."""
+
+    @pytest.fixture
+    def cancel_at(self, comfyui: object) -> Any:  # noqa: ANN401
+        import comfy.model_management as management
+        import comfy.utils
+
+        previous = comfy.utils.PROGRESS_BAR_HOOK
+        calls: list[int] = []
+
+        def arm(step: int) -> list[int]:
+            def hook(value: int, total: int, preview: object, node_id: object = None) -> None:
+                calls.append(value)
+                if value == step:
+                    management.interrupt_current_processing(True)
+
+            comfy.utils.set_progress_bar_global_hook(hook)
+            return calls
+
+        yield arm
+        comfy.utils.set_progress_bar_global_hook(previous)
+
+    @pytest.mark.parametrize("node_id", ["FuseDreamSeedSearch", "FuseDreamOptimize"])
+    def test_stops(
+        self,
+        run: Run,
+        cancel_at: Any,  # noqa: ANN401
+        pack: SimpleNamespace,
+        monkeypatch: pytest.MonkeyPatch,
+        gan: object,
+        clip: object,
+        target: object,
+        basis: object,
+        node_id: str,
+    ) -> None:
+        from comfy.model_management import InterruptProcessingException
+
+        monkeypatch.setattr(pack.module("nodes._boundary"), "_PROGRESS_SECONDS", 0.0)
+        calls = cancel_at(2)
+        inputs = {"gan": gan, "clip": clip, "target": target}
+        if node_id == "FuseDreamOptimize":
+            inputs |= {"basis": basis, "num_steps": 1_000, "num_augments": 2}
+        with pytest.raises(InterruptProcessingException):
+            run(node_id, **inputs)
+        assert calls == [1, 2]  # the check comes before the third step is shown
+        gc.collect()
+        held = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.requires_grad]
+        assert not held
+
+    def test_score(
+        self,
+        run: Run,
+        cancel_at: Any,  # noqa: ANN401
+        pack: SimpleNamespace,
+        monkeypatch: pytest.MonkeyPatch,
+        clip: object,
+        target: object,
+    ) -> None:
+        from comfy.model_management import InterruptProcessingException
+
+        monkeypatch.setattr(pack.module("nodes._boundary"), "_PROGRESS_SECONDS", 0.0)
+        cancel_at(2)
+        images = pictures(10, 16, 16, 3)
+        with pytest.raises(InterruptProcessingException):
+            run("FuseDreamAugCLIPScore", clip=clip, target=target, images=images, num_augments=2)
+
+
+@pytest.fixture(scope="module")
+def made(run: Run, gan: object, clip: object, target: object, basis: object) -> Any:  # noqa: ANN401
+    return run("FuseDreamOptimize", gan=gan, clip=clip, target=target, basis=basis, **STEPS)
+
+
+class TestDecodeLatent:
+    def test_gives_the_picture_again(self, run: Run, gan: object, made: Any) -> None:  # noqa: ANN401
+        image, latent = made[:2]
+        torch.testing.assert_close(run("FuseDreamDecodeLatent", gan=gan, latent=latent)[0], image)
+
+    def test_latent_of_another_gan(self, run: Run, made: Any, errors: ModuleType) -> None:  # noqa: ANN401
+        other = run("FuseDreamLoadGAN", gan_name="other")[0]
+        with pytest.raises(errors.ConfigError, match="connect the one that the latent was made"):
+            run("FuseDreamDecodeLatent", gan=other, latent=made[1])
+
+
+class TestAugCLIPScore:
+    @pytest.fixture
+    def score(self, run: Run, clip: object, target: object) -> Run:
+        def run_score(images: torch.Tensor, **inputs: object) -> Any:  # noqa: ANN401
+            defaults = {"clip": clip, "target": target, "num_augments": 4}
+            return run("FuseDreamAugCLIPScore", images=images, **(defaults | inputs))
+
+        return run_score
+
+    def test_outputs(self, score: Run) -> None:
+        images = pictures(4, 24, 40, 3)
+        scores, ranked, best, best_score = score(images, num_best=2)
+        assert ranked.shape == images.shape
+        assert torch.equal(best, ranked[:2])
+        lines = scores.splitlines()[1:]  # the first two are the heading
+        assert len(lines) == 5
+        order = [int(line.split()[-1]) - 1 for line in lines[1:]]
+        assert sorted(order) == [0, 1, 2, 3]
+        assert torch.equal(ranked, images[order])
+        assert lines[1].startswith(f"1. {best_score:.4f} +- ")
+
+    def test_order_of_the_batch_does_not_matter(self, score: Run) -> None:
+        images = pictures(4, 24, 24, 3)
+        assert torch.equal(score(images)[1], score(images.flip(0))[1])
+
+    def test_seed(self, score: Run) -> None:
+        images = pictures(2, 16, 16, 3)
+        assert score(images)[0] == score(images)[0]
+        assert score(images)[0] != score(images, seed=1)[0]
+
+    @pytest.mark.parametrize("size", [(8, 8), (16, 200), (700, 600)])
+    def test_any_size(self, score: Run, size: tuple[int, int]) -> None:
+        _, ranked, best, best_score = score(pictures(2, *size, 3))
+        assert ranked.shape == (2, *size, 3)
+        assert best.shape == (1, *size, 3)
+        assert -1.0 <= best_score <= 1.0
+
+    def test_more_best_than_pictures(self, score: Run) -> None:
+        assert len(score(pictures(2, 16, 16, 3), num_best=100)[2]) == 2
+
+    def test_alpha_is_kept_in_the_output(self, score: Run) -> None:
+        images = pictures(2, 16, 16, 4)
+        assert score(images)[1].shape == images.shape
+
+    def test_hidden_colours_do_not_count(self, score: Run) -> None:
+        clear = pictures(1, 16, 16, 4).clone()
+        clear[..., 3] = 0.0
+        white = torch.ones(1, 16, 16, 3)
+        assert score(clear)[3] == score(white)[3]
+
+    def test_target_of_another_clip(self, run: Run, score: Run, errors: ModuleType) -> None:
+        other = run("FuseDreamLoadCLIP", clip_name="other")[0]
+        with pytest.raises(errors.ConfigError, match="encode the prompt again"):
+            score(pictures(2, 16, 16, 3), clip=other)
+
+    def test_one_pixel(self, score: Run, errors: ModuleType) -> None:
+        with pytest.raises(errors.ShapeError, match="1 x 1 pixels"):
+            score(pictures(3, 1, 1, 3))
+
+    def test_nan(self, score: Run, errors: ModuleType) -> None:
+        images = pictures(2, 16, 16, 3).clone()
+        images[1, 0, 0, 0] = float("nan")
+        with pytest.raises(errors.ImageError, match="Picture 2 of the batch"):
+            score(images)

@@ -1,0 +1,239 @@
+"""Which models are offered, and what bad files are answered with."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def folders(pack: SimpleNamespace, tiny_models: Path) -> ModuleType:
+    return pack.module("nodes._folders")
+
+
+@pytest.fixture
+def errors(pack: SimpleNamespace) -> ModuleType:
+    return pack.module("fusedream_core.errors")
+
+
+@pytest.fixture
+def scratch(tiny_models: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes model folders that go away after the test."""
+    made: list[Path] = []
+
+    def make(name: str) -> Path:
+        path = tiny_models / name
+        path.mkdir(parents=True)
+        made.append(path)
+        return path
+
+    yield make
+    for path in made:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class TestRegisterFolders:
+    def test_idempotent(self, folders: ModuleType) -> None:
+        import folder_paths
+
+        folders.register_folders()
+        before = {key: list(folder_paths.get_folder_paths(key)) for key in ("gan", "open_clip")}
+        for _ in range(3):
+            folders.register_folders()
+        after = {key: folder_paths.get_folder_paths(key) for key in ("gan", "open_clip")}
+        assert before == after
+        assert before["gan"] == [str(Path(folder_paths.models_dir) / "gan")]
+
+    def test_keeps_extra_model_paths(
+        self, folders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import folder_paths
+
+        # As extra_model_paths.yaml leaves it, which ComfyUI reads before any pack.
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "gan", ([str(tmp_path)], set()))
+        folders.register_folders()
+        paths, extensions = folder_paths.folder_names_and_paths["gan"]
+        assert paths == [str(tmp_path), str(Path(folder_paths.models_dir) / "gan")]
+        assert ".safetensors" in extensions
+
+
+class TestListModels:
+    def test_demo_is_first(self, folders: ModuleType) -> None:
+        assert folders.list_models("gan") == ["demo", "other", "tiny"]
+        assert folders.list_models("open_clip") == ["demo", "other", "tiny"]
+
+    def test_is_the_default(self, pack: SimpleNamespace) -> None:
+        for node_id in ("FuseDreamLoadGAN", "FuseDreamLoadCLIP"):
+            combo = pack.nodes[node_id].define_schema().inputs[0]
+            assert combo.default == combo.options[0] == "demo"
+
+    def test_nested_folders_and_bare_files(
+        self, folders: ModuleType, tiny_models: Path, scratch: Callable[[str], Path]
+    ) -> None:
+        nested = scratch("gan/a/b")
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(tiny_models / "gan" / "tiny" / name, nested / name)
+        (scratch("gan/bare") / "weights.bin").write_bytes(b"")
+        assert folders.list_models("gan") == ["demo", "a/b", "bare/weights.bin", "other", "tiny"]
+        assert folders.resolve_model("gan", "a/b") == nested
+
+    def test_no_folder_at_all(
+        self, folders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import folder_paths
+
+        monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "nowhere"))
+        monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "gan", ([], set()))
+        assert folders.list_models("gan") == ["demo"]
+        assert not (tmp_path / "nowhere").exists()
+
+
+class TestResolveModel:
+    @pytest.mark.parametrize(
+        "name", ["../open_clip/tiny", "/etc", "..", "tiny/../other", "", "tiny/config.json", "gone"]
+    )
+    def test_names_never_become_paths(
+        self, folders: ModuleType, errors: ModuleType, name: str
+    ) -> None:
+        with pytest.raises(errors.CheckpointError, match="There is no model"):
+            folders.resolve_model("gan", name)
+
+
+class TestFingerprint:
+    def test_does_not_fail(self, pack: SimpleNamespace, tiny_models: Path) -> None:
+        gan, clip = pack.nodes["FuseDreamLoadGAN"], pack.nodes["FuseDreamLoadCLIP"]
+        assert isinstance(gan.fingerprint_inputs(gan_name=None), str)  # a linked input
+        assert isinstance(gan.fingerprint_inputs(gan_name="gone"), str)
+        bare = clip.fingerprint_inputs(clip_name="tiny", architecture="")
+        assert bare != clip.fingerprint_inputs(clip_name="tiny", architecture="ViT-B-32")
+
+
+class TestDemo:
+    def test_loads(self, run: Callable[..., Any], folders: ModuleType) -> None:
+        if not folders.resolve_model("gan", "demo").is_dir():
+            pytest.skip("the demo weights are not in this checkout yet")
+        gan, clip = run("FuseDreamLoadGAN")[0], run("FuseDreamLoadCLIP")[0]
+        assert len(gan.model.class_names) > 50
+        assert clip.model.context_length > 8
+
+
+class TestBadFiles:
+    def test_gan_file_without_config(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        bare = scratch("gan/bare")
+        shutil.copy(tiny_models / "gan" / "tiny" / "model.safetensors", bare / "model.safetensors")
+        with pytest.raises(errors.ConfigError, match=r"no config\.json beside it"):
+            run("FuseDreamLoadGAN", gan_name="bare/model.safetensors")
+
+    def test_truncated_weights(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        cut = scratch("gan/cut")
+        source = tiny_models / "gan" / "tiny"
+        shutil.copy(source / "config.json", cut / "config.json")
+        whole = (source / "model.safetensors").read_bytes()
+        (cut / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(errors.CheckpointError, match="truncated"):
+            run("FuseDreamLoadGAN", gan_name="cut")
+
+    def test_pickle_that_is_not_weights(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        evil, witness = scratch("gan/evil"), tiny_models / "witness"
+        shutil.copy(tiny_models / "gan" / "tiny" / "config.json", evil / "config.json")
+
+        class Payload:
+            def __reduce__(self) -> tuple[object, ...]:
+                return Path.touch, (witness,)
+
+        torch.save({"weight": Payload()}, evil / "pytorch_model.bin")
+        with pytest.raises(errors.CheckpointError, match="refused"):
+            run("FuseDreamLoadGAN", gan_name="evil")
+        assert not witness.exists()
+
+    def test_weights_of_another_model(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        mixed = scratch("gan/mixed")
+        config = json.loads((tiny_models / "gan" / "tiny" / "config.json").read_text())
+        config["z_dim"] = config["class_embed_dim"] = 8
+        (mixed / "config.json").write_text(json.dumps(config))
+        shutil.copy(tiny_models / "gan" / "tiny" / "model.safetensors", mixed)
+        with pytest.raises(errors.CheckpointError, match="do not fit"):
+            run("FuseDreamLoadGAN", gan_name="mixed")
+
+    def test_clip_file_without_architecture(
+        self, run: Callable[..., Any], errors: ModuleType, scratch: Callable[[str], Path]
+    ) -> None:
+        (scratch("open_clip/bare") / "weights.pt").write_bytes(b"")
+        with pytest.raises(errors.ConfigError, match="type its open_clip architecture"):
+            run("FuseDreamLoadCLIP", clip_name="bare/weights.pt")
+        with pytest.raises(errors.ConfigError, match="no architecture 'ViT-Z'"):
+            run("FuseDreamLoadCLIP", clip_name="bare/weights.pt", architecture=" ViT-Z ")
+
+    def test_clip_pickle_that_is_not_weights(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        evil = scratch("open_clip/evil")
+        source = tiny_models / "open_clip" / "tiny" / "open_clip_config.json"
+        shutil.copy(source, evil / "open_clip_config.json")
+        (evil / "open_clip_pytorch_model.bin").write_bytes(pickle.dumps({"weight": object()}))
+        with pytest.raises(errors.CheckpointError):
+            run("FuseDreamLoadCLIP", clip_name="evil")
+
+
+class TestNeverDownloads:
+    def test_local_models_need_no_network(
+        self,
+        run: Callable[..., Any],
+        models_module: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        tiny_models: Path,
+    ) -> None:
+        import socket
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise AssertionError("a connection was opened")
+
+        monkeypatch.setattr(socket, "create_connection", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        models_module._cache.clear()
+        run("FuseDreamLoadGAN", gan_name="other")
+        run("FuseDreamLoadCLIP", clip_name="other")
+
+    @pytest.fixture
+    def models_module(self, pack: SimpleNamespace) -> Iterator[ModuleType]:
+        module = pack.module("nodes._models")
+        kept = dict(module._cache)
+        yield module
+        module._cache.update(kept)

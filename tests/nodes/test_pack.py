@@ -1,0 +1,174 @@
+"""Loading the pack: fast, silent, lazy, and the same ids for ever."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Workflows are saved with these names, and with widget values in this order.
+# Append; never rename, remove or reorder.
+INTERFACE = {
+    "FuseDreamLoadGAN": (["gan_name"], ["FUSEDREAM_GAN"]),
+    "FuseDreamLoadCLIP": (["clip_name", "architecture"], ["FUSEDREAM_CLIP"]),
+    "FuseDreamEncodePrompt": (["clip", "text"], ["FUSEDREAM_TARGET"]),
+    "FuseDreamSeedSearch": (
+        [
+            "gan",
+            "clip",
+            "target",
+            "seed",
+            "num_candidates",
+            "num_basis",
+            "truncation",
+            "classes",
+            "max_per_class",
+            "preset",
+        ],
+        ["FUSEDREAM_BASIS", "IMAGE", "STRING"],
+    ),
+    "FuseDreamOptimize": (
+        ["gan", "clip", "target", "basis", "seed", "num_steps", "num_augments", "preset"],
+        ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING"],
+    ),
+    "FuseDreamAugCLIPScore": (
+        ["clip", "target", "images", "num_best", "num_augments", "seed"],
+        ["STRING", "IMAGE", "IMAGE", "FLOAT"],
+    ),
+    "FuseDreamDecodeLatent": (["gan", "latent"], ["IMAGE"]),
+}
+
+IMPORT_SCRIPT = """
+import asyncio, importlib.util, json, sys, time, warnings
+sys.path.insert(0, {comfyui!r})
+from comfy_api.latest import io
+before = set(sys.modules)
+spec = importlib.util.spec_from_file_location("pack_x", {init!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules["pack_x"] = module
+import torch
+rng = torch.get_rng_state()
+begin = time.perf_counter()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    spec.loader.exec_module(module)
+    async def load():
+        return await (await module.comfy_entrypoint()).get_node_list()
+    for node in asyncio.run(load()):
+        node.GET_SCHEMA()
+seconds = time.perf_counter() - begin
+print(json.dumps(dict(seconds=seconds, new=sorted(set(sys.modules) - before),
+    same_rng=bool(torch.equal(rng, torch.get_rng_state())),
+    warnings=[str(w.message) for w in caught])))
+"""
+
+
+@pytest.fixture(scope="module")
+def report(comfyui: Path) -> dict[str, object]:
+    """What importing the pack did, in a process of its own."""
+    script = IMPORT_SCRIPT.format(comfyui=str(comfyui), init=str(ROOT / "__init__.py"))
+    command = [sys.executable, "-c", script]
+    for _ in range(2):  # the first run writes the byte code that a user's second start finds
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "fusedream" not in result.stderr.lower()
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+class TestImport:
+    def test_fast(self, report: dict[str, object]) -> None:
+        assert report["seconds"] < 0.3
+
+    @pytest.mark.parametrize(
+        "heavy",
+        [
+            "open_clip",
+            "pytorch_pretrained_biggan",
+            "comfy.model_management",
+            "comfy.model_patcher",
+            "torchvision",
+            "transformers",
+            "huggingface_hub",
+            "boto3",
+            "requests",
+            "scipy",
+            "nodes",
+        ],
+    )
+    def test_lazy(self, report: dict[str, object], heavy: str) -> None:
+        new = report["new"]
+        assert not [name for name in new if name == heavy or name.startswith(heavy + ".")]
+
+    def test_silent(self, report: dict[str, object]) -> None:
+        assert report["warnings"] == []
+
+    def test_leaves_random_numbers_alone(self, report: dict[str, object]) -> None:
+        assert report["same_rng"]
+
+
+class TestNodeList:
+    def test_literal_mapping_and_entrypoint_agree(self, pack: SimpleNamespace) -> None:
+        mapping = pack.module("nodes").NODE_CLASS_MAPPINGS
+        assert mapping == pack.nodes
+        assert not hasattr(pack.root, "NODE_CLASS_MAPPINGS")  # it would win over the entrypoint
+
+    def test_interface(self, pack: SimpleNamespace) -> None:
+        found = {
+            node_id: (
+                [entry.id for entry in node.define_schema().inputs],
+                [output.io_type for output in node.define_schema().outputs],
+            )
+            for node_id, node in pack.nodes.items()
+        }
+        assert found == INTERFACE
+
+
+@pytest.mark.parametrize("node_id", INTERFACE)
+class TestSchema:
+    def test_described(self, pack: SimpleNamespace, node_id: str) -> None:
+        schema = pack.nodes[node_id].GET_SCHEMA()
+        assert schema.node_id == node_id
+        assert schema.category == "FuseDream"
+        assert schema.display_name.endswith("(FuseDream)")
+        assert len(schema.description) > 40
+        for entry in [*schema.inputs, *schema.outputs]:
+            assert entry.tooltip, entry
+            assert entry.tooltip.endswith((".", "blurry:-0.3")), entry.tooltip
+
+    def test_serialisable(self, pack: SimpleNamespace, node_id: str) -> None:
+        json.dumps(pack.nodes[node_id].GET_NODE_INFO_V1())
+
+    def test_only_loaders_have_a_fingerprint(self, pack: SimpleNamespace, node_id: str) -> None:
+        own = "fingerprint_inputs" in vars(pack.nodes[node_id])
+        assert own == node_id.startswith("FuseDreamLoad")
+
+    def test_seed_takes_64_bits(self, pack: SimpleNamespace, node_id: str) -> None:
+        for entry in pack.nodes[node_id].define_schema().inputs:
+            if entry.id == "seed":
+                assert (entry.min, entry.max) == (0, 2**64 - 1)
+
+
+class TestMakeSchema:
+    def test_unknown_fields_are_left_out(self, pack: SimpleNamespace) -> None:
+        make_schema = pack.module("nodes._types").make_schema
+        schema = make_schema(node_id="X", inputs=[], outputs=[], field_of_the_year_3000=1)
+        assert schema.node_id == "X"
+
+
+class TestDefaults:
+    def test_widgets_follow_the_core(self, pack: SimpleNamespace) -> None:
+        recipe = pack.module("fusedream_core.config").DEFAULT
+        widgets = {
+            (node_id, entry.id): entry.default
+            for node_id, node in pack.nodes.items()
+            for entry in node.define_schema().inputs
+            if hasattr(entry, "default")
+        }
+        assert widgets["FuseDreamSeedSearch", "num_basis"] == recipe.search.num_basis
+        assert widgets["FuseDreamOptimize", "num_steps"] == recipe.optimize.num_steps
+        assert widgets["FuseDreamOptimize", "num_augments"] == recipe.augment.num_augments

@@ -1,0 +1,96 @@
+"""The example workflows agree with the nodes; that they run is shown on a real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+CORE_NODES = {
+    "ImageBatch",
+    "ImageInvert",
+    "LoadImage",
+    "MarkdownNote",
+    "PreviewAny",
+    "PreviewImage",
+    "SaveImage",
+}
+NAMES = sorted(path.name for path in WORKFLOWS.glob("*.json"))
+
+
+def test_all_are_here() -> None:
+    assert NAMES == ["rank_images_with_augclip.json", "text_to_image.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestWorkflow:
+    @pytest.fixture
+    def graph(self, name: str) -> dict[str, Any]:
+        return json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
+
+    def test_known_nodes(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
+        assert graph["version"] == 0.4
+        assert {node["type"] for node in graph["nodes"]} <= set(pack.nodes) | CORE_NODES
+
+    def test_links_are_sound(self, graph: dict[str, Any]) -> None:
+        nodes = {node["id"]: node for node in graph["nodes"]}
+        assert graph["last_node_id"] == max(nodes)
+        assert graph["last_link_id"] == max(link[0] for link in graph["links"])
+        for link_id, source, slot, destination, entry, kind in graph["links"]:
+            output = nodes[source]["outputs"][slot]
+            socket = nodes[destination]["inputs"][entry]
+            assert link_id in output["links"]
+            assert socket["link"] == link_id
+            assert output["type"] == kind
+            assert socket["type"] in (kind, "*")
+
+    def test_widgets_fit_the_schema(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
+        for node in graph["nodes"]:
+            if node["type"] not in pack.nodes:
+                continue
+            schema = pack.nodes[node["type"]].define_schema()
+            values = list(node["widgets_values"])
+            for entry in schema.inputs:
+                sockets = [socket for socket in node["inputs"] if socket["name"] == entry.id]
+                assert len(sockets) == 1, (node["type"], entry.id)
+                if not hasattr(entry, "default"):
+                    assert sockets[0]["link"] is not None, (node["type"], entry.id)
+                    continue
+                value = values.pop(0)
+                if entry.id != "text":  # what a fresh node would hold, so that nothing drifts
+                    assert value == entry.default, (node["type"], entry.id)
+                if getattr(entry, "control_after_generate", None):
+                    assert values.pop(0) == "fixed"
+            assert not values, node["type"]
+
+    def test_outputs_fit_the_schema(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
+        for node in graph["nodes"]:
+            if node["type"] in pack.nodes:
+                outputs = pack.nodes[node["type"]].define_schema().outputs
+                expected = [(output.display_name, output.io_type) for output in outputs]
+                assert [(o["name"], o["type"]) for o in node["outputs"]] == expected
+
+    def test_nothing_overlaps(self, graph: dict[str, Any]) -> None:
+        title = 30
+        boxes = [
+            (
+                n["pos"][0],
+                n["pos"][1] - title,
+                n["pos"][0] + n["size"][0],
+                n["pos"][1] + n["size"][1],
+            )
+            for n in graph["nodes"]
+        ]
+        for i, a in enumerate(boxes):
+            for b in boxes[i + 1 :]:
+                apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+                assert apart, (a, b)
+
+    def test_tells_what_to_try(self, graph: dict[str, Any]) -> None:
+        notes = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+        assert len(notes) == 1
+        assert len(notes[0]["widgets_values"][0]) > 100

@@ -1,0 +1,237 @@
+"""The pack in a real server: import, caching, Cancel, restart, workflows, mistakes.
+
+Budgets are small, so the pictures are poor; what is tested is the plumbing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import demo
+from comfy_client import PREVIEW, ClientError, ComfyClient, ExecutionError, Prompt, Run
+from comfy_server import PACK, ComfyServer
+from workflow import to_prompt
+
+pytestmark = pytest.mark.server
+
+WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 4}
+IMPORT_SECONDS = 0.3
+CANCEL_SECONDS = 2.0
+LONG = 10_000
+
+SEARCH = "FuseDreamSeedSearch"
+OPTIMIZE = "FuseDreamOptimize"
+ENCODE = "FuseDreamEncodePrompt"
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def set_inputs(prompt: Prompt, class_type: str | None = None, **values: object) -> Prompt:
+    """Set inputs by name wherever they occur, in the nodes of one type or in all."""
+    for node in prompt.values():
+        if class_type in (None, node["class_type"]):
+            known = {name: value for name, value in values.items() if name in node["inputs"]}
+            node["inputs"].update(known)
+    return prompt
+
+
+def ids(prompt: Prompt, *class_types: str) -> set[str]:
+    return {id_ for id_, node in prompt.items() if node["class_type"] in class_types}
+
+
+def downstream(prompt: Prompt, id_: str) -> set[str]:
+    """A node and all that hangs on it."""
+    found = {id_}
+    while True:
+        linked = {
+            other
+            for other, node in prompt.items()
+            for value in node["inputs"].values()
+            if isinstance(value, list) and value[0] in found
+        }
+        if linked <= found:
+            return found
+        found |= linked
+
+
+def rank_prompt(object_info: dict[str, Any], width: int, height: int) -> Prompt:
+    """The shipped ranking workflow on plain pictures of a given size."""
+    path = PACK / "workflows" / "rank_images_with_augclip.json"
+    prompt = set_inputs(to_prompt(read(path), object_info), **BUDGET)
+    for node in prompt.values():
+        if node["class_type"] == "LoadImage":
+            node["class_type"] = "EmptyImage"
+            size = {"width": width, "height": height, "batch_size": 2, "color": 0xFF0000}
+            node["inputs"] = size
+    return prompt
+
+
+def pixels(client: ComfyClient, run: Run) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(client.view(demo.saved_image(run)))))
+
+
+@pytest.fixture
+def make_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
+    """The shipped text-to-image workflow as a prompt with a small budget."""
+
+    def make(**values: object) -> Prompt:
+        prompt = to_prompt(read(PACK / "workflows" / "text_to_image.json"), object_info)
+        return set_inputs(prompt, **{**BUDGET, **values})
+
+    return make
+
+
+class TestImport:
+    def test_quick(self, server: ComfyServer) -> None:
+        seconds = server.pack_import_seconds
+        assert seconds is not None
+        assert seconds < IMPORT_SECONDS
+
+    def test_says_nothing(self, server: ComfyServer) -> None:
+        """The only line about the pack is ComfyUI's own, with the seconds."""
+        before_serving = server.log.split("Starting server")[0]
+        lines = [line for line in before_serving.splitlines() if "fusedream" in line.lower()]
+        assert len(lines) == 1
+        assert "seconds:" in lines[0]
+
+
+class TestCache:
+    def test_the_second_time_nothing_runs(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        first = client.run(make_prompt(seed=11)).raise_for_status()
+        assert ids(make_prompt(), SEARCH, OPTIMIZE) <= set(first.executed)
+        again = client.run(make_prompt(seed=11)).raise_for_status()
+        assert again.executed == []
+        assert again.cached == set(make_prompt())
+
+    @pytest.mark.parametrize("changed", [SEARCH, OPTIMIZE])
+    def test_a_new_seed_runs_what_hangs_on_it(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt], changed: str
+    ) -> None:
+        client.run(make_prompt(seed=21)).raise_for_status()
+        prompt = set_inputs(make_prompt(seed=21), changed, seed=22)
+        run = client.run(prompt).raise_for_status()
+        (id_,) = ids(prompt, changed)
+        assert set(run.executed) == downstream(prompt, id_)
+        assert run.cached == set(prompt) - set(run.executed)
+
+    def test_a_restart_gives_the_same_pixels(
+        self,
+        client: ComfyClient,
+        comfyui: Path,
+        tmp_path: Path,
+        make_prompt: Callable[..., Prompt],
+    ) -> None:
+        prompt = make_prompt(seed=31)
+        before = pixels(client, client.run(prompt).raise_for_status())
+        with ComfyServer(comfyui, tmp_path) as fresh:
+            other = ComfyClient(fresh.url)
+            after = pixels(other, other.run(prompt).raise_for_status())
+        assert np.array_equal(before, after)
+        varied = client.run(make_prompt(seed=32)).raise_for_status()
+        assert not np.array_equal(before, pixels(client, varied))
+
+
+class TestProgressAndCancel:
+    def test_progress_with_preview(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        prompt = make_prompt(seed=41, num_steps=40)
+        run = client.run(prompt).raise_for_status()
+        for id_ in ids(prompt, SEARCH, OPTIMIZE):
+            values = [data["value"] for data in run.of("progress") if data["node"] == id_]
+            assert len(set(values)) > 1
+        assert run.of(PREVIEW)
+
+    @pytest.mark.parametrize("node", [SEARCH, OPTIMIZE])
+    def test_cancel_is_quick_and_leaves_the_server_sound(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt], node: str
+    ) -> None:
+        budget = {"num_candidates": LONG} if node == SEARCH else {"num_steps": LONG}
+        prompt = make_prompt(seed=51, **budget)
+        (id_,) = ids(prompt, node)
+        asked: list[float] = []
+
+        def cancel_in_the_middle(kind: str, data: dict[str, Any]) -> None:
+            if kind == "progress" and data["node"] == id_ and data["value"] > 1 and not asked:
+                client.interrupt()
+                asked.append(time.monotonic())
+
+        run = client.run(prompt, on_event=cancel_in_the_middle)
+        assert run.status == "interrupted"
+        stopped = run.times[[kind for kind, _ in run.events].index("execution_interrupted")]
+        assert stopped - asked[0] < CANCEL_SECONDS
+        client.run(make_prompt(seed=52)).raise_for_status()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+class TestWorkflows:
+    def test_valid_as_shipped(
+        self, client: ComfyClient, object_info: dict[str, Any], path: Path
+    ) -> None:
+        client.submit(to_prompt(read(path), object_info), client_id="validation")
+        client.interrupt()
+
+    def test_runs(self, client: ComfyClient, object_info: dict[str, Any], path: Path) -> None:
+        prompt = set_inputs(to_prompt(read(path), object_info), **BUDGET)
+        run = client.run(prompt).raise_for_status()
+        assert client.view(demo.saved_image(run)).startswith(b"\x89PNG")
+
+
+class TestMistakes:
+    """One clear sentence each, of our own, by way of the queue."""
+
+    @pytest.mark.parametrize(
+        ("values", "sentence"),
+        [
+            ({"text": "  "}, r"(?i)prompt.*empty|empty.*prompt"),
+            ({"num_candidates": 0}, r"(?i)candidate"),
+            ({"num_candidates": 3, "num_basis": 5}, r"(?i)candidate|basis"),
+            ({"classes": "unicornfish"}, r"unicornfish"),
+        ],
+        ids=["empty prompt", "no candidates", "k above M", "unknown class"],
+    )
+    def test_said(
+        self,
+        client: ComfyClient,
+        make_prompt: Callable[..., Prompt],
+        values: dict[str, Any],
+        sentence: str,
+    ) -> None:
+        with pytest.raises(ClientError, match=sentence) as complaint:
+            client.run(make_prompt(**values)).raise_for_status()
+        assert "Traceback" not in str(complaint.value)
+
+    def test_the_largest_seed_is_accepted(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        client.run(make_prompt(seed=2**64 - 1)).raise_for_status()
+
+    def test_a_long_prompt_is_cut(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        client.run(make_prompt(text="a red apple " * 100)).raise_for_status()
+
+    def test_pictures_of_odd_sizes_are_scored(
+        self, client: ComfyClient, object_info: dict[str, Any]
+    ) -> None:
+        client.run(rank_prompt(object_info, width=33, height=70)).raise_for_status()
+
+    def test_a_single_pixel_is_refused(
+        self, client: ComfyClient, object_info: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ExecutionError, match="1 x 1 pixels"):
+            client.run(rank_prompt(object_info, width=1, height=1)).raise_for_status()

@@ -1,0 +1,122 @@
+"""Rules that no single module can keep: who imports whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "fusedream_core"
+MODULES = sorted(CORE.rglob("*.py"))
+FOREIGN = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server", "execution"}
+HEAVY = {"open_clip", "pytorch_pretrained_biggan", "torchvision", "timm", "boto3", "PIL"}
+
+
+def unit_of(path: Path) -> str:
+    """A module or package as docs/architecture.md names it: ``rng.py``, ``gan/``."""
+    inside = path.relative_to(CORE)
+    return inside.name if len(inside.parts) == 1 else f"{inside.parts[0]}/"
+
+
+def read_levels() -> dict[str, int]:
+    """The table of docs/architecture.md, which is thereby kept true."""
+    levels = {}
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| (\d+) \| ([^|]*) \|", line)
+        if row:
+            levels.update({name: int(row[1]) for name in re.findall(r"`([\w.]+/?)`", row[2])})
+    return levels
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Level, dotted name and whether it is inside a function, of every import."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield 0, alias.name, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{node.module}." if node.module else ""
+            for alias in node.names:
+                yield node.level, f"{base}{alias.name}", id(node) in inside
+
+
+def resolve(path: Path, level: int, name: str) -> Path:
+    """The file of the core that a relative import means."""
+    folder = path.parents[level - 1]
+    parts = name.split(".")
+    for end in range(len(parts), -1, -1):
+        target = folder.joinpath(*parts[:end])
+        for candidate in (target.with_suffix(".py"), target / "__init__.py"):
+            if candidate.is_file() and candidate != CORE / "__init__.py":
+                return candidate
+    raise AssertionError(f"{path}: cannot resolve {name}")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CORE)))
+class TestModules:
+    def test_imports_point_down(self, path: Path) -> None:
+        levels = read_levels()
+        unit = unit_of(path)
+        if unit == "__init__.py":
+            return
+        assert unit in levels, f"{unit} is missing in docs/architecture.md"
+        for level, name, _ in imports_of(path):
+            if level == 0:
+                continue
+            other = unit_of(resolve(path, level, name))
+            assert other == unit or levels[other] < levels[unit], f"{unit} imports {other}"
+
+    def test_no_foreign_or_heavy_imports(self, path: Path) -> None:
+        for level, name, is_lazy in imports_of(path):
+            top = name.split(".")[0]
+            assert level > 0 or top not in FOREIGN | {"fusedream_core"}, name
+            assert level > 0 or is_lazy or top not in HEAVY, name
+
+    def test_no_print_and_small(self, path: Path) -> None:
+        source = path.read_text(encoding="utf-8")
+        source.encode("cp1252")
+        assert len(source.splitlines()) <= 300
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) != "print"
+                assert ast.unparse(node.func) not in ("torch.manual_seed", "torch.seed")
+
+
+class TestImport:
+    def test_light_and_silent(self) -> None:
+        script = (
+            "import sys, time, torch; begin = time.perf_counter(); import fusedream_core;"
+            f"print(time.perf_counter() - begin, sorted({HEAVY!r} & set(sys.modules)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        seconds, modules = done.stdout.split(" ", 1)
+        assert modules.strip() == "[]"
+        assert float(seconds) < 1.0  # a tenth of this on an idle machine
+
+    def test_public_names(self) -> None:
+        import fusedream_core
+
+        assert all(hasattr(fusedream_core, name) for name in fusedream_core.__all__)

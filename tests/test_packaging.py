@@ -1,0 +1,54 @@
+"""What the registry, ComfyUI-Manager and pip read."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SUPPLIED_BY_COMFYUI = {"torch", "torchvision", "torchaudio", "numpy", "scipy", "pillow", "tqdm"}
+
+
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_requirements_and_pyproject_agree() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    assert re.findall(r'"(.+?)"', block.group(1)) == requirements("requirements.txt")
+
+
+def test_requirements_leave_comfyui_alone() -> None:
+    for line in requirements("requirements.txt"):
+        name = re.split(r"[<>=!~ \[]", line)[0].lower()
+        assert name not in SUPPLIED_BY_COMFYUI
+        assert "<" not in line
+        assert "==" not in line
+
+
+def test_only_the_core_is_importable() -> None:
+    assert importlib.util.find_spec("fusedream_core") is not None
+    spec = importlib.util.find_spec("nodes")
+    assert spec is None or not str(spec.origin).startswith(str(ROOT / "nodes"))
+
+
+def test_the_pack_root_imports_without_comfyui_and_tells_what_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spec = importlib.util.spec_from_file_location("pack_without_nodes", ROOT / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # Loaded like this it is no package, so that its relative import must fail.
+    with pytest.raises(ImportError):
+        asyncio.run(module.comfy_entrypoint())
+    assert "could not load its nodes" in caplog.text
+    assert "Traceback" in caplog.text
