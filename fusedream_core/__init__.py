@@ -32,6 +32,7 @@ from .gan import BigGan, Gan, load_biggan
 from .optimize import optimize
 from .pipeline import GenerationResult, generate
 from .prompt import parse_prompt
+from .rank import rank_images
 from .rng import make_generator, truncated_normal
 from .score import aug_clip_score, clip_score
 from .search import search_basis
@@ -89,6 +90,7 @@ __all__ = [
     "make_generator",
     "optimize",
     "parse_prompt",
+    "rank_images",
     "sample_params",
     "search_basis",
     "truncated_normal",

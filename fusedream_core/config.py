@@ -190,10 +190,10 @@ class OptimizeConfig:
     start: Start = "best"
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
-    lr_z: float = 0.05
-    lr_y: float = 0.02
+    lr_z: float = 0.1
+    lr_y: float = 0.05
     latent_noise_std: float = 0.0
-    lr_w: float = 0.01
+    lr_w: float = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
     z_clamp: float = 2.0
     selection: Literal["best", "last"] = "best"

@@ -51,7 +51,7 @@ def optimize(
         config: Steps, learning rates, form of the weights, what is returned.
         augment: The changes of AugCLIP.
         generators: A CPU generator for each run; nothing else is drawn from.
-        callback: Called after each step; it may raise to stop.
+        callback: Called after each step and each scored mix or iterate; it may raise to stop.
 
     Returns:
         For each run the chosen picture, its latent, its score on held-out changes that its
@@ -75,10 +75,12 @@ def optimize(
     start_generators = [rng.fork(generator) for generator in generators]
     judge_generators = [rng.fork(generator) for generator in generators]
     with torch.enable_grad():
-        mixture, starts = _choose_start(runs, bases, config, start_generators)
+        mixture, starts = _choose_start(runs, bases, config, start_generators, callback)
         iterates, trace = _descend(runs, mixture, config, generators, callback)
     names, latents = zip(*iterates.candidates().items(), strict=True)
-    images, scores = runs.judge(latents, config.eval_augments, judge_generators)
+    images, scores = runs.judge(
+        latents, config.eval_augments, judge_generators, stage="select", callback=callback
+    )
     best = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
     return OptimizeResult(
         images=take(images, best),
@@ -110,6 +112,7 @@ def _choose_start(
     bases: Sequence[Basis],
     config: OptimizeConfig,
     generators: Sequence[torch.Generator],
+    callback: Callback | None,
 ) -> tuple[Mixture, tuple[Start, ...]]:
     """The mixture that each run starts from; for "best", the best of all kinds by AugCLIP."""
     kinds = _STARTS if config.start == "best" else (config.start,)
@@ -127,7 +130,9 @@ def _choose_start(
     if len(kinds) == 1:
         return mixtures[0], kinds * len(bases)
     latents = [mixture.latent() for mixture in mixtures]
-    _, scores = runs.judge(latents, runs.augment.num_augments, generators)
+    _, scores = runs.judge(
+        latents, runs.augment.num_augments, generators, stage="start", callback=callback
+    )
     choice = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
     starts = tuple(kinds[index] for index in choice.tolist())
     logger.debug("starts chosen by score: %s", starts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, Objective, OptimizeConfig
 from .gan.base import Gan
 from .score import aug_clip_score, clip_score
-from .types import Score, Target
+from .types import Callback, Score, StepInfo, Target
 
 LatentPair = tuple[Tensor, Tensor]  # z (B, dim_z) and y (B, dim_y)
 
@@ -66,6 +67,9 @@ class Runs:
         latents: Sequence[LatentPair],
         num_augments: int,
         generators: Sequence[torch.Generator],
+        *,
+        stage: Literal["start", "select"],
+        callback: Callback | None,
     ) -> tuple[Tensor, Score]:
         """Compare S latents of each run by AugCLIP, all under the same changes.
 
@@ -73,16 +77,20 @@ class Runs:
             latents: S pairs of z and y.
             num_augments: Changed copies of each picture.
             generators: One for each run; drawn from once.
+            stage: What the comparison is for, told to the callback.
+            callback: Called after each of the S; it may raise to stop.
 
         Returns:
             Pictures ``(S, B, 3, H, W)`` and their scores ``(S, B)``.
         """
         images = [self.decode(z, y) for z, y in latents]
         params = self.sample(num_augments, images[0], generators)
-        scores = [
-            aug_clip_score(batch, self.targets, self.clip, params=params, batch_size=1)
-            for batch in images
-        ]
+        scores = []
+        for step, batch in enumerate(images, start=1):
+            score = aug_clip_score(batch, self.targets, self.clip, params=params, batch_size=1)
+            scores.append(score)
+            if callback is not None:
+                callback(StepInfo(stage, step, len(images), score.mean, batch))
         mean = torch.stack([score.mean for score in scores])
         stderr = torch.stack([score.stderr for score in scores])
         return torch.stack(images), Score(mean, stderr)

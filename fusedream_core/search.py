@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,37 +62,96 @@ def search_basis(
         Liu et al. 2021, section 3.2 (the k best by AugCLIP). gnobitab/FuseDream,
         ``generate_basis``. Differs: upstream ranks by plain CLIP (``config.ranking``).
     """
-    truncation = gan.truncation if config.truncation is None else config.truncation
-    candidates = _sample_candidates(gan, config, truncation, generator)
-    texts = text_features(targets, clip)
+    search = _Search(gan, clip, targets, config, callback)
     with torch.no_grad():
-        pools, size = _scan(gan, clip, texts, candidates, truncation, config, callback)
+        pools, size = search.scan(generator)
         if config.ranking == "aug_clip":
-            params = sample_params(
-                config.rerank_augments, *size, config=augment, generator=generator
+            num = config.rerank_augments
+            params = sample_params(num, *size, config=augment, generator=generator)
+            pools = search.rerank(pools, params)
+    return [search.make_basis(*pair) for pair in zip(pools, targets, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    """One search: what its two passes share."""
+
+    gan: Gan
+    clip: ImageTextEncoder
+    targets: Sequence[Target]
+    config: SearchConfig
+    callback: Callback | None
+
+    @property
+    def truncation(self) -> float:
+        """The tau that was asked for, or else the GAN's own."""
+        asked = self.config.truncation
+        return self.gan.truncation if asked is None else asked
+
+    def scan(self, generator: torch.Generator) -> tuple[list[Pool], tuple[int, int]]:
+        """First pass, plain CLIP: a pool of the best for each target, and the pictures' size."""
+        texts = text_features(self.targets, self.clip)  # (T, D)
+        num = self.config.candidates_on(self.gan.device)
+        total = math.ceil(num / self.config.batch_size)
+        keep, cap = _pool_size(num, self.config)
+        pools: list[Pool] = []
+        leaders = None
+        for step, (z, y, classes) in enumerate(self._candidates(num, generator), start=1):
+            images = self.gan.decode(z, y, truncation=self.truncation)
+            scores = texts @ self.clip.encode_images(images).T  # (T, N)
+            fresh = [Pool(z, y, classes, row) for row in scores.cpu()]
+            grown = [a.join(b) for a, b in zip(pools, fresh, strict=True)] if pools else fresh
+            pools = [pool.best(keep, cap) for pool in grown]
+            if self.callback is not None:
+                leaders = _lead(leaders, images, scores)
+                self.callback(StepInfo("search", step, total, *leaders))
+        return pools, (images.shape[-2], images.shape[-1])
+
+    def rerank(self, pools: Sequence[Pool], params: AugmentParams) -> list[Pool]:
+        """Second pass: the pools with AugCLIP scores, under the same changes for all."""
+        total = sum(math.ceil(len(pool) / self.config.batch_size) for pool in pools)
+        step = 0
+        ranked = []
+        for pool, target in zip(pools, self.targets, strict=True):
+            parts = []
+            leaders = None
+            for rows in torch.arange(len(pool)).split(self.config.batch_size):
+                some = pool.pick(rows)
+                images = self.gan.decode(some.z, some.y, truncation=self.truncation)
+                scores = aug_clip_score(images, target, self.clip, params=params).mean
+                parts.append(scores.cpu())
+                step += 1
+                if self.callback is not None:
+                    leaders = _lead(leaders, images, scores[None])
+                    self.callback(StepInfo("rerank", step, total, *leaders))
+            ranked.append(dataclasses.replace(pool, scores=torch.cat(parts)))
+        return ranked
+
+    def make_basis(self, pool: Pool, target: Target) -> Basis:
+        """The best of a pool, checked to be enough of them."""
+        config = self.config
+        best = pool.best(config.num_basis, config.max_per_class)
+        if len(best) < config.num_basis:
+            raise ConfigError(
+                f"Only {len(best)} of the {config.num_basis} latents of the basis were found "
+                f"within max_per_class = {config.max_per_class}; raise it, or draw more candidates."
             )
-            rerank = _Rerank(gan, clip, params, truncation, config.batch_size, callback)
-            pools = rerank(pools, targets)
-    return [
-        _make_basis(gan, target, pool, truncation, config)
-        for target, pool in zip(targets, pools, strict=True)
-    ]
+        latent = Latent(best.z, best.y, self.truncation)
+        return Basis(latent, best.scores, best.class_index, self.gan.gan_id, target.prompt)
 
+    def _candidates(
+        self, num: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of z, y and class index.
 
-def _sample_candidates(
-    gan: Gan, config: SearchConfig, truncation: float, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of z, y and class index.
-
-    All classes are drawn first, and then z row by row: so the stream of random numbers is cut
-    into candidates in the same way whatever the batch size is.
-    """
-    allowed = torch.tensor(_allowed_classes(gan, config))
-    num = config.candidates_on(gan.device)
-    draws = rng.integers((num,), 0, len(allowed) - 1, generator=generator)
-    for classes in allowed[draws].split(config.batch_size):
-        z = gan.sample_z(len(classes), truncation=truncation, generator=generator)
-        yield z, gan.embed(classes), classes
+        All classes are drawn first, and then z row by row: so the stream of random numbers is
+        cut into candidates in the same way whatever the batch size is.
+        """
+        allowed = torch.tensor(_allowed_classes(self.gan, self.config))
+        draws = rng.integers((num,), 0, len(allowed) - 1, generator=generator)
+        for classes in allowed[draws].split(self.config.batch_size):
+            z = self.gan.sample_z(len(classes), truncation=self.truncation, generator=generator)
+            yield z, self.gan.embed(classes), classes
 
 
 def _allowed_classes(gan: Gan, config: SearchConfig) -> list[int]:
@@ -107,33 +167,6 @@ def _allowed_classes(gan: Gan, config: SearchConfig) -> list[int]:
     return classes
 
 
-def _scan(
-    gan: Gan,
-    clip: ImageTextEncoder,
-    texts: Tensor,
-    candidates: Iterator[tuple[Tensor, Tensor, Tensor]],
-    truncation: float,
-    config: SearchConfig,
-    callback: Callback | None,
-) -> tuple[list[Pool], tuple[int, int]]:
-    """First pass, plain CLIP: the best for each text ``(T, D)``, and the pictures' size."""
-    num = config.candidates_on(gan.device)
-    total = math.ceil(num / config.batch_size)
-    keep, cap = _pool_size(num, config)
-    pools: list[Pool] = []
-    leaders = _Leaders()
-    for step, (z, y, classes) in enumerate(candidates, start=1):
-        images = gan.decode(z, y, truncation=truncation)
-        scores = texts @ clip.encode_images(images).T  # (T, N)
-        fresh = [Pool(z, y, classes, row) for row in scores.cpu()]
-        grown = [a.join(b) for a, b in zip(pools, fresh, strict=True)] if pools else fresh
-        pools = [pool.best(keep, cap) for pool in grown]
-        if callback is not None:
-            leaders.update(images, scores)
-            callback(StepInfo("search", step, total, leaders.scores, leaders.images))
-    return pools, (images.shape[-2], images.shape[-1])
-
-
 def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:
     """How many candidates the first pass keeps, and how many of one class at most.
 
@@ -146,69 +179,23 @@ def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | No
     return factor * config.num_basis, cap
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Rerank:
-    """Second pass: AugCLIP on the pools, with the same changes for every candidate."""
+def _lead(
+    leaders: tuple[Tensor, Tensor] | None, images: Tensor, scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best score ``(T,)`` and picture ``(T, 3, H, W)`` so far of each target, for the preview.
 
-    gan: Gan
-    clip: ImageTextEncoder
-    params: AugmentParams
-    truncation: float
-    batch_size: int
-    callback: Callback | None
-
-    def __call__(self, pools: Sequence[Pool], targets: Sequence[Target]) -> list[Pool]:
-        """The pools with their new scores."""
-        total = sum(math.ceil(len(pool) / self.batch_size) for pool in pools)
-        done = 0
-        ranked = []
-        for pool, target in zip(pools, targets, strict=True):
-            parts, leaders = [], _Leaders()
-            for rows in torch.arange(len(pool)).split(self.batch_size):
-                images, scores = self._score(pool.pick(rows), target)
-                parts.append(scores.cpu())
-                done += 1
-                if self.callback is not None:
-                    leaders.update(images, scores[None])
-                    self.callback(StepInfo("rerank", done, total, leaders.scores, leaders.images))
-            ranked.append(dataclasses.replace(pool, scores=torch.cat(parts)))
-        return ranked
-
-    def _score(self, pool: Pool, target: Target) -> tuple[Tensor, Tensor]:
-        """Pictures of some candidates, and their scores."""
-        images = self.gan.decode(pool.z, pool.y, truncation=self.truncation)
-        return images, aug_clip_score(images, target, self.clip, params=self.params).mean
-
-
-class _Leaders:
-    """The best picture so far of each of T targets, for the preview."""
-
-    scores: Tensor  # (T,)
-    images: Tensor  # (T, 3, H, W)
-
-    def update(self, images: Tensor, scores: Tensor) -> None:
-        """Take in a batch of pictures ``(N, 3, H, W)`` with their scores ``(T, N)``."""
-        best = scores.max(dim=1)
-        contenders = images[best.indices.to(images.device)]
-        if not hasattr(self, "scores"):
-            self.scores, self.images = best.values, contenders
-            return
-        better = best.values > self.scores
-        self.scores = torch.where(better, best.values, self.scores)
-        there = better.to(images.device)[:, None, None, None]
-        self.images = torch.where(there, contenders, self.images)
-
-
-def _make_basis(
-    gan: Gan, target: Target, pool: Pool, truncation: float, config: SearchConfig
-) -> Basis:
-    """The best of a pool as a basis."""
-    best = pool.best(config.num_basis, config.max_per_class)
-    if len(best) < config.num_basis:
-        raise ConfigError(
-            f"Only {len(best)} of the {config.num_basis} latents of the basis were found within "
-            f"max_per_class = {config.max_per_class}; raise it, or draw more candidates."
-        )
-    return Basis(
-        Latent(best.z, best.y, truncation), best.scores, best.class_index, gan.gan_id, target.prompt
+    Args:
+        leaders: Those before this batch.
+        images: The pictures of this batch, shape ``(N, 3, H, W)``.
+        scores: Their scores for each target, shape ``(T, N)``.
+    """
+    best = scores.max(dim=1)
+    contenders = images[best.indices.to(images.device)]
+    if leaders is None:
+        return best.values, contenders
+    better = best.values > leaders[0]
+    there = better.to(images.device)[:, None, None, None]
+    return (
+        torch.where(better, best.values, leaders[0]),
+        torch.where(there, contenders, leaders[1]),
     )

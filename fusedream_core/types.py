@@ -136,7 +136,7 @@ class StepInfo:
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
     """
 
-    stage: Literal["search", "rerank", "optimize", "score"]
+    stage: Literal["search", "rerank", "start", "optimize", "select", "score"]
     step: int
     total: int
     score: Tensor

@@ -17,6 +17,7 @@ import websocket
 Prompt = dict[str, Any]
 Event = tuple[str, dict[str, Any]]
 
+CANCEL_POLL_SECONDS = 0.05
 PREVIEW = "preview"
 """The name given to a preview picture among the events; it carries no data."""
 
@@ -99,6 +100,18 @@ class ComfyClient:
         """Stop the running prompt."""
         self._request("/interrupt", {})
 
+    def cancel(self, prompt_id: str) -> None:
+        """Take a prompt off the queue, or stop it, and wait until it is gone."""
+        while prompt_id in self._unfinished():
+            # Again and again: an interrupt that comes before the prompt starts is forgotten.
+            self._request("/queue", {"delete": [prompt_id]})
+            self._request("/interrupt", {"prompt_id": prompt_id})
+            time.sleep(CANCEL_POLL_SECONDS)
+
+    def _unfinished(self) -> set[str]:
+        queue = self._request("/queue")
+        return {item[1] for item in queue["queue_running"] + queue["queue_pending"]}
+
     def free(self) -> None:
         """Unload models and empty the cache of results."""
         self._request("/free", {"unload_models": True, "free_memory": True})
@@ -124,8 +137,7 @@ class ComfyClient:
         answer = self._request("/prompt", body)
         if answer["node_errors"]:
             # The rest of the prompt is queued nevertheless; half a result is not what was asked.
-            self._request("/queue", {"delete": [answer["prompt_id"]]})
-            self._request("/interrupt", {"prompt_id": answer["prompt_id"]})
+            self.cancel(answer["prompt_id"])
             raise PromptRejectedError(answer)
         return str(answer["prompt_id"])
 

@@ -87,10 +87,16 @@ class ComfyServer:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     @property
-    def pack_import_seconds(self) -> float | None:
-        """How long the pack's import took by ComfyUI's log (to 0.1 s); None if it failed."""
+    def pack_import_seconds(self) -> float:
+        """How long the pack's import took by ComfyUI's log, to 0.1 s.
+
+        Raises:
+            ServerError: If ComfyUI could not import it.
+        """
         found = re.search(rf"^ *([\d.]+) seconds: .*[/\\]{PACK_NAME}$", self.log, re.MULTILINE)
-        return float(found.group(1)) if found else None
+        if not found:
+            raise ServerError(self._explain("ComfyUI could not load the pack."))
+        return float(found.group(1))
 
     def start(self) -> None:
         """Start ComfyUI and wait until it answers.
@@ -103,7 +109,7 @@ class ComfyServer:
         try:
             self._launch()
             self._wait_until_ready()
-            self._check_pack()
+            _ = self.pack_import_seconds  # raises if the pack was not loaded
         except BaseException:
             self.stop()
             raise
@@ -159,10 +165,6 @@ class ComfyServer:
                 seconds = f"{self._start_seconds:.0f}"
                 raise ServerError(self._explain(f"ComfyUI did not start within {seconds} seconds."))
             time.sleep(POLL_SECONDS)
-
-    def _check_pack(self) -> None:
-        if self.pack_import_seconds is None:
-            raise ServerError(self._explain("ComfyUI could not load the pack."))
 
     def _answers(self) -> bool:
         try:

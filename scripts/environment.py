@@ -203,7 +203,7 @@ def _install(python: Path, files: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         constraints = Path(scratch) / "constraints.txt"
         constraints.write_text(_torch_constraints(python), encoding="utf-8")
-        arguments = ["install", "--quiet", "--progress-bar", "on", "-c", str(constraints)]
+        arguments = ["install", "-c", str(constraints)]
         for number, file in enumerate(files):
             filtered = Path(scratch) / f"{number}.txt"
             filtered.write_text(_without_audio(file), encoding="utf-8")

@@ -88,13 +88,24 @@ class TestModules:
 
     def test_no_print_and_small(self, path: Path) -> None:
         source = path.read_text(encoding="utf-8")
-        source.encode("cp1252")
         assert len(source.splitlines()) <= 300
         tree = ast.parse(source)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) != "print"
                 assert ast.unparse(node.func) not in ("torch.manual_seed", "torch.seed")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_what_comfy_test_refuses(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    source.encode("cp1252")
+    calls = ("nn.Linear", "nn.Conv2d", "nn.Embedding", "torch.autocast", ".cuda")
+    assert not [call for call in calls if f"{call}(" in source]
 
 
 class TestImport:

@@ -153,12 +153,12 @@ def targets64(clip64: OpenClip) -> list[Target]:
 
 @pytest.fixture
 def bases64(gan64: BigGan) -> list[Basis]:
-    """Three bases of three latents each."""
+    """Three bases of three latents each, of three classes."""
     generator = make_generator(11)
     bases = []
     for _ in range(3):
         z = gan64.sample_z(3, truncation=0.6, generator=generator)
-        classes = torch.randint(0, 5, (3,), generator=generator)
+        classes = torch.randperm(5, generator=generator)[:3]
         latent = Latent(z, gan64.embed(classes), 0.6)
         bases.append(Basis(latent, torch.zeros(3), classes, gan64.gan_id, "prompt"))
     return bases

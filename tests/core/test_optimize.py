@@ -121,16 +121,19 @@ class TestOptimize:
     def test_callback(self, run: RunOptimize) -> None:
         seen: list[StepInfo] = []
         result = run([0, 2], callback=seen.append)
-        assert [(info.stage, info.step, info.total) for info in seen] == [
-            ("optimize", step, 6) for step in range(1, 7)
-        ]
-        assert torch.equal(torch.stack([info.score for info in seen]), result.trace)
+        stages = {info.stage: (info.step, info.total) for info in seen}
+        assert list(stages) == ["start", "optimize", "select"]
+        assert all(step == total for step, total in stages.values())
+        steps = [info for info in seen if info.stage == "optimize"]
+        assert [(info.step, info.total) for info in steps] == [(i, 6) for i in range(1, 7)]
+        assert torch.equal(torch.stack([info.score for info in steps]), result.trace)
         assert seen[0].preview.shape == (2, 3, 16, 16)
         assert not seen[0].preview.requires_grad
 
-    def test_callback_may_stop(self, run: RunOptimize) -> None:
+    @pytest.mark.parametrize("stage", ["start", "optimize", "select"])
+    def test_callback_may_stop(self, run: RunOptimize, stage: str) -> None:
         def stop(info: StepInfo) -> None:
-            if info.step == 2:
+            if info.stage == stage and info.step == 2:
                 raise InterruptedError("stopped")
 
         with pytest.raises(InterruptedError, match="stopped"):
@@ -180,7 +183,9 @@ class TestTrainables:
     ) -> None:
         largest: list[float] = []
 
-        def measure(_: StepInfo) -> None:
+        def measure(info: StepInfo) -> None:
+            if info.stage != "optimize":
+                return
             mixture = mixtures[-1]
             largest.append(float(mixture.z_basis.detach().abs().max()))
             largest.append(float(mixture.latent()[0].detach().abs().max()))
