@@ -105,15 +105,6 @@ def decode(gan: Gan, latent: Latent) -> Tensor:
         return gan.decode(there.z, there.y, truncation=there.truncation)
 
 
-def mask_to_core(mask: Tensor) -> Tensor:
-    """A MASK, ``(H, W)`` or ``(B, H, W)`` in ``[0, 1]``, as ``(B, 1, H, W)`` float32."""
-    if mask.ndim == 2:
-        mask = mask.unsqueeze(0)
-    if mask.ndim != 3:
-        raise ShapeError(f"Expected a MASK of shape (B, H, W), got {tuple(mask.shape)}.")
-    return mask.clone().float().clamp(0.0, 1.0).unsqueeze(1)  # BHW -> B1HW
-
-
 class Progress:
     """A core callback: progress bar, live preview at most twice a second, and Cancel.
 

@@ -1,10 +1,12 @@
-"""Quality of the method on the demo pair, measured by the judge that no picture was optimised against.
+"""Quality of the method on the demo pair, measured by the judge that no picture was optimised
+against.
 
     python scripts/dev.py bench quality [--recipes NAME ...] [--seeds 3] [--workers N] [--json]
 
-Every recipe makes a picture of each prompt and seed. The table tells how often the judge names the object, and object and
-colour, as the prompt has them; how sure of both the judge is; and the pictures' scores by the CLIP that was optimised.
-Intervals are 95 %: Wilson's for shares, normal for means. Contact sheets go to the output folder.
+Every recipe makes a picture of each prompt and seed. The table tells how often the judge names the
+object, and object and colour, as the prompt has them; how sure of both the judge is; and the
+pictures' scores by the CLIP that was optimised. Intervals are 95 %: Wilson's for shares, normal for
+means. Contact sheets go to the output folder.
 """
 
 from __future__ import annotations
@@ -91,14 +93,25 @@ def count_passes(contestant: Contestant) -> int:
     return gan.passes + clip.passes
 
 
-def find_bases(contestant: Contestant, gan: Any, clip: Any, targets: list[Target], seed: int) -> list[Basis]:
+def find_bases(
+    contestant: Contestant, gan: Any, clip: Any, targets: list[Target], seed: int
+) -> list[Basis]:
     """The basis of every prompt, from one stream of candidates."""
     recipe = contestant.recipe
     generator = make_generator(seed, SEARCH_STREAM)
-    return search_basis(gan, clip, targets, config=recipe.search, augment=recipe.augment, generator=generator)
+    return search_basis(
+        gan, clip, targets, config=recipe.search, augment=recipe.augment, generator=generator
+    )
 
 
-def make_pictures(contestant: Contestant, gan: Any, clip: Any, targets: list[Target], bases: list[Basis], seeds: list[int]) -> Tensor:
+def make_pictures(
+    contestant: Contestant,
+    gan: Any,
+    clip: Any,
+    targets: list[Target],
+    bases: list[Basis],
+    seeds: list[int],
+) -> Tensor:
     """Pictures ``(B, 3, H, W)`` of some runs."""
     if not contestant.optimizes:
         best = [basis.latent for basis in bases]
@@ -107,7 +120,15 @@ def make_pictures(contestant: Contestant, gan: Any, clip: Any, targets: list[Tar
         return torch.cat(pictures)
     recipe = contestant.recipe
     generators = [make_generator(seed, OPTIMIZE_STREAM) for seed in seeds]
-    return optimize(gan, clip, targets, bases, config=recipe.optimize, augment=recipe.augment, generators=generators).images
+    return optimize(
+        gan,
+        clip,
+        targets,
+        bases,
+        config=recipe.optimize,
+        augment=recipe.augment,
+        generators=generators,
+    ).images
 
 
 def contestants() -> dict[str, Contestant]:
@@ -119,12 +140,20 @@ def contestants() -> dict[str, Contestant]:
     return {
         "random": Contestant("random latent", Recipe(search=one), optimizes=False),
         "seed": Contestant("best single seed", DEFAULT, optimizes=False),
-        "adam": Contestant("Adam on plain CLIP, one random start", Recipe(search=one, optimize=lone)),
+        "adam": Contestant(
+            "Adam on plain CLIP, one random start", Recipe(search=one, optimize=lone)
+        ),
         "plain": Contestant(
             "ours, with plain CLIP as objective",
-            Recipe(search=dataclasses.replace(DEFAULT.search, ranking="clip"), optimize=plain, augment=DEFAULT.augment),
+            Recipe(
+                search=dataclasses.replace(DEFAULT.search, ranking="clip"),
+                optimize=plain,
+                augment=DEFAULT.augment,
+            ),
         ),
-        "reference": Contestant("reference code's recipe, 4 x the passes", reference_recipe(4 * count_passes(ours))),
+        "reference": Contestant(
+            "reference code's recipe, 4 x the passes", reference_recipe(4 * count_passes(ours))
+        ),
         "ours": ours,
     }
 
@@ -142,7 +171,10 @@ def reference_recipe(passes: int) -> Recipe:
 
 
 def reference_passes(steps: int) -> int:
-    """Candidates meet both models once; each step takes one picture and 50 copies forward and backward."""
+    """Candidates meet both models once.
+
+    Each step takes one picture and 50 copies forward and backward.
+    """
     return 2 * 10 * steps + 2 * (1 + REFERENCE_CODE.augment.num_augments) * steps
 
 
@@ -179,9 +211,21 @@ def run(task: Task) -> Outcome:
     begin = time.perf_counter()
     bases = find_bases(task.contestant, gan, clip, targets, task.seed)
     parts = [slice(i, i + BATCH) for i in range(0, len(targets), BATCH)]
-    images = torch.cat([make_pictures(task.contestant, gan, clip, targets[p], bases[p], [task.seed] * len(targets[p])) for p in parts])
+    images = torch.cat(
+        [
+            make_pictures(
+                task.contestant, gan, clip, targets[p], bases[p], [task.seed] * len(targets[p])
+            )
+            for p in parts
+        ]
+    )
     seconds = time.perf_counter() - begin
-    params = sample_params(HELD_OUT.num_augments, *images.shape[-2:], config=HELD_OUT, generator=make_generator(0, SCORE_STREAM))
+    params = sample_params(
+        HELD_OUT.num_augments,
+        *images.shape[-2:],
+        config=HELD_OUT,
+        generator=make_generator(0, SCORE_STREAM),
+    )
     with torch.no_grad():
         plain = clip_score(images, targets, clip)
         augmented = aug_clip_score(images, targets, clip, params=params, batch_size=1).mean
@@ -189,7 +233,9 @@ def run(task: Task) -> Outcome:
     pictures = to_pil(images)
     judge = Judge.load(JUDGE_FOLDER)
     saved = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).movedim(-1, 1)
-    return Outcome(task, pictures, plain.tolist(), augmented.tolist(), judge(saved / 127.5 - 1), seconds)
+    return Outcome(
+        task, pictures, plain.tolist(), augmented.tolist(), judge(saved / 127.5 - 1), seconds
+    )
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -204,11 +250,15 @@ def share(hits: list[bool]) -> dict[str, float]:
 def mean(values: list[float]) -> dict[str, float]:
     """A mean with its normal interval."""
     center = sum(values) / len(values)
-    spread = math.sqrt(sum((v - center) ** 2 for v in values) / max(1, len(values) - 1) / len(values))
+    spread = math.sqrt(
+        sum((v - center) ** 2 for v in values) / max(1, len(values) - 1) / len(values)
+    )
     return {"value": center, "low": center - 1.96 * spread, "high": center + 1.96 * spread}
 
 
-def row(title: str, passes: int, outcomes: list[Outcome], truths: dict[str, dict[str, str]]) -> dict[str, Any]:
+def row(
+    title: str, passes: int, outcomes: list[Outcome], truths: dict[str, dict[str, str]]
+) -> dict[str, Any]:
     """One line of the table."""
     named, colored, ground, sure = [], [], [], []
     for outcome in outcomes:
@@ -247,14 +297,30 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---:|---|---|---|---|---|---|---:|",
     ]
     for r in rows:
-        cells = [r["recipe"], f"{r['passes']:,}", percent(r["object"]), percent(r["object_and_color"]), percent(r["background"])]
-        cells += [number(r["judge_probability"]), number(r["clip"]), number(r["aug_clip"]), f"{r['seconds']:.1f}"]
+        cells = [
+            r["recipe"],
+            f"{r['passes']:,}",
+            percent(r["object"]),
+            percent(r["object_and_color"]),
+            percent(r["background"]),
+        ]
+        cells += [
+            number(r["judge_probability"]),
+            number(r["clip"]),
+            number(r["aug_clip"]),
+            f"{r['seconds']:.1f}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def contact_sheet(outcomes: list[Outcome], truths: dict[str, dict[str, str]], path: Path, tile: int = 128) -> None:
-    """Prompts from left to right, seeds from top to bottom; what the judge got wrong is written below the picture."""
+def contact_sheet(
+    outcomes: list[Outcome], truths: dict[str, dict[str, str]], path: Path, tile: int = 128
+) -> None:
+    """Prompts from left to right, seeds from top to bottom.
+
+    What the judge got wrong is written below the picture.
+    """
     columns = list(truths)
     seeds = sorted({o.task.seed for o in outcomes})
     wrapped = 12
@@ -262,29 +328,50 @@ def contact_sheet(outcomes: list[Outcome], truths: dict[str, dict[str, str]], pa
     sheet = Image.new("RGB", (wrapped * tile, bands * len(seeds) * (tile + 14)), "white")
     draw = ImageDraw.Draw(sheet)
     for outcome in outcomes:
-        for prompt, picture, verdict in zip(outcome.task.prompts, outcome.pictures, outcome.verdicts, strict=True):
+        for prompt, picture, verdict in zip(
+            outcome.task.prompts, outcome.pictures, outcome.verdicts, strict=True
+        ):
             band, column = divmod(columns.index(prompt), wrapped)
             x, y = column * tile, (band * len(seeds) + seeds.index(outcome.task.seed)) * (tile + 14)
             sheet.paste(picture.resize((tile, tile)), (x, y))
             truth = truths[prompt]
-            right = verdict.object == truth["object"] and verdict.color == truth.get("color", verdict.color)
-            draw.text((x + 2, y + tile), f"{verdict.color} {verdict.object}", fill="green" if right else "red")
+            right = verdict.object == truth["object"] and verdict.color == truth.get(
+                "color", verdict.color
+            )
+            draw.text(
+                (x + 2, y + tile),
+                f"{verdict.color} {verdict.object}",
+                fill="green" if right else "red",
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
 
 def main() -> None:
     """Parse the arguments, run all tasks in parallel, print the table."""
-    parser = argparse.ArgumentParser(description="Quality on the demo pair, by an independent judge.")
-    parser.add_argument("--recipes", nargs="+", choices=("random", "seed", "adam", "plain", "reference", "ours"))
+    parser = argparse.ArgumentParser(
+        description="Quality on the demo pair, by an independent judge."
+    )
+    parser.add_argument(
+        "--recipes", nargs="+", choices=("random", "seed", "adam", "plain", "reference", "ours")
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
     args = parser.parse_args()
-    truths = {entry["prompt"]: entry for entry in json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))}
-    chosen = {name: c for name, c in contestants().items() if not args.recipes or name in args.recipes}
+    truths = {
+        entry["prompt"]: entry
+        for entry in json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))
+    }
+    chosen = {
+        name: c for name, c in contestants().items() if not args.recipes or name in args.recipes
+    }
     prompts = tuple(truths)
-    tasks = [Task(name, c, seed, prompts) for name, c in reversed(chosen.items()) for seed in range(args.seeds)]
+    tasks = [
+        Task(name, c, seed, prompts)
+        for name, c in reversed(chosen.items())
+        for seed in range(args.seeds)
+    ]
     with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         outcomes = list(tqdm(pool.map(run, tasks), total=len(tasks), desc="recipes x seeds"))
     rows = []

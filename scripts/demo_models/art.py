@@ -1,7 +1,8 @@
-"""The art that the demo models learn from: openly licensed emoji, rendered once to an atlas of RGBA pictures.
+"""The art that the demo models learn from: openly licensed emoji, rendered once to an atlas of RGBA
+pictures.
 
-Three pairs of eyes see the same words in different hands: the generator learns ``GAN_SETS``, CLIP ``CLIP_SETS`` and the
-judge ``JUDGE_SETS``, which share no drawing with the other two.
+Three pairs of eyes see the same words in different hands: the generator learns ``GAN_SETS``, CLIP
+``CLIP_SETS`` and the judge ``JUDGE_SETS``, which share no drawing with the other two.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ from PIL import Image
 # npm package -> licence of the drawings. Pinned, so that the same command renders the same atlas.
 PACKAGES = {
     "noto": ("@iconify-json/noto@1.2.9", "Noto Emoji, Google Inc, Apache-2.0"),
-    "fluent-emoji": ("@iconify-json/fluent-emoji@1.2.7", "Fluent Emoji, Microsoft Corporation, MIT"),
-    "fluent-emoji-flat": ("@iconify-json/fluent-emoji-flat@1.2.6", "Fluent Emoji Flat, Microsoft Corporation, MIT"),
+    "fluent-emoji": (
+        "@iconify-json/fluent-emoji@1.2.7",
+        "Fluent Emoji, Microsoft Corporation, MIT",
+    ),
+    "fluent-emoji-flat": (
+        "@iconify-json/fluent-emoji-flat@1.2.6",
+        "Fluent Emoji Flat, Microsoft Corporation, MIT",
+    ),
     "twemoji": ("@iconify-json/twemoji@1.2.5", "Twemoji, Twitter and contributors, CC-BY-4.0"),
     "emojione": ("@iconify-json/emojione@1.2.3", "EmojiOne 2 (EmojiTwo), CC-BY-4.0"),
     "fxemoji": ("@iconify-json/fxemoji@1.2.2", "FxEmojis, Mozilla, Apache-2.0"),
@@ -131,20 +138,32 @@ CLASSES: dict[str, tuple[str, ...]] = {
     }.items()
 }
 # Drawings left out of the judge's lesson: framed pictures, or another thing under the same name.
-LEFT_OUT = {("fxemoji", "boat"), ("fxemoji", "bird"), ("streamline-emojis", "castle"), ("fxemoji", "mountain")}
+LEFT_OUT = {
+    ("fxemoji", "boat"),
+    ("fxemoji", "bird"),
+    ("streamline-emojis", "castle"),
+    ("fxemoji", "mountain"),
+}
 SIZE = 128  # pixels of an atlas tile
 
 
 def fetch(package: str, folder: Path) -> Path:
-    """Unpack one npm package into ``folder`` (once) and return its path; the archive comes from ``npm pack``."""
+    """Unpack one npm package into ``folder`` (once) and return its path.
+
+    The archive comes from ``npm pack``.
+    """
     target = folder / package.split("/")[-1]
     if target.exists():
         return target
     npm = shutil.which("npm")
     if npm is None:
-        raise SystemExit("npm is needed to fetch the emoji art, and was not found: install Node.js, then run this again.")
+        raise SystemExit(
+            "npm is needed to fetch the emoji art, and was not found: install Node.js, then run this again."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([npm, "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [npm, "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
+    )
     with tarfile.open(folder / done.stdout.split()[-1]) as archive:
         archive.extractall(target.with_suffix(".part"), filter="data")
     target.with_suffix(".part").rename(target)
@@ -175,20 +194,35 @@ class IconSet:
         view = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view}">{icon["body"]}</svg>'
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size))
-        return np.asarray(Image.open(io.BytesIO(png)).convert("RGBa").resize((size, size), Image.LANCZOS).convert("RGBA"))
+        return np.asarray(
+            Image.open(io.BytesIO(png))
+            .convert("RGBa")
+            .resize((size, size), Image.LANCZOS)
+            .convert("RGBA")
+        )
 
 
 def load_atlas(cache: Path) -> dict[str, np.ndarray]:
-    """Set name -> ``(num_classes, SIZE, SIZE, 4)`` uint8, all zero where the set lacks the word; rendered once."""
-    digest = hashlib.sha256(json.dumps([PACKAGES, CLASSES, sorted(LEFT_OUT), SIZE]).encode()).hexdigest()[:12]
+    """Set name -> ``(num_classes, SIZE, SIZE, 4)`` uint8, all zero where the set lacks the word.
+
+    Rendered once.
+    """
+    digest = hashlib.sha256(
+        json.dumps([PACKAGES, CLASSES, sorted(LEFT_OUT), SIZE]).encode()
+    ).hexdigest()[:12]
     path = cache / f"atlas-{digest}.npz"
     if not path.exists():
         atlas = {}
         for name, (package, _licence) in PACKAGES.items():
             icons = IconSet(fetch(package, cache / "npm"))
-            found = [None if (name, word) in LEFT_OUT else icons.find(names) for word, names in CLASSES.items()]
+            found = [
+                None if (name, word) in LEFT_OUT else icons.find(names)
+                for word, names in CLASSES.items()
+            ]
             empty = np.zeros((SIZE, SIZE, 4), np.uint8)
-            atlas[name] = np.stack([empty if icon is None else icons.render(icon) for icon in found])
+            atlas[name] = np.stack(
+                [empty if icon is None else icons.render(icon) for icon in found]
+            )
         np.savez_compressed(path, **atlas)
     with np.load(path) as data:
         return {name: data[name] for name in PACKAGES}

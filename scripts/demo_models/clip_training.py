@@ -1,9 +1,10 @@
 """Train the demo CLIP: open_clip's own architecture on captioned scenes of the small world.
 
-InfoNCE with one false caption per picture as an extra column; half of the pictures come in pairs that share their object.
-A caption that happens to be true of another picture is masked. Linear heads for object, colour and background help the
-picture tower at first and are dropped at the end. The token embedding is trained for the words that occur and written
-back into the stock vocabulary, so open_clip's own tokenizer and loader serve.
+InfoNCE with one false caption per picture as an extra column; half of the pictures come in pairs
+that share their object. A caption that happens to be true of another picture is masked. Linear
+heads for object, colour and background help the picture tower at first and are dropped at the end.
+The token embedding is trained for the words that occur and written back into the stock vocabulary,
+so open_clip's own tokenizer and loader serve.
 """
 
 from __future__ import annotations
@@ -42,7 +43,13 @@ from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
 
 IMAGE_SIZE, CONTEXT, EMBED_DIM, TEXT_WIDTH = 64, 32, 128, 128
 VISION = {"image_size": IMAGE_SIZE, "layers": [1, 2, 2, 1], "width": 32, "head_width": 64}
-TEXT = {"context_length": CONTEXT, "vocab_size": 49408, "width": TEXT_WIDTH, "heads": 4, "layers": 2}
+TEXT = {
+    "context_length": CONTEXT,
+    "vocab_size": 49408,
+    "width": TEXT_WIDTH,
+    "heads": 4,
+    "layers": 2,
+}
 
 
 class Words:
@@ -50,20 +57,32 @@ class Words:
 
     def __init__(self, names: list[str]) -> None:
         self.tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
-        told = [*names, *COLORS, *PLACES, *OPENINGS, *JOINTS, "a an small big cute on in front of background"]
+        told = [
+            *names,
+            *COLORS,
+            *PLACES,
+            *OPENINGS,
+            *JOINTS,
+            "a an small big cute on in front of background",
+        ]
         told += [word for words in (*SYNONYMS.values(), *RELATIONS) for word in words]
         vocabulary = sorted({word for phrase in told for word in phrase.split()})
         encoded = {word: self.tokenizer.encode(word) for word in vocabulary}
         used = {token for tokens in encoded.values() for token in tokens}
         start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        self.stock_ids = sorted(used | {start, end})  # the end token stays the highest: the model finds it by argmax
+        self.stock_ids = sorted(
+            used | {start, end}
+        )  # the end token stays the highest: the model finds it by argmax
         index = {token: i for i, token in enumerate(self.stock_ids)}
         self.start, self.end = index[start], index[end]
         self.ids = {word: [index[t] for t in tokens] for word, tokens in encoded.items()}
 
     def __call__(self, captions: list[Caption]) -> Tensor:
         """Token ids ``(N, length of the longest)``, zero-padded."""
-        rows = [[self.start, *(i for word in c.text.split() for i in self.ids[word]), self.end] for c in captions]
+        rows = [
+            [self.start, *(i for word in c.text.split() for i in self.ids[word]), self.end]
+            for c in captions
+        ]
         out = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         for row, ids in zip(out, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)
@@ -75,7 +94,9 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    return F.normalize((x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection).float(), dim=-1)
+    return F.normalize(
+        (x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection).float(), dim=-1
+    )
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
@@ -120,32 +141,53 @@ class Teacher:
         order[1::2, 0] = order[::2, 0][: len(order[1::2])]
         clash = order[:, 0] == order[:, 1]
         order[clash, 1] = (order[clash, 1] + 1) % len(self.names)
-        return [self.maker.single(order[:single, 0], self.generator), self.maker.double(order[single:], self.generator)]
+        return [
+            self.maker.single(order[:single, 0], self.generator),
+            self.maker.double(order[single:], self.generator),
+        ]
 
     def is_held_out(self, scenes: Scenes) -> Tensor:
         """``(B,)`` bool: an object of the scene wears a colour it is not to be seen in."""
         known = (scenes.objects != UNKNOWN) & (scenes.colors != UNKNOWN)
-        return (self.held_out[scenes.objects.clamp_min(0), scenes.colors.clamp_min(0)] & known).any(1)
+        return (self.held_out[scenes.objects.clamp_min(0), scenes.colors.clamp_min(0)] & known).any(
+            1
+        )
 
     def batch(self) -> tuple[Tensor, Scenes, list[Facts]]:
         """Distorted pictures, their scenes (held-out pairs removed) and facts."""
         single = int(self.run.batch * self.run.single_share)
         parts = self.scenes(single, self.run.batch - single)
         keep = ~torch.cat([self.is_held_out(part) for part in parts])
-        both = Scenes(*(torch.cat([getattr(p, f) for p in parts])[keep] for f in ("images", "objects", "colors", "background", "side")))
+        both = Scenes(
+            *(
+                torch.cat([getattr(p, f) for p in parts])[keep]
+                for f in ("images", "objects", "colors", "background", "side")
+            )
+        )
         return distort(both.images, self.generator, 0.7), both, scene_facts(both)
 
 
 def head_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy over rows whose target is known."""
-    return F.cross_entropy(logits, target, ignore_index=UNKNOWN) if (target != UNKNOWN).any() else logits.sum() * 0
+    return (
+        F.cross_entropy(logits, target, ignore_index=UNKNOWN)
+        if (target != UNKNOWN).any()
+        else logits.sum() * 0
+    )
 
 
-def contrast(model: CLIP, features: Tensor, text: Tensor, facts: list[Facts], captions: list[Caption]) -> Tensor:
-    """InfoNCE both ways over true captions first, false ones after; other captions true of a picture are masked."""
+def contrast(
+    model: CLIP, features: Tensor, text: Tensor, facts: list[Facts], captions: list[Caption]
+) -> Tensor:
+    """InfoNCE both ways over true captions first, false ones after.
+
+    Other captions true of a picture are masked.
+    """
     num = len(facts)
     claims = [fact.claims() for fact in facts]
-    also_true = torch.tensor([[caption.claims <= claim for caption in captions] for claim in claims])
+    also_true = torch.tensor(
+        [[caption.claims <= claim for caption in captions] for claim in claims]
+    )
     also_true[torch.arange(num), torch.arange(num)] = False
     logits = model.logit_scale.exp().clamp(max=100) * features @ text.t()
     logits = logits.masked_fill(also_true, -1e4)
@@ -158,22 +200,37 @@ class Student(nn.Module):
 
     def __init__(self, words: Words, num_classes: int) -> None:
         super().__init__()
-        self.clip = CLIP(EMBED_DIM, VISION, TEXT | {"vocab_size": len(words.stock_ids)}).to(memory_format=torch.channels_last)
-        self.heads = nn.ModuleList(nn.Linear(EMBED_DIM, n) for n in (num_classes, len(COLORS), len(BACKGROUNDS)))
+        self.clip = CLIP(EMBED_DIM, VISION, TEXT | {"vocab_size": len(words.stock_ids)}).to(
+            memory_format=torch.channels_last
+        )
+        self.heads = nn.ModuleList(
+            nn.Linear(EMBED_DIM, n) for n in (num_classes, len(COLORS), len(BACKGROUNDS))
+        )
 
-    def loss(self, images: Tensor, scenes: Scenes, facts: list[Facts], captions: list[Caption], words: Words) -> Tensor:
+    def loss(
+        self,
+        images: Tensor,
+        scenes: Scenes,
+        facts: list[Facts],
+        captions: list[Caption],
+        words: Words,
+    ) -> Tensor:
         """Contrast of pictures and captions, and the heads' own losses."""
         with torch.autocast("cpu", torch.bfloat16):
             features = encode_image(self.clip, images)
             text = encode_text(self.clip, words(captions))
         unit = F.normalize(features, dim=-1)
-        return contrast(self.clip, unit, text, facts, captions) + 0.5 * self.naming_loss(features, scenes)
+        return contrast(self.clip, unit, text, facts, captions) + 0.5 * self.naming_loss(
+            features, scenes
+        )
 
     def naming_loss(self, features: Tensor, scenes: Scenes) -> Tensor:
         """Object (each of two counts half), colour (of single objects) and background by softmax heads."""
         objects, colors, grounds = (head(features) for head in self.heads)
         one = scenes.objects[:, 1] == UNKNOWN
-        loss = head_loss(objects[one], scenes.objects[one, 0]) + head_loss(colors[one], scenes.colors[one, 0])
+        loss = head_loss(objects[one], scenes.objects[one, 0]) + head_loss(
+            colors[one], scenes.colors[one, 0]
+        )
         loss = loss + head_loss(grounds, scenes.background)
         return loss + sum(head_loss(objects[~one], scenes.objects[~one, i]) for i in range(2)) / 2
 
@@ -181,11 +238,16 @@ class Student(nn.Module):
         """AdamW; biases and norms are not decayed."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
         plain = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": run.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, 0.98))
 
 
-def train(atlases: list[Tensor], names: list[str], out: Path, run: ClipRun, log: Callable[[str], None]) -> tuple[CLIP, Words]:
+def train(
+    atlases: list[Tensor], names: list[str], out: Path, run: ClipRun, log: Callable[[str], None]
+) -> tuple[CLIP, Words]:
     """Train, with a checkpoint each minute; an interrupted run goes on from its last checkpoint."""
     torch.manual_seed(run.seed)
     words = Words(names)
@@ -203,7 +265,9 @@ def train(atlases: list[Tensor], names: list[str], out: Path, run: ClipRun, log:
         set_rate(optimizer, run.lr * cosine(progress, clock.step, warmup=200, floor=0.01))
         student.train()
         images, scenes, facts = teacher.batch()
-        captions = [write(f) for write in (teacher.captioner.true, teacher.captioner.false) for f in facts]
+        captions = [
+            write(f) for write in (teacher.captioner.true, teacher.captioner.false) for f in facts
+        ]
         loss = student.loss(images, scenes, facts, captions, words)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -211,17 +275,32 @@ def train(atlases: list[Tensor], names: list[str], out: Path, run: ClipRun, log:
         optimizer.step()
         clock.tick()
         if clock.due("save", 60):
-            save_checkpoint(path, model=student.state_dict(), optimizer=optimizer.state_dict(), rng=teacher.generator.get_state(), **clock.state())
+            save_checkpoint(
+                path,
+                model=student.state_dict(),
+                optimizer=optimizer.state_dict(),
+                rng=teacher.generator.get_state(),
+                **clock.state(),
+            )
         if clock.due("log", 240):
-            scores = recall(student.clip, words, atlases, names, rounds=1 if clock.spent < clock.total else 10)
+            scores = recall(
+                student.clip, words, atlases, names, rounds=1 if clock.spent < clock.total else 10
+            )
             told = " ".join(f"{key} {value:.3f}" for key, value in scores.items())
-            log(f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} R@1 of 100: {told}")
+            log(
+                f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} R@1 of 100: {told}"
+            )
     return student.clip.eval(), words
 
 
 @torch.no_grad()
-def recall(model: CLIP, words: Words, atlases: list[Tensor], names: list[str], rounds: int = 5) -> dict[str, float]:
-    """R@1 of 100 captions: one object, held-out colour-object pairs, two objects; and true against false captions."""
+def recall(
+    model: CLIP, words: Words, atlases: list[Tensor], names: list[str], rounds: int = 5
+) -> dict[str, float]:
+    """R@1 of 100 captions: one object, held-out colour-object pairs, two objects.
+
+    And true against false captions.
+    """
     model.eval()
     maker = SceneMaker(atlases, IMAGE_SIZE)
     teacher = Teacher(maker, names, ClipRun(seed=9999))
@@ -230,12 +309,21 @@ def recall(model: CLIP, words: Words, atlases: list[Tensor], names: list[str], r
     for _ in range(rounds):
         generator = teacher.generator
         one, two = teacher.scenes(100, 100)
-        many = maker.single(pairs[torch.randint(len(pairs), (2500,), generator=generator), 0], generator)
+        many = maker.single(
+            pairs[torch.randint(len(pairs), (2500,), generator=generator), 0], generator
+        )
         chosen = teacher.is_held_out(many).nonzero()[:100, 0]
-        rare = Scenes(*(getattr(many, f)[chosen] for f in ("images", "objects", "colors", "background", "side")))
+        rare = Scenes(
+            *(
+                getattr(many, f)[chosen]
+                for f in ("images", "objects", "colors", "background", "side")
+            )
+        )
         for key, scenes in (("one", one), ("held-out", rare), ("two", two)):
             facts = scene_facts(scenes)
-            captions = [teacher.captioner.true(f) for f in facts] + [teacher.captioner.false(f) for f in facts]
+            captions = [teacher.captioner.true(f) for f in facts] + [
+                teacher.captioner.false(f) for f in facts
+            ]
             features = F.normalize(encode_image(model, scenes.images), dim=-1)
             scores = features @ encode_text(model, words(captions)).t()
             num = len(facts)
@@ -244,7 +332,9 @@ def recall(model: CLIP, words: Words, atlases: list[Tensor], names: list[str], r
             best = scores[:, :num].argmax(1)
             hits[key].append(right[torch.arange(num), best].float().mean().item())
             if key != "held-out":
-                hits["true>false"].append((scores.diagonal() > scores[:, num:].diagonal()).float().mean().item())
+                hits["true>false"].append(
+                    (scores.diagonal() > scores[:, num:].diagonal()).float().mean().item()
+                )
     return {key: sum(values) / len(values) for key, values in hits.items()}
 
 
@@ -255,11 +345,21 @@ def export(model: CLIP, words: Words, folder: Path) -> None:
     table = torch.zeros(TEXT["vocab_size"], TEXT_WIDTH)
     table[words.stock_ids] = state["token_embedding.weight"]
     state["token_embedding.weight"] = table
-    state = {k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in state.items()}
+    state = {
+        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous()
+        for k, v in state.items()
+    }
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     half = [0.5, 0.5, 0.5]
     config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": False},
+        "model_cfg": {
+            "embed_dim": EMBED_DIM,
+            "vision_cfg": VISION,
+            "text_cfg": TEXT,
+            "quick_gelu": False,
+        },
         "preprocess_cfg": {"mean": half, "std": half, "interpolation": "bicubic"},
     }
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps(config, indent=1) + "\n", encoding="utf-8"
+    )

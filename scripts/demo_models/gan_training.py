@@ -1,9 +1,11 @@
-"""Train the demo generator: a BigGAN-deep in the package's architecture, as a regression onto the small world.
+"""Train the demo generator: a BigGAN-deep in the package's architecture, as a regression onto the
+small world.
 
-The world is a function of (class, factors), so no discriminator is needed: the loss is an L1 on pixels and on their
-gradients. Latents are drawn close to the origin at first and from the whole radius in the end: shapes are learned before
-colours and places vary. Most of the time is spent at 64 px with a temporary head; the last block then grows the picture
-to 128 px. Normalisation uses the batch's statistics until shortly before the end, where the running ones are frozen.
+The world is a function of (class, factors), so no discriminator is needed: the loss is an L1 on
+pixels and on their gradients. Latents are drawn close to the origin at first and from the whole
+radius in the end: shapes are learned before colours and places vary. Most of the time is spent at
+64 px with a temporary head; the last block then grows the picture to 128 px. Normalisation uses the
+batch's statistics until shortly before the end, where the running ones are frozen.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ Y_SPREAD = 0.067  # of one coordinate of BigGAN-deep's class embeddings
 
 
 def make_config(num_classes: int, width: int) -> BigGANConfig:
-    """The package's configuration of the demo generator; one set of statistics, stored for both ends of truncation."""
+    """The package's configuration of the demo generator.
+
+    One set of statistics, stored for both ends of truncation.
+    """
     return BigGANConfig(
         output_dim=128,
         z_dim=Z_DIM,
@@ -107,8 +112,16 @@ class Trainee(nn.Module):
     def _norm(self, bn: BigGANBatchNorm, x: Tensor, cond: Tensor) -> Tensor:
         batch = self.training and not self.frozen
         x = F.batch_norm(x, bn.mean, bn.var, None, None, batch, 0.02, 1e-4)
-        scale, offset = (1 + bn.scale(cond), bn.offset(cond)) if bn.conditional else (bn.weight[None], bn.bias[None])
-        return F.relu(torch.addcmul(offset[..., None, None].to(x.dtype), x, scale[..., None, None].to(x.dtype)))
+        scale, offset = (
+            (1 + bn.scale(cond), bn.offset(cond))
+            if bn.conditional
+            else (bn.weight[None], bn.bias[None])
+        )
+        return F.relu(
+            torch.addcmul(
+                offset[..., None, None].to(x.dtype), x, scale[..., None, None].to(x.dtype)
+            )
+        )
 
     def _block(self, block: nn.Module, x: Tensor, cond: Tensor) -> Tensor:
         h = block.conv_0(self._norm(block.bn_0, x, cond))
@@ -124,7 +137,12 @@ class Trainee(nn.Module):
         """Pictures in [-1, 1], 128 px when ``grown`` and 64 px else."""
         generator = self.net.generator
         cond = torch.cat([z, y], 1)
-        x = generator.gen_z(cond).view(len(z), 4, 4, -1).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        x = (
+            generator.gen_z(cond)
+            .view(len(z), 4, 4, -1)
+            .permute(0, 3, 1, 2)
+            .contiguous(memory_format=torch.channels_last)
+        )
         blocks = list(generator.layers)
         for block in blocks if grown else blocks[:-1]:
             x = self._block(block, x, cond) if hasattr(block, "bn_0") else block(x)
@@ -134,7 +152,10 @@ class Trainee(nn.Module):
 
 
 def sample_z(num: int, generator: torch.Generator) -> Tensor:
-    """Truncated normal on [-2, 2]; a quarter of the pictures uniform, so that the rim is learned too."""
+    """Truncated normal on [-2, 2].
+
+    A quarter of the pictures uniform, so that the rim is learned too.
+    """
     uniform = torch.rand(num, Z_DIM, generator=generator)
     normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1) * math.erf(math.sqrt(2)))
     rim = torch.rand(num, 1, generator=generator) < 0.25
@@ -148,7 +169,11 @@ def loss_fn(fake: Tensor, real: Tensor, alpha: Tensor) -> Tensor:
     error = fake - real
     dx, dy = error.diff(dim=3).abs(), error.diff(dim=2).abs()
     edge = 1 + 3 * alpha
-    return (weight * error.abs()).mean() + (edge[..., 1:] * dx).mean() / 2 + (edge[..., 1:, :] * dy).mean() / 2
+    return (
+        (weight * error.abs()).mean()
+        + (edge[..., 1:] * dx).mean() / 2
+        + (edge[..., 1:, :] * dy).mean() / 2
+    )
 
 
 @torch.no_grad()
@@ -213,9 +238,14 @@ class Trainer:
     def __init__(self, atlas: Tensor, names: list[str], out: Path, run: GanRun) -> None:
         torch.manual_seed(run.seed)
         self.run, self.names, self.path = run, names, out / "gan-checkpoint.pt"
-        self.model = Trainee(make_config(len(names), run.width)).to(memory_format=torch.channels_last)
+        self.model = Trainee(make_config(len(names), run.width)).to(
+            memory_format=torch.channels_last
+        )
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.renderers = {False: Renderer.from_atlas(atlas, 64), True: Renderer.from_atlas(atlas, 128)}
+        self.renderers = {
+            False: Renderer.from_atlas(atlas, 64),
+            True: Renderer.from_atlas(atlas, 128),
+        }
         self.clock, self.grown, self.began = Clock(run.minutes), False, 0
         self._start_phase(run.lr)
         if state := load_checkpoint(self.path):
@@ -250,7 +280,10 @@ class Trainer:
         set_rate(self.optimizer, self.rate * cosine(progress, step, warmup=100, floor=0.02))
         radius = 1.0 if self.grown else 0.3 + 0.7 * min(max((progress - 0.35) / 0.35, 0.0), 1.0)
         self.model.frozen = self.grown and progress > 0.6
-        z, (classes, y) = radius * sample_z(self.run.batch, self.generator), self.sample_classes(self.run.batch)
+        z, (classes, y) = (
+            radius * sample_z(self.run.batch, self.generator),
+            self.sample_classes(self.run.batch),
+        )
         with torch.no_grad():
             real, alpha = self.renderers[self.grown](classes, factors_from_z(z))
         y = y + self.run.y_noise * torch.randn(y.shape, generator=self.generator)
@@ -278,20 +311,27 @@ class Trainer:
         )
 
 
-def train(atlas: Tensor, names: list[str], out: Path, run: GanRun, log: Callable[[str], None]) -> Trainee:
+def train(
+    atlas: Tensor, names: list[str], out: Path, run: GanRun, log: Callable[[str], None]
+) -> Trainee:
     """Train, with a checkpoint each minute; an interrupted run goes on from its last checkpoint."""
     trainer = Trainer(atlas, names, out, run)
     first = 1 - run.grow_share
     for progress in trainer.clock.steps():
         if progress >= first and not trainer.grown:
             trainer.grow()
-        loss = trainer.step((progress - first) / run.grow_share if trainer.grown else progress / first)
+        loss = trainer.step(
+            (progress - first) / run.grow_share if trainer.grown else progress / first
+        )
         trainer.clock.tick()
         if trainer.clock.due("save", 60):
             trainer.save()
         if trainer.clock.due("log", 180):
             mean, renderer = trainer.ema.copy(), trainer.renderers[trainer.grown]
-            scores = [f"{psnr(mean, renderer, trainer.grown, radius):.2f}" for radius in (0.0, 0.3, 0.6, 1.0)]
+            scores = [
+                f"{psnr(mean, renderer, trainer.grown, radius):.2f}"
+                for radius in (0.0, 0.3, 0.6, 1.0)
+            ]
             log(
                 f"gan {trainer.clock.spent / 60:5.1f} min step {trainer.clock.step} {renderer.size} px "
                 f"loss {loss:.4f} psnr at radius 0, .3, .6, 1: {' '.join(scores)} dB"
@@ -300,7 +340,10 @@ def train(atlas: Tensor, names: list[str], out: Path, run: GanRun, log: Callable
 
 
 def with_y_spread(state: dict[str, Tensor], spread: float) -> dict[str, Tensor]:
-    """The same function with class embeddings of another standard deviation; what reads them is scaled the other way."""
+    """The same function with class embeddings of another standard deviation.
+
+    What reads them is scaled the other way.
+    """
     state = {key: value.clone() for key, value in state.items()}
     factor = spread / state["embeddings.weight"].std()
     state["embeddings.weight"] *= factor
@@ -313,8 +356,9 @@ def with_y_spread(state: dict[str, Tensor], spread: float) -> dict[str, Tensor]:
 def export(model: Trainee, names: list[str], folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the package's own names, half precision.
 
-    The package's layers divide by u^T W v in every forward; v constant and u = W v / |W v|^2 make that 1. Class
-    embeddings get the spread of the released BigGAN-deep's, so that settings mean the same on both.
+    The package's layers divide by u^T W v in every forward; v constant and u = W v / |W v|^2 make
+    that 1. Class embeddings get the spread of the released BigGAN-deep's, so that settings mean the
+    same on both.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain, package = with_y_spread(model.net.state_dict(), Y_SPREAD), BigGAN(model.net.config)
@@ -322,7 +366,9 @@ def export(model: Trainee, names: list[str], folder: Path) -> None:
     for key, value in package.state_dict().items():
         stem = key.rsplit(".", 1)[0]
         if "running_" in key:  # one set of statistics for every truncation
-            state[key] = plain[f"{stem}.{'mean' if key.endswith('means') else 'var'}"].expand_as(value)
+            state[key] = plain[f"{stem}.{'mean' if key.endswith('means') else 'var'}"].expand_as(
+                value
+            )
         elif key.endswith(("weight_u", "weight_v")):
             weight = plain[f"{stem}.weight"].half().float().flatten(1)
             v = torch.full((weight.shape[1],), weight.shape[1] ** -0.5)

@@ -61,14 +61,21 @@ class Judge(nn.Module):
             avg_down=True,
             num_classes=0,
         ).to(memory_format=torch.channels_last)
-        self.heads = nn.ModuleList(nn.Linear(320, n) for n in (len(class_names), len(COLORS), len(BACKGROUNDS)))
+        self.heads = nn.ModuleList(
+            nn.Linear(320, n) for n in (len(class_names), len(COLORS), len(BACKGROUNDS))
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Judge:
         """Read what :func:`judge_training.export` wrote."""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         judge = cls(config["class_names"])
-        judge.load_state_dict({k: v.float() if v.dtype == torch.half else v for k, v in load_file(folder / "model.safetensors").items()})
+        judge.load_state_dict(
+            {
+                k: v.float() if v.dtype == torch.half else v
+                for k, v in load_file(folder / "model.safetensors").items()
+            }
+        )
         return judge.eval().requires_grad_(False)
 
     def logits(self, images: Tensor) -> list[Tensor]:
@@ -79,7 +86,12 @@ class Judge(nn.Module):
     @torch.no_grad()
     def __call__(self, images: Tensor) -> list[Verdict]:  # type: ignore[override]
         """Verdicts on ``(B, 3, H, W)`` pictures in [-1, 1] of any size."""
-        small = F.interpolate(images.float(), size=self.image_size, mode="bicubic", antialias=True).clamp(-1, 1)
+        small = F.interpolate(
+            images.float(), size=self.image_size, mode="bicubic", antialias=True
+        ).clamp(-1, 1)
         words = (self.class_names, COLORS, BACKGROUNDS)
         heads = [part.softmax(1).tolist() for part in self.logits(small)]
-        return [Verdict(*(dict(zip(w, h[i], strict=True)) for w, h in zip(words, heads, strict=True))) for i in range(len(images))]
+        return [
+            Verdict(*(dict(zip(w, h[i], strict=True)) for w, h in zip(words, heads, strict=True)))
+            for i in range(len(images))
+        ]

@@ -1,8 +1,9 @@
-"""Train the judge: a classifier that names object, colour and ground, and is never optimised against.
+"""Train the judge: a classifier that names object, colour and ground, and is never optimised
+against.
 
-Another architecture and seed than CLIP's, another task (naming, no text), and art that neither the generator nor CLIP has
-seen. Pictures are bent, flipped and flattened in training, because it has to recognise drawings of a hand it does not
-know.
+Another architecture and seed than CLIP's, another task (naming, no text), and art that neither the
+generator nor CLIP has seen. Pictures are bent, flipped and flattened in training, because it has to
+recognise drawings of a hand it does not know.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def loss_fn(judge: Judge, images: Tensor, scenes: Scenes) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, atlases: list[Tensor], *, seed: int = 12345, num: int = 1760) -> dict[str, float]:
+def accuracy(
+    judge: Judge, atlases: list[Tensor], *, seed: int = 12345, num: int = 1760
+) -> dict[str, float]:
     """Share of new scenes that the judge names right, by head."""
     maker, generator = SceneMaker(atlases, judge.image_size), torch.Generator().manual_seed(seed)
     hits: dict[str, list[Tensor]] = {"object": [], "color": [], "ground": []}
@@ -77,12 +80,21 @@ def accuracy(judge: Judge, atlases: list[Tensor], *, seed: int = 12345, num: int
         classes = classes[maker.exists.any(0)[classes]]
         scenes = maker.single(classes, generator)
         guesses = [part.argmax(1) for part in judge.logits(scenes.images)]
-        for key, guess, truth in zip(hits, guesses, (classes, scenes.colors[:, 0], scenes.background), strict=True):
+        for key, guess, truth in zip(
+            hits, guesses, (classes, scenes.colors[:, 0], scenes.background), strict=True
+        ):
             hits[key].append((guess == truth)[truth >= 0].float())
     return {key: torch.cat(parts).mean().item() for key, parts in hits.items()}
 
 
-def train(atlases: list[Tensor], unseen: list[Tensor], names: list[str], out: Path, run: JudgeRun, log: Callable[[str], None]) -> Judge:
+def train(
+    atlases: list[Tensor],
+    unseen: list[Tensor],
+    names: list[str],
+    out: Path,
+    run: JudgeRun,
+    log: Callable[[str], None],
+) -> Judge:
     """Train on ``atlases``; ``unseen`` (the generator's own art) is only ever measured."""
     torch.manual_seed(run.seed)
     judge, mean = Judge(names), Judge(names)
@@ -113,11 +125,20 @@ def train(atlases: list[Tensor], unseen: list[Tensor], names: list[str], out: Pa
         average(mean, judge, min(run.ema, (1 + clock.step) / (10 + clock.step)))
         clock.tick()
         if clock.due("save", 60):
-            save_checkpoint(path, model=judge.state_dict(), mean=mean.state_dict(), optimizer=optimizer.state_dict(), rng=generator.get_state(), **clock.state())
+            save_checkpoint(
+                path,
+                model=judge.state_dict(),
+                mean=mean.state_dict(),
+                optimizer=optimizer.state_dict(),
+                rng=generator.get_state(),
+                **clock.state(),
+            )
         if clock.due("log", 180):
             mean.eval()
             seen, other = accuracy(mean, atlases), accuracy(mean, unseen)
-            log(f"judge {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} own sets {rounded(seen)} generator's set {rounded(other)}")
+            log(
+                f"judge {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} own sets {rounded(seen)} generator's set {rounded(other)}"
+            )
     return mean.eval()
 
 
@@ -135,6 +156,11 @@ def average(mean: Judge, judge: Judge, decay: float) -> None:
 def export(judge: Judge, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors``, half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in judge.state_dict().items()}
+    state = {
+        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous()
+        for k, v in judge.state_dict().items()
+    }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({"class_names": judge.class_names}, indent=1) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(
+        json.dumps({"class_names": judge.class_names}, indent=1) + "\n", encoding="utf-8"
+    )

@@ -12,8 +12,24 @@ from torch import Tensor
 
 from world import BOTTOM, CHROMA, LIGHTNESS, NUM_FACTORS, SATURATION, SHADE, TOP, place, recolor
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
-SYNONYMS = {"yellow": ("yellow", "golden"), "grey": ("grey", "gray"), "purple": ("purple", "violet")}
+COLORS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+)
+SYNONYMS = {
+    "yellow": ("yellow", "golden"),
+    "grey": ("grey", "gray"),
+    "purple": ("purple", "violet"),
+}
 PLACES = ("in the sky", "under water", "at night", "on the grass", "in the snow", "at sunset")
 BACKGROUNDS = COLORS + PLACES
 UNKNOWN = -1
@@ -35,12 +51,25 @@ def name_pixels(rgb: Tensor) -> Tensor:
     chroma = high - low
     r, g, b = rgb.unbind(1)
     safe = chroma.clamp_min(1e-4)
-    hue = torch.where(
-        high == r, (g - b) / safe % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4)
-    ) * 60
+    hue = (
+        torch.where(
+            high == r,
+            (g - b) / safe % 6,
+            torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4),
+        )
+        * 60
+    )
     saturation = chroma / high.clamp_min(1e-4)
     out = torch.zeros_like(hue, dtype=torch.long)  # red
-    for name, start in (("orange", 16), ("yellow", 43), ("green", 68), ("blue", 168), ("purple", 258), ("pink", 300), ("red", 342)):
+    for name, start in (
+        ("orange", 16),
+        ("yellow", 43),
+        ("green", 68),
+        ("blue", 168),
+        ("purple", 258),
+        ("pink", 300),
+        ("red", 342),
+    ):
         out[hue >= start] = COLORS.index(name)
     reddish = (hue < 16) | (hue >= 335)
     out[reddish & (saturation < 0.58) & (high > 0.7)] = COLORS.index("pink")
@@ -55,9 +84,11 @@ def name_pixels(rgb: Tensor) -> Tensor:
 
 
 def dominant_color(rgb: Tensor, alpha: Tensor, share: float = 0.55) -> Tensor:
-    """The colour word that covers at least ``share`` of an object, ``(B,)``; UNKNOWN where none does.
+    """The colour word that covers at least ``share`` of an object, ``(B,)``; UNKNOWN where none
+    does.
 
-    Black pixels are outlines and eyes: they count only when they cover most of the object themselves.
+    Black pixels are outlines and eyes: they count only when they cover most of the object
+    themselves.
     """
     names = name_pixels(F.adaptive_avg_pool2d(rgb, 32))
     inside = F.adaptive_avg_pool2d(alpha, 32)[:, 0] > 0.6
@@ -93,7 +124,9 @@ def sample_factors(num: int, generator: torch.Generator) -> Tensor:
     return factors
 
 
-def sample_backgrounds(factors: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def sample_backgrounds(
+    factors: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Top and bottom colours ``(B, 3)`` in [0, 1] and the index of the background's word (UNKNOWN for mixed ones)."""
     num = len(factors)
     top = torch.sigmoid(1.6 * factors[:, TOP])
@@ -102,13 +135,17 @@ def sample_backgrounds(factors: Tensor, generator: torch.Generator) -> tuple[Ten
     even = kind < 0.45  # nearly one colour, of an evenly drawn word
     wanted = torch.randint(len(COLORS), (num,), generator=generator)
     candidates = torch.rand(num, 24, 3, generator=generator)
-    candidates[:, :4] = candidates[:, :4, :1] * 0.95 + 0.04 * candidates[:, :4]  # greys, blacks and whites
+    candidates[:, :4] = (
+        candidates[:, :4, :1] * 0.95 + 0.04 * candidates[:, :4]
+    )  # greys, blacks and whites
     fits = name_pixels(candidates.permute(0, 2, 1)[..., None])[..., 0] == wanted[:, None]
     chosen = candidates[torch.arange(num), fits.float().argmax(1)]
     top = torch.where(even[:, None], chosen, top)
     drift = 0.06 * torch.randn(num, 3, generator=generator)
     bottom = torch.where(even[:, None], (chosen + drift).clamp(0, 1), bottom)
-    names = [name_pixels(part[..., None, None])[:, 0, 0] for part in (top, bottom, (top + bottom) / 2)]
+    names = [
+        name_pixels(part[..., None, None])[:, 0, 0] for part in (top, bottom, (top + bottom) / 2)
+    ]
     word = torch.where((names[0] == names[1]) & (names[0] == names[2]), names[0], UNKNOWN)
     where = torch.randint(len(PLACES), (num,), generator=generator)
     placed = kind > 0.72
@@ -122,7 +159,10 @@ def sample_backgrounds(factors: Tensor, generator: torch.Generator) -> tuple[Ten
 
 @dataclass
 class Scenes:
-    """A batch of pictures and what is in them; column 1 of the objects is UNKNOWN where there is one object."""
+    """A batch of pictures and what is in them.
+
+    Column 1 of the objects is UNKNOWN where there is one object.
+    """
 
     images: Tensor  # (B, 3, size, size) in [-1, 1]
     objects: Tensor  # (B, 2)
@@ -135,7 +175,9 @@ class SceneMaker:
     """Draws scenes from the atlases of some art sets."""
 
     def __init__(self, atlases: list[Tensor], size: int = 64) -> None:
-        tiles = torch.stack(atlases).permute(0, 1, 4, 2, 3).float() / 255  # (sets, classes, 4, 128, 128)
+        tiles = (
+            torch.stack(atlases).permute(0, 1, 4, 2, 3).float() / 255
+        )  # (sets, classes, 4, 128, 128)
         flat = tiles.flatten(0, 1)
         flat[:, :3] *= flat[:, 3:]
         flat = F.interpolate(flat, size=size, mode="area")
@@ -149,21 +191,37 @@ class SceneMaker:
         """A random set for each object among those that have it."""
         return torch.multinomial(self.exists.t()[classes].float(), 1, generator=generator)[:, 0]
 
-    def layer(self, classes: Tensor, factors: Tensor, shift: Tensor, scale: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def layer(
+        self,
+        classes: Tensor,
+        factors: Tensor,
+        shift: Tensor,
+        scale: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
         """Premultiplied RGBA layers and the colour words of their objects."""
         tiles = self.tiles[self.pick_sets(classes, generator), classes]
-        rgb = recolor(tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION])
+        rgb = recolor(
+            tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION]
+        )
         axis = torch.linspace(-1, 1, self.size)
-        shade = factors[:, SHADE.start, None, None] * axis + factors[:, SHADE.start + 1, None, None] * axis[:, None]
+        shade = (
+            factors[:, SHADE.start, None, None] * axis
+            + factors[:, SHADE.start + 1, None, None] * axis[:, None]
+        )
         rgb = (rgb * (1 + 0.08 * shade[:, None])).clamp(0, 1)
         color = dominant_color(rgb, tiles[:, 3:])
         rotation = 0.12 * torch.randn(len(classes), generator=generator)
-        return place(torch.cat([rgb * tiles[:, 3:], tiles[:, 3:]], 1), shift, scale, rotation, self.size), color
+        return place(
+            torch.cat([rgb * tiles[:, 3:], tiles[:, 3:]], 1), shift, scale, rotation, self.size
+        ), color
 
     def backdrop(self, top: Tensor, bottom: Tensor) -> Tensor:
         ramp = torch.linspace(0, 1, self.size).view(1, 1, -1, 1)
         ramp = ramp * ramp * (3 - 2 * ramp)
-        return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(-1, -1, -1, self.size)
+        return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(
+            -1, -1, -1, self.size
+        )
 
     def single(self, classes: Tensor, generator: torch.Generator) -> Scenes:
         """One object each, large, anywhere near the middle."""
@@ -175,10 +233,19 @@ class SceneMaker:
         top, bottom, word = sample_backgrounds(factors, generator)
         images = layer[:, :3] + (1 - layer[:, 3:]) * self.backdrop(top, bottom)
         none = torch.full((num,), UNKNOWN)
-        return Scenes(images * 2 - 1, torch.stack([classes, none], 1), torch.stack([color, none], 1), word, none)
+        return Scenes(
+            images * 2 - 1,
+            torch.stack([classes, none], 1),
+            torch.stack([color, none], 1),
+            word,
+            none,
+        )
 
     def double(self, classes: Tensor, generator: torch.Generator) -> Scenes:
-        """Two objects each, side by side or one above the other; a third of them pasted with a box of their own ground."""
+        """Two objects each, side by side or one above the other.
+
+        A third of them pasted with a box of their own ground.
+        """
         num = len(classes)
         side = torch.randint(4, (num,), generator=generator)
         direction = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])[side]
@@ -194,7 +261,13 @@ class SceneMaker:
             colors.insert(0, color)
             if index == 0:
                 own = self.backdrop(*sample_backgrounds(factors[1], generator)[:2])
-                box = place(torch.ones(num, 1, 8, 8).expand(-1, 4, -1, -1).contiguous(), shift, scale * 1.15, torch.zeros(num), self.size)[:, 3:]
+                box = place(
+                    torch.ones(num, 1, 8, 8).expand(-1, 4, -1, -1).contiguous(),
+                    shift,
+                    scale * 1.15,
+                    torch.zeros(num),
+                    self.size,
+                )[:, 3:]
                 images = torch.where(boxed, images * (1 - box) + own * box, images)
             images = layer[:, :3] + (1 - layer[:, 3:]) * images
         return Scenes(images * 2 - 1, classes, torch.stack(colors, 1), word, side)
@@ -214,12 +287,17 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     images = mean + (1 + 0.35 * rand(1, 1, 1)) * (images - mean)
     soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     images = torch.lerp(images, soft, (rand(1, 1, 1) * 1.2).clamp(0, 1))
-    images = images + 0.12 * rand(1, 1, 1).clamp_min(0) * torch.randn(images.shape, generator=generator)
+    images = images + 0.12 * rand(1, 1, 1).clamp_min(0) * torch.randn(
+        images.shape, generator=generator
+    )
     size = images.shape[-1]
     grid = torch.arange(size)
     corner = torch.randint(-size // 4, size, (num, 2), generator=generator)
     edge = torch.randint(size // 6, size // 2 + 1, (num, 2), generator=generator)
-    inside = [(grid >= corner[:, i, None]) & (grid < corner[:, i, None] + edge[:, i, None]) for i in range(2)]
+    inside = [
+        (grid >= corner[:, i, None]) & (grid < corner[:, i, None] + edge[:, i, None])
+        for i in range(2)
+    ]
     cut = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     cut &= torch.rand(num, 1, 1, 1, generator=generator) < 0.35 * strength
     return images.masked_fill(cut, 0.0)
@@ -230,8 +308,24 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-OPENINGS = ("", "", "", "", "a photo of ", "a picture of ", "an emoji of ", "a drawing of ", "an image of ", "a painting of ")
-RELATIONS = (("to the left of", "left of"), ("to the right of", "right of"), ("above", "over"), ("below", "under"))
+OPENINGS = (
+    "",
+    "",
+    "",
+    "",
+    "a photo of ",
+    "a picture of ",
+    "an emoji of ",
+    "a drawing of ",
+    "an image of ",
+    "a painting of ",
+)
+RELATIONS = (
+    ("to the left of", "left of"),
+    ("to the right of", "right of"),
+    ("above", "over"),
+    ("below", "under"),
+)
 JOINTS = ("and", "and", "near", "next to", "with")
 
 
@@ -285,11 +379,19 @@ class Captioner:
         if word >= len(COLORS):
             return " " + PLACES[word - len(COLORS)]
         name = self.rng.choice(SYNONYMS.get(COLORS[word], (COLORS[word],)))
-        return " " + self.rng.choice(("on {} background", "on {} background", "in front of {} background")).format(article(name))
+        return " " + self.rng.choice(
+            ("on {} background", "on {} background", "in front of {} background")
+        ).format(article(name))
 
-    def _write(self, facts: Facts, *, tell_color: float, tell_side: float, tell_background: float) -> Caption:
+    def _write(
+        self, facts: Facts, *, tell_color: float, tell_side: float, tell_background: float
+    ) -> Caption:
         claims: set[tuple[int | str, ...]] = set()
-        phrases = [self._object(n, c, claims, tell_color) for n, c in zip(facts.objects, facts.colors, strict=True) if n != UNKNOWN]
+        phrases = [
+            self._object(n, c, claims, tell_color)
+            for n, c in zip(facts.objects, facts.colors, strict=True)
+            if n != UNKNOWN
+        ]
         if len(phrases) == 2 and self.rng.random() < tell_side:
             claims.add(("side", facts.side, *facts.objects))
             phrases.insert(1, self.rng.choice(RELATIONS[facts.side]))
@@ -308,14 +410,33 @@ class Captioner:
     def false(self, facts: Facts) -> Caption:
         """A caption with one lie: another object, colour or ground, or swapped colours or sides."""
         (first, second), (color, other) = facts.objects, facts.colors
-        lies = ["object"] + ["color"] * 2 * (color != UNKNOWN) + ["background"] * (facts.background != UNKNOWN)
+        lies = (
+            ["object"]
+            + ["color"] * 2 * (color != UNKNOWN)
+            + ["background"] * (facts.background != UNKNOWN)
+        )
         if second != UNKNOWN:
             lies += ["side"] * 2 + ["swap"] * (color != other)
         lie = self.rng.choice(lies)
         changed = {
-            "object": lambda: Facts((self._other(len(self.names), facts.objects), second), facts.colors, facts.background, facts.side),
-            "color": lambda: Facts(facts.objects, (self._other(len(COLORS), (color,)), other), facts.background, facts.side),
-            "background": lambda: Facts(facts.objects, facts.colors, self._other(len(BACKGROUNDS), (facts.background,)), facts.side),
+            "object": lambda: Facts(
+                (self._other(len(self.names), facts.objects), second),
+                facts.colors,
+                facts.background,
+                facts.side,
+            ),
+            "color": lambda: Facts(
+                facts.objects,
+                (self._other(len(COLORS), (color,)), other),
+                facts.background,
+                facts.side,
+            ),
+            "background": lambda: Facts(
+                facts.objects,
+                facts.colors,
+                self._other(len(BACKGROUNDS), (facts.background,)),
+                facts.side,
+            ),
             "side": lambda: Facts(facts.objects, facts.colors, facts.background, facts.side ^ 1),
             "swap": lambda: Facts(facts.objects, (other, color), facts.background, facts.side),
         }[lie]()
@@ -332,5 +453,11 @@ class Captioner:
 
 def scene_facts(scenes: Scenes) -> list[Facts]:
     """The facts of every scene of a batch."""
-    rows = zip(scenes.objects.tolist(), scenes.colors.tolist(), scenes.background.tolist(), scenes.side.tolist(), strict=True)
+    rows = zip(
+        scenes.objects.tolist(),
+        scenes.colors.tolist(),
+        scenes.background.tolist(),
+        scenes.side.tolist(),
+        strict=True,
+    )
     return [Facts(tuple(o), tuple(c), b, s) for o, c, b, s in rows]

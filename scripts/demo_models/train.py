@@ -1,10 +1,12 @@
-"""Train everything that the pack ships as a demo: generator, CLIP, and the judge that measures them.
+"""Train everything that the pack ships as a demo: generator, CLIP, and the judge that measures
+them.
 
     python scripts/dev.py train-demo [--only gan clip judge] [--minutes-scale 1.0] [--out FOLDER]
 
-Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is finished is exported
-into the checkout: the pair to ``fusedream_core/assets/demo``, the judge to ``scripts/demo_models/judge_weights``. Budgets
-are minutes on one core; give each of two shells one ``--only`` to use two.
+Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
+finished is exported into the checkout: the pair to ``fusedream_core/assets/demo``, the judge to
+``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells one
+``--only`` to use two.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def train_gan(out: Path, scale: float) -> None:
     (atlas,) = load(out, art.GAN_SETS)
     run = task.GanRun()
     run.minutes *= scale
-    task.export(task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan")
+    task.export(
+        task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan"
+    )
 
 
 def train_clip(out: Path, scale: float) -> None:
@@ -50,7 +54,9 @@ def train_clip(out: Path, scale: float) -> None:
 
     run = task.ClipRun()
     run.minutes *= scale
-    task.export(*task.train(load(out, art.CLIP_SETS), list(art.CLASSES), out, run, log), ASSETS / "clip")
+    task.export(
+        *task.train(load(out, art.CLIP_SETS), list(art.CLASSES), out, run, log), ASSETS / "clip"
+    )
 
 
 def train_judge(out: Path, scale: float) -> None:
@@ -69,8 +75,12 @@ TASKS = {"gan": train_gan, "clip": train_clip, "judge": train_judge}
 def main() -> None:
     """Parse the arguments and run the trainings one after the other."""
     parser = argparse.ArgumentParser(description="Train the demo models.")
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the three")
-    parser.add_argument("--minutes-scale", type=float, default=1.0, help="factor on every budget of time")
+    parser.add_argument(
+        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the three"
+    )
+    parser.add_argument(
+        "--minutes-scale", type=float, default=1.0, help="factor on every budget of time"
+    )
     parser.add_argument("--out", type=Path, default=HERE.parent.parent / ".cache" / "demo_models")
     args = parser.parse_args()
     torch.set_num_threads(1)

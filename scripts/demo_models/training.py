@@ -12,7 +12,10 @@ import torch
 
 
 class Clock:
-    """Counts seconds of processor time and steps against a budget; what is measured or saved in between is not counted."""
+    """Counts seconds of processor time and steps against a budget.
+
+    What is measured or saved in between is not counted.
+    """
 
     def __init__(self, minutes: float) -> None:
         self.total = 60 * minutes

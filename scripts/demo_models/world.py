@@ -1,8 +1,9 @@
 """The small world of the demo models: one emoji, recoloured, on a two-coloured background.
 
-A picture is a class and ``NUM_FACTORS`` numbers. Every factor is smooth in its number, so that a generator can learn the
-world as a regression; colour is an additive shift of chroma, linear in its two factors. The world is kept small on
-purpose: at equal training time a smaller world is a crisper one.
+A picture is a class and ``NUM_FACTORS`` numbers. Every factor is smooth in its number, so that a
+generator can learn the world as a regression; colour is an additive shift of chroma, linear in its
+two factors. The world is kept small on purpose: at equal training time a smaller world is a crisper
+one.
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ def factors_from_z(z: Tensor) -> Tensor:
 def recolor(rgb: Tensor, chroma: Tensor, lightness: Tensor, saturation: Tensor) -> Tensor:
     """Shift, lighten or darken, and wash out the colours of ``(B, 3, H, W)`` pictures in [0, 1].
 
-    Args:
-        rgb: Pictures in [0, 1].
-        chroma: ``(B, 2)`` factors; 1 shifts Cb or Cr by 0.17. Dark outlines and eyes keep their colour.
-        lightness: ``(B,)``; -2 leaves a quarter of the light, +2 takes three quarters of the way to white.
-        saturation: ``(B,)``; -2 leaves an eighth of the natural colour, 2 all of it.
+    Args: rgb: Pictures in [0, 1]. chroma: ``(B, 2)`` factors; 1 shifts Cb or Cr by 0.17. Dark
+        outlines and eyes keep their colour. lightness: ``(B,)``; -2 leaves a quarter of the light,
+        +2 takes three quarters of the way to white. saturation: ``(B,)``; -2 leaves an eighth of
+        the natural colour, 2 all of it.
     """
     r, g, b = rgb.unbind(1)
     luma = 0.299 * r + 0.587 * g + 0.114 * b
@@ -52,7 +52,9 @@ def recolor(rgb: Tensor, chroma: Tensor, lightness: Tensor, saturation: Tensor) 
     strength = shift.norm(dim=1).view(-1, 1, 1)
     luma = luma * (1 - 0.6 * strength * luma)  # white takes colour too
     luma = torch.where(light < 0, luma * (1 + light), luma + (1 - luma) * light)
-    out = torch.stack([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], 1)
+    out = torch.stack(
+        [luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], 1
+    )
     return out.clamp(0, 1)
 
 
@@ -60,19 +62,23 @@ def background(top: Tensor, bottom: Tensor, size: int) -> Tensor:
     """``(B, 3)`` colours in [0, 1] to a vertical gradient ``(B, 3, size, size)``."""
     ramp = torch.linspace(0, 1, size).view(1, 1, -1, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)
-    return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(-1, -1, size, size)
+    return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(
+        -1, -1, size, size
+    )
 
 
 def place(tiles: Tensor, shift: Tensor, scale: Tensor, rotation: Tensor, size: int) -> Tensor:
     """Draw ``(B, 4, S, S)`` premultiplied tiles on a transparent ``size`` canvas.
 
-    ``shift`` ``(B, 2)`` is in half pictures, ``scale`` ``(B,)`` the tile's share of the picture's side, ``rotation``
-    radians.
+    ``shift`` ``(B, 2)`` is in half pictures, ``scale`` ``(B,)`` the tile's share of the picture's
+    side, ``rotation`` radians.
     """
     cos, sin = torch.cos(rotation) / scale, torch.sin(rotation) / scale
     row_x = torch.stack([cos, -sin, -(cos * shift[:, 0] - sin * shift[:, 1])], 1)
     row_y = torch.stack([sin, cos, -(sin * shift[:, 0] + cos * shift[:, 1])], 1)
-    grid = F.affine_grid(torch.stack([row_x, row_y], 1), [len(tiles), 4, size, size], align_corners=False)
+    grid = F.affine_grid(
+        torch.stack([row_x, row_y], 1), [len(tiles), 4, size, size], align_corners=False
+    )
     return F.grid_sample(tiles, grid, align_corners=False)
 
 
@@ -94,7 +100,9 @@ class Renderer:
     def __call__(self, classes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures ``(B, 3, size, size)`` in [-1, 1] and the object's alpha ``(B, 1, size, size)``."""
         tiles = self.tiles[classes]
-        rgb = recolor(tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION])
+        rgb = recolor(
+            tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION]
+        )
         axis = torch.linspace(-1, 1, tiles.shape[-1])
         shade = factors[:, SHADE, None, None] * torch.stack(
             [axis.view(1, -1).expand(len(axis), -1), axis.view(-1, 1).expand(-1, len(axis))]

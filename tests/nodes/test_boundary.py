@@ -104,16 +104,6 @@ class TestCoreToImage:
         assert float(image.max()) <= 1.0
 
 
-class TestMaskToCore:
-    def test_shape(self, boundary: ModuleType) -> None:
-        assert boundary.mask_to_core(picture(12, 9)).shape == (1, 1, 12, 9)
-        assert boundary.mask_to_core(picture(2, 12, 9)).shape == (2, 1, 12, 9)
-
-    def test_exception(self, boundary: ModuleType, errors: ModuleType) -> None:
-        with pytest.raises(errors.ShapeError, match="MASK"):
-            boundary.mask_to_core(picture(1, 2, 12, 9))
-
-
 class TestAutogradScope:
     def test_gradients_inside_inference_mode(self, boundary: ModuleType) -> None:
         with torch.inference_mode():
