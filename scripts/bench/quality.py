@@ -1,12 +1,11 @@
-"""Quality of the method on the demo pair, measured by the judge that no picture was optimised
-against.
+"""Quality of the method on the demo pair, as the independent judge sees it.
 
     python scripts/dev.py bench quality [--recipes NAME ...] [--seeds 3] [--workers N] [--json]
 
-Every recipe makes a picture of each prompt and seed. The table tells how often the judge names the
-object, and object and colour, as the prompt has them; how sure of both the judge is; and the
-pictures' scores by the CLIP that was optimised. Intervals are 95 %: Wilson's for shares, normal for
-means. Contact sheets go to the output folder.
+Every recipe makes a picture of each prompt and seed; none is optimised against the judge. The table
+tells how often the judge names the object, and object and colour, as the prompt has them; how sure
+of both the judge is; and the pictures' scores by the CLIP that was optimised. Intervals are 95 %:
+Wilson's for shares, normal for means. Contact sheets go to the output folder.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fusedream_core as core
+from fusedream_core import Gan, ImageTextEncoder
 from fusedream_core.augment import sample_params
 from fusedream_core.config import DEFAULT, REFERENCE_CODE, AugmentConfig, Recipe
 from fusedream_core.demo import load_demo
@@ -47,7 +47,7 @@ HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent.parent / "output" / "quality"
 sys.path.insert(0, str(HERE.parent / "demo_models"))
 
-from judge import Judge  # noqa: E402 - from the folder just named
+from judge import Judge, Verdict  # noqa: E402 - from the folder just named
 
 JUDGE_FOLDER = HERE.parent / "demo_models" / "judge_weights"
 BATCH = 8  # runs optimised as one batch
@@ -56,17 +56,22 @@ SEARCH_STREAM, OPTIMIZE_STREAM, SCORE_STREAM = 0, 1, 99
 
 
 class Counter:
-    """Counts the pictures that pass through a model, forward and backward, while it forwards everything else."""
+    """Stands in for a model and counts the pictures that pass through one of its methods.
 
-    def __init__(self, model: Any, method: str) -> None:
+    A picture that is differentiated counts twice, forward and backward.
+    """
+
+    def __init__(self, model: Gan | ImageTextEncoder, method: str) -> None:
         self._model, self._method, self.passes = model, method, 0
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the model
         value = getattr(self._model, name)
         return self._counted(value) if name == self._method else value
 
     def _counted(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def counted(*args: Any, **kwargs: Any) -> Tensor:
+        """The same method, which also counts the pictures of its result."""
+
+        def counted(*args: Tensor, **kwargs: float) -> Tensor:
             out = call(*args, **kwargs)
             self.passes += len(out) * (2 if out.requires_grad else 1)
             return out
@@ -94,7 +99,11 @@ def count_passes(contestant: Contestant) -> int:
 
 
 def find_bases(
-    contestant: Contestant, gan: Any, clip: Any, targets: list[Target], seed: int
+    contestant: Contestant,
+    gan: Gan,
+    clip: ImageTextEncoder,
+    targets: list[Target],
+    seed: int,
 ) -> list[Basis]:
     """The basis of every prompt, from one stream of candidates."""
     recipe = contestant.recipe
@@ -106,13 +115,13 @@ def find_bases(
 
 def make_pictures(
     contestant: Contestant,
-    gan: Any,
-    clip: Any,
+    gan: Gan,
+    clip: ImageTextEncoder,
     targets: list[Target],
     bases: list[Basis],
     seeds: list[int],
 ) -> Tensor:
-    """Pictures ``(B, 3, H, W)`` of some runs."""
+    """Pictures ``(B, 3, H, W)`` in [-1, 1] of some runs."""
     if not contestant.optimizes:
         best = [basis.latent for basis in bases]
         with torch.no_grad():
@@ -132,7 +141,10 @@ def make_pictures(
 
 
 def contestants() -> dict[str, Contestant]:
-    """All that are compared. The reference code's recipe is given four times our passes, in its own proportions."""
+    """All that are compared.
+
+    The reference code's recipe is given four times our passes, in its own proportions.
+    """
     one = dataclasses.replace(DEFAULT.search, num_candidates=1, num_basis=1)
     plain = dataclasses.replace(DEFAULT.optimize, objective="clip", selection="last")
     lone = dataclasses.replace(plain, num_steps=4 * DEFAULT.optimize.num_steps, start="alone")
@@ -159,7 +171,10 @@ def contestants() -> dict[str, Contestant]:
 
 
 def reference_recipe(passes: int) -> Recipe:
-    """The reference code's recipe cut to a number of passes, candidates and steps in its own ratio of 10 : 1."""
+    """The reference code's recipe, cut to a number of passes.
+
+    Candidates and steps keep its own ratio of 10 : 1.
+    """
     steps = 1
     while reference_passes(steps + 1) <= passes:
         steps += 1
@@ -171,14 +186,15 @@ def reference_recipe(passes: int) -> Recipe:
 
 
 def reference_passes(steps: int) -> int:
-    """Candidates meet both models once.
+    """Passes of the reference code's recipe at a number of steps.
 
-    Each step takes one picture and 50 copies forward and backward.
+    Candidates meet both models once. Each step takes one picture and its changed copies forward and
+    backward.
     """
     return 2 * 10 * steps + 2 * (1 + REFERENCE_CODE.augment.num_augments) * steps
 
 
-# --- one task: a recipe, a seed, some prompts ------------------------------------------------------------------------
+# --- one task: a recipe, a seed, some prompts -----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -193,13 +209,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: pictures as bytes, their scores, and seconds."""
+    """What became of a task: its pictures, their scores and verdicts, and the seconds it took."""
 
     task: Task
     pictures: list[Image.Image]
     clip: list[float]
     aug_clip: list[float]
-    verdicts: list[Any]
+    verdicts: list[Verdict]
     seconds: float
 
 
@@ -238,7 +254,7 @@ def run(task: Task) -> Outcome:
     )
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def share(hits: list[bool]) -> dict[str, float]:
@@ -293,7 +309,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         return f"{cell['value']:.3f} ({cell['low']:.3f}-{cell['high']:.3f})"
 
     lines = [
-        "| recipe | passes | object | object and colour | background | judge's probability | CLIP | AugCLIP | s |",
+        "| recipe | passes | object | object and colour | background "
+        "| judge's probability | CLIP | AugCLIP | s |",
         "|---|---:|---|---|---|---|---|---|---:|",
     ]
     for r in rows:
@@ -317,9 +334,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def contact_sheet(
     outcomes: list[Outcome], truths: dict[str, dict[str, str]], path: Path, tile: int = 128
 ) -> None:
-    """Prompts from left to right, seeds from top to bottom.
+    """Save one sheet of all pictures: prompts from left to right, seeds from top to bottom.
 
-    What the judge got wrong is written below the picture.
+    What the judge sees is written below each picture, green where it is right and red elsewhere.
     """
     columns = list(truths)
     seeds = sorted({o.task.seed for o in outcomes})

@@ -1,8 +1,8 @@
-"""The art that the demo models learn from: openly licensed emoji, rendered once to an atlas of RGBA
-pictures.
+"""The art that the demo models learn from: openly licensed emoji.
 
-Three pairs of eyes see the same words in different hands: the generator learns ``GAN_SETS``, CLIP
-``CLIP_SETS`` and the judge ``JUDGE_SETS``, which share no drawing with the other two.
+The drawings are rendered once, to an atlas of RGBA pictures. Three pairs of eyes see the same
+words in different hands: the generator learns ``GAN_SETS``, CLIP ``CLIP_SETS`` and the judge
+``JUDGE_SETS``, which share no drawing with the other two.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def fetch(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit(
-            "npm is needed to fetch the emoji art, and was not found: install Node.js, then run this again."
+            "npm is needed to fetch the emoji art, and was not found: "
+            "install Node.js, then run this again."
         )
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -192,7 +193,10 @@ class IconSet:
         width = icon.get("width", self.data.get("width", 16))
         height = icon.get("height", self.data.get("height", 16))
         view = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view}">{icon["body"]}</svg>'
+        svg = (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{view}">{icon["body"]}</svg>'
+        )
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size))
         return np.asarray(
             Image.open(io.BytesIO(png))
@@ -205,7 +209,7 @@ class IconSet:
 def load_atlas(cache: Path) -> dict[str, np.ndarray]:
     """Set name -> ``(num_classes, SIZE, SIZE, 4)`` uint8, all zero where the set lacks the word.
 
-    Rendered once.
+    The pictures are rendered once and then read from ``cache``.
     """
     digest = hashlib.sha256(
         json.dumps([PACKAGES, CLASSES, sorted(LEFT_OUT), SIZE]).encode()

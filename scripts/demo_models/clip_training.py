@@ -70,15 +70,14 @@ class Words:
         encoded = {word: self.tokenizer.encode(word) for word in vocabulary}
         used = {token for tokens in encoded.values() for token in tokens}
         start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        self.stock_ids = sorted(
-            used | {start, end}
-        )  # the end token stays the highest: the model finds it by argmax
+        # The end token stays the highest: the model finds it by argmax.
+        self.stock_ids = sorted(used | {start, end})
         index = {token: i for i, token in enumerate(self.stock_ids)}
         self.start, self.end = index[start], index[end]
         self.ids = {word: [index[t] for t in tokens] for word, tokens in encoded.items()}
 
     def __call__(self, captions: list[Caption]) -> Tensor:
-        """Token ids ``(N, length of the longest)``, zero-padded."""
+        """Token ids ``(N, length of the longest)`` int64, zero-padded."""
         rows = [
             [self.start, *(i for word in c.text.split() for i in self.ids[word]), self.end]
             for c in captions
@@ -90,7 +89,7 @@ class Words:
 
 
 def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """open_clip's text forward for rows shorter than the context."""
+    """Unit features ``(N, EMBED_DIM)``: open_clip's text forward for rows below the context."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -100,7 +99,7 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
-    """Raw and unit features of pictures in [-1, 1] (the model's mean and deviation are 0.5)."""
+    """Features ``(B, EMBED_DIM)``, not normalised, of ``(B, 3, 64, 64)`` pictures in [-1, 1]."""
     return model.visual(images.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -108,7 +107,7 @@ def encode_image(model: CLIP, images: Tensor) -> Tensor:
 class ClipRun:
     """Settings of CLIP's training."""
 
-    minutes: float = 48.0
+    minutes: float = 44.0
     batch: int = 96
     single_share: float = 0.6
     lr: float = 1.5e-3
@@ -117,7 +116,10 @@ class ClipRun:
 
 
 def held_out_pairs(maker: SceneMaker, num_classes: int) -> Tensor:
-    """``(num_classes, num_colors)`` bool: one pair in eight that is not an object's natural colour is never trained on."""
+    """Pairs of object and colour that are never trained on, ``(num_classes, num_colors)`` bool.
+
+    One pair in eight is held out, but never an object's natural colour.
+    """
     keep = torch.rand(num_classes, len(COLORS), generator=torch.Generator().manual_seed(42)) > 1 / 8
     for tiles in maker.tiles:
         natural = dominant_color(tiles[:, :3], tiles[:, 3:])
@@ -136,7 +138,7 @@ class Teacher:
         self.held_out = held_out_pairs(maker, len(names))
 
     def scenes(self, single: int, double: int) -> list[Scenes]:
-        """Scenes in which neighbours share the first object."""
+        """Scenes of one and of two objects, in which neighbours share the first object."""
         order = torch.rand(single + double, len(self.names), generator=self.generator).topk(2, 1)[1]
         order[1::2, 0] = order[::2, 0][: len(order[1::2])]
         clash = order[:, 0] == order[:, 1]
@@ -168,7 +170,7 @@ class Teacher:
 
 
 def head_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy over rows whose target is known."""
+    """Cross-entropy over rows whose target is known, zero where there are none."""
     return (
         F.cross_entropy(logits, target, ignore_index=UNKNOWN)
         if (target != UNKNOWN).any()
@@ -179,9 +181,9 @@ def head_loss(logits: Tensor, target: Tensor) -> Tensor:
 def contrast(
     model: CLIP, features: Tensor, text: Tensor, facts: list[Facts], captions: list[Caption]
 ) -> Tensor:
-    """InfoNCE both ways over true captions first, false ones after.
+    """InfoNCE both ways; the captions are the true ones first, the false ones after.
 
-    Other captions true of a picture are masked.
+    Other captions that are true of a picture are masked.
     """
     num = len(facts)
     claims = [fact.claims() for fact in facts]
@@ -225,7 +227,10 @@ class Student(nn.Module):
         )
 
     def naming_loss(self, features: Tensor, scenes: Scenes) -> Tensor:
-        """Object (each of two counts half), colour (of single objects) and background by softmax heads."""
+        """Loss of the heads for object, colour and background.
+
+        Each of two objects counts half; the colour is asked of single objects only.
+        """
         objects, colors, grounds = (head(features) for head in self.heads)
         one = scenes.objects[:, 1] == UNKNOWN
         loss = head_loss(objects[one], scenes.objects[one, 0]) + head_loss(
@@ -288,7 +293,8 @@ def train(
             )
             told = " ".join(f"{key} {value:.3f}" for key, value in scores.items())
             log(
-                f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} R@1 of 100: {told}"
+                f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} "
+                f"R@1 of 100: {told}"
             )
     return student.clip.eval(), words
 
@@ -297,9 +303,9 @@ def train(
 def recall(
     model: CLIP, words: Words, atlases: list[Tensor], names: list[str], rounds: int = 5
 ) -> dict[str, float]:
-    """R@1 of 100 captions: one object, held-out colour-object pairs, two objects.
+    """Mean R@1 of 100 captions for one object, held-out colour-object pairs, and two objects.
 
-    And true against false captions.
+    The last number is the share of pictures that match their true caption better than the false.
     """
     model.eval()
     maker = SceneMaker(atlases, IMAGE_SIZE)
@@ -320,22 +326,26 @@ def recall(
             )
         )
         for key, scenes in (("one", one), ("held-out", rare), ("two", two)):
-            facts = scene_facts(scenes)
-            captions = [teacher.captioner.true(f) for f in facts] + [
-                teacher.captioner.false(f) for f in facts
-            ]
-            features = F.normalize(encode_image(model, scenes.images), dim=-1)
-            scores = features @ encode_text(model, words(captions)).t()
-            num = len(facts)
-            claims = [fact.claims() for fact in facts]
-            right = torch.tensor([[c.claims <= claim for c in captions[:num]] for claim in claims])
-            best = scores[:, :num].argmax(1)
-            hits[key].append(right[torch.arange(num), best].float().mean().item())
+            found, told_apart = match(model, words, teacher.captioner, scenes)
+            hits[key].append(found)
             if key != "held-out":
-                hits["true>false"].append(
-                    (scores.diagonal() > scores[:, num:].diagonal()).float().mean().item()
-                )
+                hits["true>false"].append(told_apart)
     return {key: sum(values) / len(values) for key, values in hits.items()}
+
+
+def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tuple[float, float]:
+    """R@1 of the scenes' true captions, and how often the true one beats the false one."""
+    facts = scene_facts(scenes)
+    captions = [captioner.true(f) for f in facts] + [captioner.false(f) for f in facts]
+    features = F.normalize(encode_image(model, scenes.images), dim=-1)
+    scores = features @ encode_text(model, words(captions)).t()
+    num = len(facts)
+    claims = [fact.claims() for fact in facts]
+    right = torch.tensor([[c.claims <= claim for c in captions[:num]] for claim in claims])
+    best = scores[:, :num].argmax(1)
+    found = right[torch.arange(num), best].float().mean().item()
+    told_apart = (scores.diagonal() > scores[:, num:].diagonal()).float().mean().item()
+    return found, told_apart
 
 
 def export(model: CLIP, words: Words, folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""The judge that measures quality: names the object, its colour and the ground of a picture. Never optimised against."""
+"""The judge that measures quality: it names the object, its colour and the ground of a picture.
+
+Nothing is ever optimised against it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class Verdict:
 
 
 class Judge(nn.Module):
-    """A residual classifier of basic blocks with three linear heads, on 64 px pictures in [-1, 1]."""
+    """A residual classifier with three linear heads, on 64 px pictures in [-1, 1]."""
 
     image_size = 64
 

@@ -1,9 +1,8 @@
-"""Train the judge: a classifier that names object, colour and ground, and is never optimised
-against.
+"""Train the judge: a classifier that names object, colour and ground.
 
-Another architecture and seed than CLIP's, another task (naming, no text), and art that neither the
-generator nor CLIP has seen. Pictures are bent, flipped and flattened in training, because it has to
-recognise drawings of a hand it does not know.
+It is never optimised against. It has another architecture and seed than CLIP, another task (naming,
+no text), and learns from art that neither the generator nor CLIP has seen. Pictures are bent,
+flipped and flattened in training, because it has to recognise drawings of a hand it does not know.
 """
 
 from __future__ import annotations
@@ -36,7 +35,10 @@ class JudgeRun:
 
 
 def bend(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, shear, stretch and flatten pictures: other hands draw the same thing."""
+    """Flip, shear, stretch and flatten ``(B, 3, H, W)`` pictures in [-1, 1].
+
+    The result looks as if another hand had drawn the same thing; it may leave the range a little.
+    """
     num = len(images)
 
     def rand(*shape: int) -> Tensor:
@@ -59,7 +61,7 @@ def bend(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def loss_fn(judge: Judge, images: Tensor, scenes: Scenes) -> Tensor:
-    """Cross-entropy of the three heads; what has no word is not asked."""
+    """Cross-entropy of the three heads; a colour or ground that has no word is left out."""
     object_logits, color_logits, ground_logits = judge.logits(images)
     color, ground = scenes.colors[:, 0], scenes.background
     return (
@@ -137,18 +139,20 @@ def train(
             mean.eval()
             seen, other = accuracy(mean, atlases), accuracy(mean, unseen)
             log(
-                f"judge {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} own sets {rounded(seen)} generator's set {rounded(other)}"
+                f"judge {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} "
+                f"own sets {rounded(seen)} generator's set {rounded(other)}"
             )
     return mean.eval()
 
 
 def rounded(scores: dict[str, float]) -> dict[str, float]:
+    """The scores to three decimals, for the log."""
     return {key: round(value, 3) for key, value in scores.items()}
 
 
 @torch.no_grad()
 def average(mean: Judge, judge: Judge, decay: float) -> None:
-    """Exponential mean of weights and statistics."""
+    """Move ``mean`` towards the judge's weights and statistics, in place."""
     for kept, new in zip(mean.state_dict().values(), judge.state_dict().values(), strict=True):
         kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 

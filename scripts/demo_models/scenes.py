@@ -1,10 +1,13 @@
-"""Captioned scenes for CLIP and the judge: one or two objects of the small world, with words for what is in them."""
+"""Captioned scenes for CLIP and the judge.
+
+A scene holds one or two objects of the small world, and has words for what is in it.
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +37,8 @@ PLACES = ("in the sky", "under water", "at night", "on the grass", "in the snow"
 BACKGROUNDS = COLORS + PLACES
 UNKNOWN = -1
 BLACK, WHITE, GREY = COLORS.index("black"), COLORS.index("white"), COLORS.index("grey")
-# Place -> top and bottom colour ranges (low, high) in [0, 1]; the words of a place win over those of a colour.
+# Place -> mean colours at the top and at the bottom, RGB in [0, 1]; the words of a place win over
+# those of a colour.
 PLACE_COLORS = {
     "in the sky": ((0.30, 0.62, 0.90), (0.70, 0.86, 1.00)),
     "under water": ((0.05, 0.62, 0.72), (0.02, 0.22, 0.50)),
@@ -84,11 +88,17 @@ def name_pixels(rgb: Tensor) -> Tensor:
 
 
 def dominant_color(rgb: Tensor, alpha: Tensor, share: float = 0.55) -> Tensor:
-    """The colour word that covers at least ``share`` of an object, ``(B,)``; UNKNOWN where none
-    does.
+    """The colour word that covers at least ``share`` of an object, UNKNOWN where none does.
 
-    Black pixels are outlines and eyes: they count only when they cover most of the object
-    themselves.
+    Black pixels are outlines and eyes: they count only when they cover that share themselves.
+
+    Args:
+        rgb: Pictures in [0, 1], shape ``(B, 3, H, W)``.
+        alpha: The object's alpha in [0, 1], shape ``(B, 1, H, W)``.
+        share: Of the object's pixels.
+
+    Returns:
+        Indices into COLORS, shape ``(B,)``.
     """
     names = name_pixels(F.adaptive_avg_pool2d(rgb, 32))
     inside = F.adaptive_avg_pool2d(alpha, 32)[:, 0] > 0.6
@@ -101,7 +111,11 @@ def dominant_color(rgb: Tensor, alpha: Tensor, share: float = 0.55) -> Tensor:
 
 
 def sample_factors(num: int, generator: torch.Generator) -> Tensor:
-    """Factors of the generator's world for 40 % of the objects, and for the rest natural, tinted and colourless ones."""
+    """Factors ``(num, NUM_FACTORS)`` of objects.
+
+    40 % of the objects are spread as in the generator's world; the rest are tinted, natural or
+    colourless.
+    """
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -127,7 +141,10 @@ def sample_factors(num: int, generator: torch.Generator) -> Tensor:
 def sample_backgrounds(
     factors: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Top and bottom colours ``(B, 3)`` in [0, 1] and the index of the background's word (UNKNOWN for mixed ones)."""
+    """Top and bottom colours ``(B, 3)`` in [0, 1] and the word of the background.
+
+    The word is an index into BACKGROUNDS, ``(B,)``; UNKNOWN for mixed colours.
+    """
     num = len(factors)
     top = torch.sigmoid(1.6 * factors[:, TOP])
     bottom = torch.sigmoid(1.6 * (0.75 * factors[:, TOP] + 0.66 * factors[:, BOTTOM]))
@@ -135,9 +152,8 @@ def sample_backgrounds(
     even = kind < 0.45  # nearly one colour, of an evenly drawn word
     wanted = torch.randint(len(COLORS), (num,), generator=generator)
     candidates = torch.rand(num, 24, 3, generator=generator)
-    candidates[:, :4] = (
-        candidates[:, :4, :1] * 0.95 + 0.04 * candidates[:, :4]
-    )  # greys, blacks and whites
+    # The first four are greys, blacks and whites.
+    candidates[:, :4] = candidates[:, :4, :1] * 0.95 + 0.04 * candidates[:, :4]
     fits = name_pixels(candidates.permute(0, 2, 1)[..., None])[..., 0] == wanted[:, None]
     chosen = candidates[torch.arange(num), fits.float().argmax(1)]
     top = torch.where(even[:, None], chosen, top)
@@ -161,23 +177,28 @@ def sample_backgrounds(
 class Scenes:
     """A batch of pictures and what is in them.
 
-    Column 1 of the objects is UNKNOWN where there is one object.
+    Attributes:
+        images: Pictures in [-1, 1], shape ``(B, 3, size, size)``.
+        objects: Classes, shape ``(B, 2)``; column 1 is UNKNOWN where there is one object.
+        colors: Indices into COLORS, shape ``(B, 2)``; UNKNOWN where no word covers the object.
+        background: Indices into BACKGROUNDS, shape ``(B,)``; UNKNOWN where no word fits.
+        side: Where the first object lies, shape ``(B,)``: 0 left, 1 right, 2 above, 3 below;
+            UNKNOWN where there is one object.
     """
 
-    images: Tensor  # (B, 3, size, size) in [-1, 1]
-    objects: Tensor  # (B, 2)
-    colors: Tensor  # (B, 2), UNKNOWN where no word covers the object
-    background: Tensor  # (B,)
-    side: Tensor  # (B,) 0 left, 1 right, 2 above, 3 below: where the first object lies; UNKNOWN for one object
+    images: Tensor
+    objects: Tensor
+    colors: Tensor
+    background: Tensor
+    side: Tensor
 
 
 class SceneMaker:
     """Draws scenes from the atlases of some art sets."""
 
     def __init__(self, atlases: list[Tensor], size: int = 64) -> None:
-        tiles = (
-            torch.stack(atlases).permute(0, 1, 4, 2, 3).float() / 255
-        )  # (sets, classes, 4, 128, 128)
+        # (sets, classes, 4, 128, 128) in [0, 1]
+        tiles = torch.stack(atlases).permute(0, 1, 4, 2, 3).float() / 255
         flat = tiles.flatten(0, 1)
         flat[:, :3] *= flat[:, 3:]
         flat = F.interpolate(flat, size=size, mode="area")
@@ -188,7 +209,7 @@ class SceneMaker:
         self.tiles = flat.view(*tiles.shape[:2], 4, size, size)
 
     def pick_sets(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """A random set for each object among those that have it."""
+        """A random set ``(B,)`` for each object, among those that have it."""
         return torch.multinomial(self.exists.t()[classes].float(), 1, generator=generator)[:, 0]
 
     def layer(
@@ -199,7 +220,7 @@ class SceneMaker:
         scale: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Premultiplied RGBA layers and the colour words of their objects."""
+        """Premultiplied layers ``(B, 4, size, size)`` and the objects' colour words ``(B,)``."""
         tiles = self.tiles[self.pick_sets(classes, generator), classes]
         rgb = recolor(
             tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION]
@@ -217,6 +238,7 @@ class SceneMaker:
         ), color
 
     def backdrop(self, top: Tensor, bottom: Tensor) -> Tensor:
+        """``(B, 3)`` colours in [0, 1] to a vertical gradient ``(B, 3, size, size)``."""
         ramp = torch.linspace(0, 1, self.size).view(1, 1, -1, 1)
         ramp = ramp * ramp * (3 - 2 * ramp)
         return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(
@@ -224,7 +246,7 @@ class SceneMaker:
         )
 
     def single(self, classes: Tensor, generator: torch.Generator) -> Scenes:
-        """One object each, large, anywhere near the middle."""
+        """One object each, of ``(B,)`` classes: large, anywhere near the middle."""
         num = len(classes)
         factors = sample_factors(num, generator)
         scale = 0.62 + 0.36 * torch.rand(num, generator=generator)
@@ -242,9 +264,9 @@ class SceneMaker:
         )
 
     def double(self, classes: Tensor, generator: torch.Generator) -> Scenes:
-        """Two objects each, side by side or one above the other.
+        """Two objects each, of ``(B, 2)`` classes: side by side or one above the other.
 
-        A third of them pasted with a box of their own ground.
+        In a third of the scenes the first object is pasted with a box of its own ground.
         """
         num = len(classes)
         side = torch.randint(4, (num,), generator=generator)
@@ -274,7 +296,10 @@ class SceneMaker:
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Mild versions of AugCLIP's own augmentations, and the blur and noise of an imperfect generator."""
+    """Mild versions of AugCLIP's augmentations, and an imperfect generator's blur and noise.
+
+    Pictures are ``(B, 3, H, W)`` around [-1, 1]; the result may leave that range.
+    """
     num = len(images)
 
     def rand(*shape: int) -> Tensor:
@@ -362,9 +387,10 @@ class Captioner:
 
     def __init__(self, names: list[str], seed: int) -> None:
         self.names = names
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311 - captions, not secrets
 
     def _object(self, name: int, color: int, claims: set, tell: float) -> str:
+        """An object's phrase, with its colour at the probability ``tell``; adds to ``claims``."""
         words = []
         if self.rng.random() < 0.05:
             words.append(self.rng.choice(("small", "big", "cute")))
@@ -375,6 +401,7 @@ class Captioner:
         return article(" ".join([*words, self.names[name]]))
 
     def _background(self, word: int, claims: set) -> str:
+        """The end of a caption that tells the background; adds to ``claims``."""
         claims.add(("background", word))
         if word >= len(COLORS):
             return " " + PLACES[word - len(COLORS)]
@@ -386,6 +413,7 @@ class Captioner:
     def _write(
         self, facts: Facts, *, tell_color: float, tell_side: float, tell_background: float
     ) -> Caption:
+        """A caption of the facts, each kind of them told at its own probability."""
         claims: set[tuple[int | str, ...]] = set()
         phrases = [
             self._object(n, c, claims, tell_color)
@@ -409,7 +437,7 @@ class Captioner:
 
     def false(self, facts: Facts) -> Caption:
         """A caption with one lie: another object, colour or ground, or swapped colours or sides."""
-        (first, second), (color, other) = facts.objects, facts.colors
+        (_, second), (color, other) = facts.objects, facts.colors
         lies = (
             ["object"]
             + ["color"] * 2 * (color != UNKNOWN)
@@ -419,26 +447,15 @@ class Captioner:
             lies += ["side"] * 2 + ["swap"] * (color != other)
         lie = self.rng.choice(lies)
         changed = {
-            "object": lambda: Facts(
-                (self._other(len(self.names), facts.objects), second),
-                facts.colors,
-                facts.background,
-                facts.side,
+            "object": lambda: replace(
+                facts, objects=(self._other(len(self.names), facts.objects), second)
             ),
-            "color": lambda: Facts(
-                facts.objects,
-                (self._other(len(COLORS), (color,)), other),
-                facts.background,
-                facts.side,
+            "color": lambda: replace(facts, colors=(self._other(len(COLORS), (color,)), other)),
+            "background": lambda: replace(
+                facts, background=self._other(len(BACKGROUNDS), (facts.background,))
             ),
-            "background": lambda: Facts(
-                facts.objects,
-                facts.colors,
-                self._other(len(BACKGROUNDS), (facts.background,)),
-                facts.side,
-            ),
-            "side": lambda: Facts(facts.objects, facts.colors, facts.background, facts.side ^ 1),
-            "swap": lambda: Facts(facts.objects, (other, color), facts.background, facts.side),
+            "side": lambda: replace(facts, side=facts.side ^ 1),
+            "swap": lambda: replace(facts, colors=(other, color)),
         }[lie]()
         return self._write(
             changed,
@@ -448,6 +465,7 @@ class Captioner:
         )
 
     def _other(self, count: int, taken: tuple[int, ...]) -> int:
+        """A random number below ``count`` that is not taken."""
         return self.rng.choice([i for i in range(count) if i not in taken])
 
 

@@ -1,5 +1,4 @@
-"""Train everything that the pack ships as a demo: generator, CLIP, and the judge that measures
-them.
+"""Train what the demo needs: the generator, CLIP, and the judge that measures them.
 
     python scripts/dev.py train-demo [--only gan clip judge] [--minutes-scale 1.0] [--out FOLDER]
 
@@ -25,19 +24,19 @@ JUDGE_FOLDER = HERE / "judge_weights"
 
 
 def load(cache: Path, sets: tuple[str, ...]) -> list[torch.Tensor]:
-    """The atlases of some art sets."""
+    """The atlases of some art sets, each ``(num_classes, 128, 128, 4)`` uint8."""
     atlas = art.load_atlas(cache)
     return [torch.from_numpy(atlas[name]) for name in sets]
 
 
 def log(line: str) -> None:
-    """One line of progress at once, also into a file."""
+    """Write one line of progress, at once even where the output is a file."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def train_gan(out: Path, scale: float) -> None:
-    """The generator, on one art set."""
+    """Train and export the generator, on one art set."""
     import gan_training as task
 
     (atlas,) = load(out, art.GAN_SETS)
@@ -49,7 +48,7 @@ def train_gan(out: Path, scale: float) -> None:
 
 
 def train_clip(out: Path, scale: float) -> None:
-    """CLIP, on several art sets."""
+    """Train and export CLIP, on several art sets."""
     import clip_training as task
 
     run = task.ClipRun()
@@ -60,7 +59,7 @@ def train_clip(out: Path, scale: float) -> None:
 
 
 def train_judge(out: Path, scale: float) -> None:
-    """The judge, on art that the other two never see."""
+    """Train and export the judge, on art that the other two never see."""
     import judge_training as task
 
     run = task.JudgeRun()

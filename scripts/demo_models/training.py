@@ -1,4 +1,7 @@
-"""What the three trainings share: a budget of time, checkpoints that an interrupted run goes on from, a learning rate."""
+"""What the three trainings share: a budget of time, checkpoints and a learning rate.
+
+An interrupted run goes on from its last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import torch
 
 
 class Clock:
-    """Counts seconds of processor time and steps against a budget.
+    """Counts steps, and seconds of processor time against a budget.
 
-    What is measured or saved in between is not counted.
+    The time between a step's end and the next one's start, spent on scores or checkpoints, is free.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -36,7 +39,7 @@ class Clock:
         self.step += 1
 
     def due(self, name: str, seconds: float) -> bool:
-        """Whether ``seconds`` of training went by since this name was last due; always at the end."""
+        """Whether ``seconds`` of training went by since ``name`` was due; always at the end."""
         late = self.spent - self._last.setdefault(name, 0.0) >= seconds or self.spent >= self.total
         if late:
             self._last[name] = self.spent
@@ -63,8 +66,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def save_checkpoint(path: Path, **state: Any) -> None:
-    """Write whole or not at all."""
+def save_checkpoint(path: Path, **state: object) -> None:
+    """Write a checkpoint, whole or not at all."""
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)

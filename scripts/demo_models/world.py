@@ -29,17 +29,26 @@ SHADE = slice(14, 16)
 
 
 def factors_from_z(z: Tensor) -> Tensor:
-    """``(B, 2 * NUM_FACTORS)`` latents to ``(B, NUM_FACTORS)``: each factor is the sum of two coordinates over sqrt(2)."""
+    """``(B, Z_DIM)`` latents to ``(B, NUM_FACTORS)`` factors.
+
+    Each factor is the sum of two coordinates over sqrt(2).
+    """
     return (z[:, :NUM_FACTORS] + z[:, NUM_FACTORS:]) / math.sqrt(2)
 
 
 def recolor(rgb: Tensor, chroma: Tensor, lightness: Tensor, saturation: Tensor) -> Tensor:
-    """Shift, lighten or darken, and wash out the colours of ``(B, 3, H, W)`` pictures in [0, 1].
+    """Shift, lighten or darken, and wash out the colours of pictures.
 
-    Args: rgb: Pictures in [0, 1]. chroma: ``(B, 2)`` factors; 1 shifts Cb or Cr by 0.17. Dark
-        outlines and eyes keep their colour. lightness: ``(B,)``; -2 leaves a quarter of the light,
-        +2 takes three quarters of the way to white. saturation: ``(B,)``; -2 leaves an eighth of
-        the natural colour, 2 all of it.
+    Args:
+        rgb: Pictures in [0, 1], shape ``(B, 3, H, W)``.
+        chroma: Factors, shape ``(B, 2)``; 1 shifts Cb or Cr by 0.17. Dark outlines and eyes keep
+            their colour.
+        lightness: Factors, shape ``(B,)``; -2 leaves a quarter of the light, +2 takes three
+            quarters of the way to white.
+        saturation: Factors, shape ``(B,)``; -2 leaves an eighth of the natural colour, 2 all of it.
+
+    Returns:
+        Pictures in [0, 1], shape ``(B, 3, H, W)``.
     """
     r, g, b = rgb.unbind(1)
     luma = 0.299 * r + 0.587 * g + 0.114 * b
@@ -68,10 +77,17 @@ def background(top: Tensor, bottom: Tensor, size: int) -> Tensor:
 
 
 def place(tiles: Tensor, shift: Tensor, scale: Tensor, rotation: Tensor, size: int) -> Tensor:
-    """Draw ``(B, 4, S, S)`` premultiplied tiles on a transparent ``size`` canvas.
+    """Draw tiles on a transparent canvas.
 
-    ``shift`` ``(B, 2)`` is in half pictures, ``scale`` ``(B,)`` the tile's share of the picture's
-    side, ``rotation`` radians.
+    Args:
+        tiles: Premultiplied RGBA in [0, 1], shape ``(B, 4, S, S)``.
+        shift: Offset from the middle in half pictures, shape ``(B, 2)``.
+        scale: The tile's share of the picture's side, shape ``(B,)``.
+        rotation: Radians, shape ``(B,)``.
+        size: Side of the canvas in pixels.
+
+    Returns:
+        Premultiplied layers, shape ``(B, 4, size, size)``.
     """
     cos, sin = torch.cos(rotation) / scale, torch.sin(rotation) / scale
     row_x = torch.stack([cos, -sin, -(cos * shift[:, 0] - sin * shift[:, 1])], 1)
@@ -91,6 +107,7 @@ class Renderer:
 
     @classmethod
     def from_atlas(cls, atlas: Tensor, size: int) -> Renderer:
+        """Reduce the atlas's tiles to ``size`` pixels."""
         tiles = atlas.permute(0, 3, 1, 2).float() / 255
         tiles[:, :3] *= tiles[:, 3:]
         tiles = F.interpolate(tiles, size=size, mode="area") if size != tiles.shape[-1] else tiles
@@ -98,7 +115,7 @@ class Renderer:
         return cls(tiles, size)
 
     def __call__(self, classes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures ``(B, 3, size, size)`` in [-1, 1] and the object's alpha ``(B, 1, size, size)``."""
+        """Pictures ``(B, 3, size, size)`` in [-1, 1] and objects' alpha ``(B, 1, size, size)``."""
         tiles = self.tiles[classes]
         rgb = recolor(
             tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION]
