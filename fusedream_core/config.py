@@ -20,7 +20,7 @@ Mixing = Literal["scalar", "softmax"]
 Start = Literal["best", "alone", "uniform", "random", "preserving"]
 
 CANDIDATES_ON_ACCELERATOR = 10_000
-CANDIDATES_ON_CPU = 1_000
+CANDIDATES_ON_CPU = 500
 
 
 class Augment(enum.Enum):
@@ -104,7 +104,7 @@ class SearchConfig:
 
     Attributes:
         num_candidates: Random latents that are scored (M of the paper, 10,000 there). None means
-            10,000 on an accelerator and 1,000 on a CPU.
+            10,000 on an accelerator and 500 on a CPU.
         num_basis: How many of the best are kept (k of the paper, 5 there).
         batch_size: Pictures decoded at once; sets the memory, not the result.
         ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
@@ -112,6 +112,8 @@ class SearchConfig:
         rerank_fraction: Share of the candidates, the best by plain CLIP, that AugCLIP ranks.
         rerank_augments: Changed copies of each of those.
         truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
+        guided_share: Share of the candidates whose class is drawn by how near its name is to the
+            prompt in CLIP's eyes; the others come from all classes alike, as in the paper.
         classes: Names or indices of the classes to draw from. None means all.
         max_per_class: At most this many of the basis from one class. None means no limit.
     """
@@ -123,6 +125,7 @@ class SearchConfig:
     rerank_fraction: float = 0.05
     rerank_augments: int = 16
     truncation: float | None = None
+    guided_share: float = 0.5
     classes: tuple[str | int, ...] | None = None
     max_per_class: int | None = None
 
@@ -132,6 +135,7 @@ class SearchConfig:
         _require_count("rerank_augments", self.rerank_augments, 1)
         _require_choice("ranking", self.ranking, ("aug_clip", "clip"))
         _require_range("rerank_fraction", self.rerank_fraction, 0.0, 1.0)
+        _require_range("guided_share", self.guided_share, 0.0, 0.9)
         if self.num_candidates is not None:
             _require_count("num_candidates", self.num_candidates, 1)
             if self.num_basis > self.num_candidates:
@@ -184,7 +188,7 @@ class OptimizeConfig:
         eval_augments: Fixed held-out copies that the returned score is measured on.
     """
 
-    num_steps: int = 100
+    num_steps: int = 40
     objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
     start: Start = "best"
@@ -240,7 +244,7 @@ DEFAULT = Recipe()
 # The paper (arXiv:2112.01573): every candidate ranked by AugCLIP, scalar weights from 1/k. It names
 # neither steps nor learning rate, so those are the reference code's.
 PAPER = Recipe(
-    search=SearchConfig(num_candidates=10_000, rerank_fraction=1.0),
+    search=SearchConfig(num_candidates=10_000, rerank_fraction=1.0, guided_share=0.0),
     optimize=OptimizeConfig(
         num_steps=1_000,
         mixing="scalar",
@@ -258,7 +262,7 @@ PAPER = Recipe(
 # gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
 # a truncated one, and it returns the iterate before the last step where we return the one after.
 REFERENCE_CODE = Recipe(
-    search=SearchConfig(num_candidates=10_000, ranking="clip"),
+    search=SearchConfig(num_candidates=10_000, ranking="clip", guided_share=0.0),
     optimize=OptimizeConfig(
         num_steps=1_000,
         mixing="softmax",

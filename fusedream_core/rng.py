@@ -52,6 +52,11 @@ def fork(generator: torch.Generator) -> torch.Generator:
     return make_generator(seed)
 
 
+def copy(generator: torch.Generator) -> torch.Generator:
+    """A generator that will draw the same numbers; this one is not advanced."""
+    return torch.Generator().set_state(generator.get_state())
+
+
 def uniform(
     shape: tuple[int, ...], low: float, high: float, *, generator: torch.Generator
 ) -> Tensor:
@@ -62,6 +67,11 @@ def uniform(
 def integers(shape: tuple[int, ...], low: int, high: int, *, generator: torch.Generator) -> Tensor:
     """Draw from {low, ..., high}, both ends included. Returns an int64 CPU tensor."""
     return torch.randint(low, high + 1, shape, generator=generator)
+
+
+def choices(weights: Tensor, num: int, *, generator: torch.Generator) -> Tensor:
+    """Draw ``num`` indices of ``weights`` ``(n,)`` in proportion to them. Returns int64."""
+    return torch.multinomial(weights, num, replacement=True, generator=generator)
 
 
 def normal(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:

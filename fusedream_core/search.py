@@ -2,7 +2,8 @@
 
 Paper: Liu et al. 2021, section 3.2. Candidates are streamed, so memory does not grow with their
 number: each batch is decoded and scored by plain CLIP, and only the best few per cent are kept;
-AugCLIP then ranks those. Several prompts can share one stream, which is decoded once.
+AugCLIP then ranks those. Several prompts can share one stream, which is decoded once. Beyond the
+paper, a part of the candidates comes from the classes whose names are near the prompt.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from .pool import Pool
 from .score import aug_clip_score, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
 
+# Of the softmax over classes, in standard deviations of similarity: a class that stands out by
+# four of them takes most of the guided draws among a hundred, and still half among a thousand.
+_GUIDANCE_TEMPERATURE = 0.5
+
+# Rows of the targets, the class of each candidate, and the generator of their z.
+_Stream = tuple[tuple[int, ...], Tensor, torch.Generator]
+
 
 def search_basis(
     gan: Gan,
@@ -39,8 +47,8 @@ def search_basis(
 ) -> list[Basis]:
     """Find the best latents among random ones, for each of several prompts.
 
-    Every prompt meets the same candidates and gets the basis that it would get alone. The result
-    does not depend on ``config.batch_size``, but for the rounding of the models.
+    Every prompt gets the basis that it would get alone. The result does not depend on
+    ``config.batch_size``, but for the rounding of the models.
 
     Args:
         gan: The generator.
@@ -60,7 +68,8 @@ def search_basis(
 
     References:
         Liu et al. 2021, section 3.2 (the k best by AugCLIP). gnobitab/FuseDream,
-        ``generate_basis``. Differs: upstream ranks by plain CLIP (``config.ranking``).
+        ``generate_basis``. Differs: upstream ranks by plain CLIP (``config.ranking``), and both
+        draw all classes alike (``config.guided_share``).
     """
     search = _Search(gan, clip, targets, config, callback)
     with torch.no_grad():
@@ -91,21 +100,67 @@ class _Search:
     def scan(self, generator: torch.Generator) -> tuple[list[Pool], tuple[int, int]]:
         """First pass, plain CLIP: a pool of the best for each target, and the pictures' size."""
         texts = text_features(self.targets, self.clip)  # (T, D)
-        num = self.config.candidates_on(self.gan.device)
-        total = math.ceil(num / self.config.batch_size)
-        keep, cap = _pool_size(num, self.config)
-        pools: list[Pool] = []
+        keep, cap = _pool_size(self._num_candidates, self.config)
+        pools: list[Pool | None] = [None] * len(self.targets)
         leaders = None
-        for step, (z, y, classes) in enumerate(self._candidates(num, generator), start=1):
-            images = self.gan.decode(z, y, truncation=self.truncation)
-            scores = texts @ self.clip.encode_images(images).T  # (T, N)
-            fresh = [Pool(z, y, classes, row) for row in scores.cpu()]
-            grown = [a.join(b) for a, b in zip(pools, fresh, strict=True)] if pools else fresh
-            pools = [pool.best(keep, cap) for pool in grown]
-            if self.callback is not None:
-                leaders = _lead(leaders, images, scores)
-                self.callback(StepInfo("search", step, total, *leaders))
-        return pools, (images.shape[-2], images.shape[-1])
+        streams = self._streams(texts, generator)
+        total = sum(math.ceil(len(classes) / self.config.batch_size) for _, classes, _ in streams)
+        step = 0
+        for rows, classes, stream in streams:
+            for z, y, index in self._candidates(classes, stream):
+                images = self.gan.decode(z, y, truncation=self.truncation)
+                scores = texts @ self.clip.encode_images(images).T  # (T, N)
+                for row in rows:
+                    fresh, pool = Pool(z, y, index, scores[row].cpu()), pools[row]
+                    pools[row] = (pool.join(fresh) if pool else fresh).best(keep, cap)
+                step += 1
+                if self.callback is not None:
+                    others = [row for row in range(len(texts)) if row not in rows]
+                    scores[others] = -torch.inf
+                    leaders = _lead(leaders, images, scores)
+                    self.callback(StepInfo("search", step, total, *leaders))
+        return [pool for pool in pools if pool], (images.shape[-2], images.shape[-1])
+
+    @property
+    def _num_candidates(self) -> int:
+        """M of the paper."""
+        return self.config.candidates_on(self.gan.device)
+
+    def _streams(self, texts: Tensor, generator: torch.Generator) -> list[_Stream]:
+        """What is drawn: for all targets from all classes, then for each from those it is near to.
+
+        All classes of a stream are drawn at once and z later, row by row: so its random numbers
+        are cut into candidates in the same way whatever the batch size is. The guided streams
+        start from the same random state, so a target's is the one that it would get alone.
+        """
+        allowed = torch.tensor(_allowed_classes(self.gan, self.config))
+        num_guided = int(self._num_candidates * self.config.guided_share) * (len(allowed) > 1)
+        num_shared = self._num_candidates - num_guided
+        everyone = tuple(range(len(texts)))
+        shared = rng.integers((num_shared,), 0, len(allowed) - 1, generator=generator)
+        streams = [(everyone, allowed[shared], generator)]
+        if num_guided:
+            child = rng.fork(generator)
+            for row, weights in enumerate(self._class_weights(texts, allowed.tolist())):
+                own = rng.copy(child)
+                drawn = rng.choices(weights, num_guided, generator=own)
+                streams.append(((row,), allowed[drawn], own))
+        return streams
+
+    def _class_weights(self, texts: Tensor, allowed: Sequence[int]) -> Tensor:
+        """How likely each class is to be drawn for each text, shape ``(T, classes)``, on the CPU.
+
+        A softmax of the texts' similarity to the names, in standard deviations over the classes,
+        since the scale of cosines differs from one CLIP to another.
+        """
+        names = [f"a photo of a {self.gan.class_names[index]}" for index in allowed]
+        features = torch.cat(
+            [self.clip.encode_text(names[i : i + 250]) for i in range(0, len(names), 250)]
+        )
+        similarity = texts @ features.T
+        spread = similarity.std(dim=1, keepdim=True).clamp_min(1e-6)
+        deviation = (similarity - similarity.mean(dim=1, keepdim=True)) / spread
+        return (deviation / _GUIDANCE_TEMPERATURE).softmax(dim=1).cpu()
 
     def rerank(self, pools: Sequence[Pool], params: AugmentParams) -> list[Pool]:
         """Second pass: the pools with AugCLIP scores, under the same changes for all."""
@@ -140,18 +195,12 @@ class _Search:
         return Basis(latent, best.scores, best.class_index, self.gan.gan_id, target.prompt)
 
     def _candidates(
-        self, num: int, generator: torch.Generator
+        self, classes: Tensor, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of z, y and class index.
-
-        All classes are drawn first, and then z row by row: so the stream of random numbers is
-        cut into candidates in the same way whatever the batch size is.
-        """
-        allowed = torch.tensor(_allowed_classes(self.gan, self.config))
-        draws = rng.integers((num,), 0, len(allowed) - 1, generator=generator)
-        for classes in allowed[draws].split(self.config.batch_size):
-            z = self.gan.sample_z(len(classes), truncation=self.truncation, generator=generator)
-            yield z, self.gan.embed(classes), classes
+        """Batches of z, y and class index."""
+        for part in classes.split(self.config.batch_size):
+            z = self.gan.sample_z(len(part), truncation=self.truncation, generator=generator)
+            yield z, self.gan.embed(part), part
 
 
 def _allowed_classes(gan: Gan, config: SearchConfig) -> list[int]:

@@ -58,7 +58,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     max=1_000_000,
                     tooltip=(
                         "How many random pictures to look at. More fit better and take longer. "
-                        "-1: automatic, 10,000 on a GPU and 1,000 on a CPU (the presets paper and "
+                        "-1: automatic, 10,000 on a GPU and 500 on a CPU (the presets paper and "
                         "reference code: 10,000 everywhere)."
                     ),
                 ),

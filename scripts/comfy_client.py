@@ -46,8 +46,6 @@ class Run:
     status: str = "running"
     """``success``, ``error`` or ``interrupted`` at the end."""
     events: list[Event] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    """``time.monotonic()`` at each event."""
     outputs: dict[str, Any] = field(default_factory=dict)
     """What the output nodes showed, by node id (from the history)."""
     error: str = ""
@@ -225,7 +223,6 @@ def _take(
         if data.get("prompt_id") != run.prompt_id:
             return
     run.events.append((kind, data))
-    run.times.append(time.monotonic())
     run.status = _ENDS.get(kind, run.status)
     if kind == "execution_error":
         run.error = str(data.get("exception_message", "")).strip()

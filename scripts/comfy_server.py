@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 
+import psutil
+
 SCRIPTS = Path(__file__).resolve().parent
 PACK = SCRIPTS.parent
 PACK_NAME = "fusedream"
@@ -97,6 +99,14 @@ class ComfyServer:
         if not found:
             raise ServerError(self._explain("ComfyUI could not load the pack."))
         return float(found.group(1))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that ComfyUI has used so far."""
+        if self.process is None:
+            return 0.0
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def start(self) -> None:
         """Start ComfyUI and wait until it answers.

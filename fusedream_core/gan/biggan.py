@@ -218,10 +218,14 @@ def make_network(settings: dict[str, Any], path: Path) -> BigGAN:
 
 
 def _freeze(network: BigGAN) -> BigGAN:
-    """Put a network in its final form: evaluation mode, no gradients, plain weights."""
-    network.eval().requires_grad_(False)
-    for module in network.modules():
+    """Put a network in its final form: evaluation mode, no gradients, plain weights.
+
+    Its last layer makes ``channel_width`` channels of which the package then takes 3; the others
+    are dropped here, which changes no picture and saves a quarter of the work at 256 px.
+    """
+    for module in network.eval().modules():
         if hasattr(module, "weight_orig"):
             nn.utils.remove_spectral_norm(module)
-            module.weight.requires_grad_(False)
-    return network
+    last = network.generator.conv_to_rgb
+    last.weight, last.bias = nn.Parameter(last.weight[:3]), nn.Parameter(last.bias[:3])
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from fusedream_core import ConfigError
-from fusedream_core.rng import fork, integers, make_generator, truncated_normal, uniform
+from fusedream_core.rng import (
+    choices,
+    copy,
+    fork,
+    integers,
+    make_generator,
+    truncated_normal,
+    uniform,
+)
 
 
 def draw(generator: torch.Generator) -> list[float]:
@@ -65,3 +73,18 @@ class TestUniformAndIntegers:
         assert -0.5 <= numbers.min() < -0.49
         assert 1.49 < numbers.max() <= 1.5
         assert integers((1_000,), -2, 2, generator=rng).unique().tolist() == [-2, -1, 0, 1, 2]
+
+
+class TestCopy:
+    def test_draws_the_same_without_advancing(self) -> None:
+        parent = make_generator(3)
+        first = torch.rand(4, generator=copy(parent))
+        assert torch.equal(first, torch.rand(4, generator=parent))
+
+
+class TestChoices:
+    def test_frequencies(self) -> None:
+        drawn = choices(torch.tensor([1.0, 0.0, 3.0]), 4000, generator=make_generator(0))
+        counts = torch.bincount(drawn, minlength=3)
+        assert counts[1] == 0
+        assert 0.72 < float(counts[2]) / 4000 < 0.78

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -21,6 +23,7 @@ from fusedream_core import (
     sample_params,
     search_basis,
 )
+from fusedream_core.rng import fork
 
 AUGMENT = AugmentConfig()
 CONFIG = SearchConfig(
@@ -40,8 +43,15 @@ def slow_search(gan: BigGan, clip: OpenClip, target: Target, config: SearchConfi
     generator = make_generator(0)
     num = config.num_candidates
     assert num is not None
-    classes = torch.randint(0, gan.num_classes, (num,), generator=generator)
-    z = gan.sample_z(num, truncation=gan.truncation, generator=generator)
+    num_guided = int(num * config.guided_share)
+    classes = torch.randint(0, gan.num_classes, (num - num_guided,), generator=generator)
+    child = fork(generator) if num_guided else generator
+    z = gan.sample_z(num - num_guided, truncation=gan.truncation, generator=generator)
+    if num_guided:
+        weights = slow_class_weights(gan, clip, target)
+        drawn = torch.multinomial(weights, num_guided, replacement=True, generator=child)
+        more = gan.sample_z(num_guided, truncation=gan.truncation, generator=child)
+        classes, z = torch.cat((classes, drawn)), torch.cat((z, more))
     y = gan.embed(classes)
     images = gan.decode(z, y, truncation=gan.truncation)
     scores = [float(clip_score(image[None], target, clip)) for image in images]
@@ -62,6 +72,15 @@ def slow_search(gan: BigGan, clip: OpenClip, target: Target, config: SearchConfi
     )
 
 
+def slow_class_weights(gan: BigGan, clip: OpenClip, target: Target) -> torch.Tensor:
+    """Twice the standard score of each class name's similarity, exponentiated and normalised."""
+    texts = [clip.encode_text([f"a photo of a {name}"])[0] for name in gan.class_names]
+    similar = [float(text @ target.features) for text in texts]
+    middle, spread = statistics.mean(similar), statistics.stdev(similar)
+    powers = [math.exp(2.0 * (value - middle) / spread) for value in similar]
+    return torch.tensor([power / sum(powers) for power in powers])
+
+
 def assert_same(one: Basis, other: Basis) -> None:
     torch.testing.assert_close(one.latent.z, other.latent.z)
     torch.testing.assert_close(one.latent.y, other.latent.y)
@@ -75,9 +94,12 @@ def target(clip: OpenClip) -> Target:
 
 
 class TestSearchBasis:
+    @pytest.mark.parametrize("guided_share", [0.0, 0.5])
     @pytest.mark.parametrize("ranking", ["aug_clip", "clip"])
-    def test_value(self, gan: BigGan, clip: OpenClip, target: Target, ranking: str) -> None:
-        config = replace(CONFIG, ranking=ranking)
+    def test_value(
+        self, gan: BigGan, clip: OpenClip, target: Target, ranking: str, guided_share: float
+    ) -> None:
+        config = replace(CONFIG, ranking=ranking, guided_share=guided_share)
         assert_same(search(gan, clip, target, config), slow_search(gan, clip, target, config))
 
     def test_record(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
@@ -129,16 +151,16 @@ class TestSearchBasis:
             callback=seen.append,
         )[0]
         steps = [(info.stage, info.step, info.total) for info in seen]
-        # 60 candidates in batches of 16, then 2 pools of 18
-        assert steps == [("search", i, 4) for i in range(1, 5)] + [
+        # 30 shared candidates and 30 of each target, in batches of 16; then 2 pools of 18
+        assert steps == [("search", i, 6) for i in range(1, 7)] + [
             ("rerank", i, 4) for i in range(1, 5)
         ]
-        assert seen[3].preview.shape == (2, 3, 16, 16)
-        best = [float(info.score[0]) for info in seen[:4]]
+        assert seen[5].preview.shape == (2, 3, 16, 16)
+        best = [float(info.score[0]) for info in seen[:6]]
         assert best == sorted(best)
-        assert float(seen[5].score[0]) == pytest.approx(float(basis.scores[0]))
+        assert float(seen[7].score[0]) == pytest.approx(float(basis.scores[0]))
         leader = gan.decode(basis.latent.z[:1], basis.latent.y[:1], truncation=0.6)
-        torch.testing.assert_close(seen[5].preview, leader)
+        torch.testing.assert_close(seen[7].preview, leader)
 
     def test_callback_may_stop(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
         def stop(info: StepInfo) -> None:

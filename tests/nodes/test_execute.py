@@ -123,7 +123,7 @@ class TestSeedSearch:
         for preset in ("default", "paper", "reference code"):
             with pytest.raises(InterruptedError):
                 run("FuseDreamSeedSearch", gan=gan, clip=gan, target=None, preset=preset)
-        assert seen == [(1_000, "aug_clip"), (10_000, "aug_clip"), (10_000, "clip")]
+        assert seen == [(500, "aug_clip"), (10_000, "aug_clip"), (10_000, "clip")]
 
     @pytest.mark.parametrize(
         ("inputs", "match"),
