@@ -50,7 +50,8 @@ class OpenClip(nn.Module):
             clip_id: Name of the weights.
         """
         super().__init__()
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tokenizer = tokenizer
         self.clip_id = clip_id
         preprocess: dict[str, Any] = model.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
