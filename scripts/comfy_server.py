@@ -221,13 +221,19 @@ def link_pack(link: Path) -> None:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that ``finally`` and ``with`` still run."""
+    """Let SIGTERM end the block as Ctrl-C does, so that ``finally`` and ``with`` still run.
+
+    SIGINT is set as well: a shell starts background commands with SIGINT ignored, and Python
+    leaves it so.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = [signal.signal(number, interrupt) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
