@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from judge import Judge
-from scenes import SceneMaker, Scenes, distort
+from scenes import UNKNOWN, SceneMaker, Scenes, distort, join_scenes
 from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
 
 
@@ -26,8 +26,9 @@ from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
 class JudgeRun:
     """Settings of the judge's training."""
 
-    minutes: float = 18.0
+    minutes: float = 55.0
     batch: int = 96
+    single_share: float = 0.7  # the rest are two objects: half side by side, half pasted
     lr: float = 2e-3
     weight_decay: float = 0.05
     ema: float = 0.998
@@ -61,13 +62,43 @@ def bend(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def loss_fn(judge: Judge, images: Tensor, scenes: Scenes) -> Tensor:
-    """Cross-entropy of the three heads; a colour or ground that has no word is left out."""
+    """Cross-entropy of the three heads; a colour or ground that has no word is left out.
+
+    Two objects share the probability, and have no colour, which would be that of either.
+    """
     object_logits, color_logits, ground_logits = judge.logits(images)
-    color, ground = scenes.colors[:, 0], scenes.background
+    two = scenes.objects[:, 1] != UNKNOWN
+    others = torch.where(two, scenes.objects[:, 1], scenes.objects[:, 0])
+    shares = torch.zeros_like(object_logits)
+    for objects in (scenes.objects[:, 0], others):
+        shares.scatter_add_(1, objects[:, None], torch.full_like(shares[:, :1], 0.5))
+    color, ground = scenes.colors[:, 0].masked_fill(two, UNKNOWN), scenes.background
     return (
-        F.cross_entropy(object_logits, scenes.objects[:, 0], label_smoothing=0.05)
-        + 0.5 * F.cross_entropy(color_logits, color, ignore_index=-1)
-        + 0.5 * F.cross_entropy(ground_logits, ground, ignore_index=-1)
+        F.cross_entropy(object_logits, shares, label_smoothing=0.05)
+        + 0.5 * F.cross_entropy(color_logits, color, ignore_index=UNKNOWN)
+        + 0.5 * F.cross_entropy(ground_logits, ground, ignore_index=UNKNOWN)
+    )
+
+
+def draw_pairs(known: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """``(num, 2)`` different classes of the known ones."""
+    return known[torch.rand(num, len(known), generator=generator).topk(2, 1)[1]]
+
+
+def draw_scenes(
+    maker: SceneMaker, known: Tensor, run: JudgeRun, generator: torch.Generator
+) -> Scenes:
+    """A batch of training scenes."""
+    num_single = int(run.batch * run.single_share)
+    classes = known[torch.randint(len(known), (num_single,), generator=generator)]
+    pairs = draw_pairs(known, run.batch - num_single, generator)
+    double, pasted = pairs.split([len(pairs) // 2, len(pairs) - len(pairs) // 2])
+    return join_scenes(
+        [
+            maker.single(classes, generator),
+            maker.double(double, generator),
+            maker.pasted(pasted, generator),
+        ]
     )
 
 
@@ -75,9 +106,15 @@ def loss_fn(judge: Judge, images: Tensor, scenes: Scenes) -> Tensor:
 def accuracy(
     judge: Judge, atlases: list[Tensor], *, seed: int = 12345, num: int = 1760
 ) -> dict[str, float]:
-    """Share of new scenes that the judge names right, by head."""
+    """Share of new scenes that the judge names right, by head; of two objects, both."""
     maker, generator = SceneMaker(atlases, judge.image_size), torch.Generator().manual_seed(seed)
     hits: dict[str, list[Tensor]] = {"object": [], "color": [], "ground": []}
+    known = maker.exists.any(0).nonzero()[:, 0]
+    both = []
+    for draw in (maker.double, maker.pasted) * 3:
+        scenes = draw(draw_pairs(known, 176, generator), generator)
+        best = judge.logits(scenes.images)[0].topk(2).indices
+        both.append((best.sort().values == scenes.objects.sort().values).all(1).float())
     for classes in (torch.arange(num) % maker.num_classes).split(176):
         classes = classes[maker.exists.any(0)[classes]]
         scenes = maker.single(classes, generator)
@@ -86,7 +123,7 @@ def accuracy(
             hits, guesses, (classes, scenes.colors[:, 0], scenes.background), strict=True
         ):
             hits[key].append((guess == truth)[truth >= 0].float())
-    return {key: torch.cat(parts).mean().item() for key, parts in hits.items()}
+    return {key: torch.cat(parts).mean().item() for key, parts in (hits | {"both": both}).items()}
 
 
 def train(
@@ -114,8 +151,7 @@ def train(
         clock.resume(state)
     for progress in clock.steps():
         set_rate(optimizer, run.lr * cosine(progress, clock.step, warmup=200, floor=0.01))
-        classes = known[torch.randint(len(known), (run.batch,), generator=generator)]
-        scenes = maker.single(classes, generator)
+        scenes = draw_scenes(maker, known, run, generator)
         images = distort(bend(scenes.images, generator), generator, 0.7)
         judge.train()
         with torch.autocast("cpu", torch.bfloat16):

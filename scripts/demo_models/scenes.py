@@ -192,6 +192,16 @@ class Scenes:
     background: Tensor
     side: Tensor
 
+    def pick(self, rows: Tensor) -> Scenes:
+        """Some of the scenes, by a mask or by indices."""
+        return Scenes(
+            self.images[rows],
+            self.objects[rows],
+            self.colors[rows],
+            self.background[rows],
+            self.side[rows],
+        )
+
 
 class SceneMaker:
     """Draws scenes from the atlases of some art sets."""
@@ -293,6 +303,57 @@ class SceneMaker:
                 images = torch.where(boxed, images * (1 - box) + own * box, images)
             images = layer[:, :3] + (1 - layer[:, 3:]) * images
         return Scenes(images * 2 - 1, classes, torch.stack(colors, 1), word, side)
+
+
+    def pasted(self, classes: Tensor, generator: torch.Generator) -> Scenes:
+        """Two objects each, of ``(B, 2)`` classes: the first, with a ground of its own, in a box.
+
+        The box covers a part of the second, which is large, and lies in a corner or by an edge: as
+        in a composition of two pictures.
+        """
+        num = len(classes)
+
+        def rand(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(num, generator=generator)
+
+        factors = [sample_factors(num, generator) for _ in range(2)]
+        grounds = [sample_backgrounds(f, generator) for f in factors]
+        corners = torch.tensor(
+            [[x, y] for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0) if x or y]
+        )
+        where = corners[torch.randint(len(corners), (num,), generator=generator)]
+        share = rand(0.45, 0.7)
+        middle = where * (1 - share)[:, None]
+        layer, back_color = self.layer(
+            classes[:, 1],
+            factors[1],
+            torch.stack([rand(-0.15, 0.15), rand(-0.15, 0.15)], 1),
+            rand(0.7, 0.95),
+            generator,
+        )
+        images = layer[:, :3] + (1 - layer[:, 3:]) * self.backdrop(*grounds[1][:2])
+        box = self.box(middle, share)
+        images = torch.where(box, self.backdrop(*grounds[0][:2]), images)
+        layer, front_color = self.layer(
+            classes[:, 0], factors[0], middle, share * rand(0.75, 0.98), generator
+        )
+        images = layer[:, :3] + (1 - layer[:, 3:]) * images
+        upright = (where[:, 0] == 0) | ((where[:, 1] != 0) & (rand(0, 1) < 0.5))
+        side = torch.where(upright, 2 + (where[:, 1] > 0).long(), (where[:, 0] > 0).long())
+        colors = torch.stack([front_color, back_color], 1)
+        return Scenes(images * 2 - 1, classes, colors, grounds[1][2], side)
+
+    def box(self, middle: Tensor, share: Tensor) -> Tensor:
+        """``(B, 1, size, size)`` bool: squares of a share ``(B,)`` of the side, about ``(B, 2)``."""
+        axis = (torch.arange(self.size) + 0.5) / self.size * 2 - 1
+        inside = (axis[None, None] - middle[..., None]).abs() <= share[:, None, None]
+        return (inside[:, 0, None, :] & inside[:, 1, :, None])[:, None]
+
+
+def join_scenes(parts: list[Scenes]) -> Scenes:
+    """Several batches of scenes as one."""
+    fields = ("images", "objects", "colors", "background", "side")
+    return Scenes(*(torch.cat([getattr(part, field) for part in parts]) for field in fields))
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
