@@ -64,6 +64,18 @@ class Mixture:
         z = (z_weights * self.z_basis).sum(dim=1).clamp(-self.z_bound, self.z_bound)
         return z, (y_weights * self.y_basis).sum(dim=1)
 
+    def pick(self, rows: Tensor) -> Mixture:
+        """Some of the runs, as new leaf tensors."""
+
+        def some(tensor: Tensor) -> Tensor:
+            return tensor.detach()[rows]
+
+        z_mix = some(self.z_mix)
+        y_mix = z_mix if self.y_mix is self.z_mix else some(self.y_mix)
+        return dataclasses.replace(
+            self, z_basis=some(self.z_basis), y_basis=some(self.y_basis), z_mix=z_mix, y_mix=y_mix
+        )
+
     @torch.no_grad()
     def clamp_basis_(self) -> None:
         """Bring the basis back within its bound, after a step."""

@@ -7,9 +7,7 @@ own prompt, basis and random numbers, no term couples them, and so each ends as 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from . import rng
 from .checks import check_bases
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, OptimizeConfig, Start
+from .descent import Descent
 from .errors import ConfigError
 from .gan.base import Gan
 from .mixing import Mixture, make_mixture, pick_runs, take
@@ -27,7 +26,6 @@ from .types import Basis, Callback, Latent, OptimizeResult, Score, StepInfo, Tar
 logger = logging.getLogger(__name__)
 
 _STARTS: tuple[Start, ...] = ("alone", "uniform", "random", "preserving")
-_FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine schedule
 
 
 def optimize(
@@ -147,24 +145,17 @@ def _descend(
     callback: Callback | None,
 ) -> tuple[Iterates, Tensor]:
     """Take all steps. Returns the iterates worth keeping, and the trace ``(steps, B)``."""
-    adam = torch.optim.Adam(_parameter_groups(mixture, runs, config))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda step: _FINAL_RATE + (1.0 - _FINAL_RATE) * _decay(config, step)
-    )
+    descent = Descent(mixture, runs.gan, config, truncation=runs.truncation)
     iterates = Iterates(config)
     trace = []
     for step in range(config.num_steps):
         latent = mixture.latent()
         iterates.observe(step, latent)
-        noisy = _add_noise(latent, runs, config, _decay(config, step), generators)
-        images = runs.decode(*noisy)
+        images = runs.decode(*_add_noise(latent, descent, generators))
         scores = runs.objective(images, config.objective, generators)
-
-        adam.zero_grad()
-        (-scores).sum().backward()  # a sum, so that no run's gradient depends on B
-        adam.step()
-        schedule.step()
-        mixture.clamp_basis_()
+        # A sum, so that no run's gradient depends on B; zeros for what a GAN does not look at.
+        total = -scores.sum()
+        descent.step(torch.autograd.grad(total, descent.parameters, materialize_grads=True))
 
         trace.append(scores.detach())
         if callback is not None:
@@ -176,49 +167,16 @@ def _descend(
     return iterates, torch.stack(trace)
 
 
-def _parameter_groups(mixture: Mixture, runs: Runs, config: OptimizeConfig) -> list[dict[str, Any]]:
-    """What Adam moves, and how fast; makes those tensors require gradients."""
-    z_unit, y_unit = _units(runs, config)
-    groups: list[dict[str, Any]] = [
-        {"params": [mixture.z_basis], "lr": config.lr_z * z_unit},
-        {"params": mixture.mixes(), "lr": config.lr_w},
-    ]
-    if config.y_mode == "free":
-        groups.append({"params": [mixture.y_basis], "lr": config.lr_y * y_unit})
-    for group in groups:
-        for tensor in group["params"]:
-            tensor.requires_grad_(True)
-    return groups
-
-
-def _units(runs: Runs, config: OptimizeConfig) -> tuple[float, float]:
-    """The units of learning rates and noise of z and of y."""
-    if config.units == "absolute":
-        return 1.0, 1.0
-    return runs.gan.z_std * runs.truncation, runs.gan.y_std
-
-
-def _decay(config: OptimizeConfig, step: int) -> float:
-    """What falls from 1 to 0 over the steps, or stays 1."""
-    if config.schedule == "constant":
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * step / config.num_steps))
-
-
 def _add_noise(
-    latent: LatentPair,
-    runs: Runs,
-    config: OptimizeConfig,
-    decay: float,
-    generators: Sequence[torch.Generator],
+    latent: LatentPair, descent: Descent, generators: Sequence[torch.Generator]
 ) -> LatentPair:
     """Latents with each run's own noise; drawn only if there is any."""
-    if config.latent_noise_std == 0.0:
+    std = descent.config.latent_noise_std * descent.decay
+    if std == 0.0:
         return latent
 
     def noisy(block: Tensor, unit: float) -> Tensor:
         rows = [rng.normal((block.shape[1],), generator=generator) for generator in generators]
-        return block + torch.stack(rows).to(block) * (config.latent_noise_std * unit * decay)
+        return block + torch.stack(rows).to(block) * (std * unit)
 
-    z_unit, y_unit = _units(runs, config)
-    return noisy(latent[0], z_unit), noisy(latent[1], y_unit)
+    return noisy(latent[0], descent.units[0]), noisy(latent[1], descent.units[1])

@@ -19,7 +19,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scenes import (
@@ -41,7 +41,7 @@ from scenes import (
     join_scenes,
     scene_facts,
 )
-from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
+from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 
 IMAGE_SIZE, CONTEXT, EMBED_DIM, TEXT_WIDTH = 64, 32, 128, 128
 VISION = {"image_size": IMAGE_SIZE, "layers": [1, 2, 2, 1], "width": 32, "head_width": 64}
@@ -116,7 +116,9 @@ class ClipRun:
     lr: float = 1.5e-3
     weight_decay: float = 0.05
     hold_out_share: float = 0.8  # of the time; then the pairs held out are learned too
+    naming_weight: float = 0.5  # of the heads' loss
     seed: int = 1
+    start: Path | None = None
 
 
 def held_out_pairs(maker: SceneMaker, num_classes: int) -> Tensor:
@@ -142,7 +144,7 @@ class Teacher:
         self.held_out = held_out_pairs(maker, len(names))
 
     def scenes(self, single: int, double: int, pasted: int) -> list[Scenes]:
-        """Scenes of one object, of two, and of one pasted on another; neighbours share the first."""
+        """Scenes of one object, of two, and of one on another; neighbours share the first."""
         num = single + double + pasted
         order = torch.rand(num, len(self.names), generator=self.generator).topk(2, 1)[1]
         order[1::2, 0] = order[::2, 0][: len(order[1::2])]
@@ -204,8 +206,9 @@ def contrast(
 class Student(nn.Module):
     """CLIP and the linear heads that help it at first."""
 
-    def __init__(self, words: Words, num_classes: int) -> None:
+    def __init__(self, words: Words, num_classes: int, naming_weight: float) -> None:
         super().__init__()
+        self.naming_weight = naming_weight
         self.clip = CLIP(EMBED_DIM, VISION, TEXT | {"vocab_size": len(words.stock_ids)}).to(
             memory_format=torch.channels_last
         )
@@ -222,13 +225,13 @@ class Student(nn.Module):
         words: Words,
     ) -> Tensor:
         """Contrast of pictures and captions, and the heads' own losses."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             features = encode_image(self.clip, images)
             text = encode_text(self.clip, words(captions))
         unit = F.normalize(features, dim=-1)
-        return contrast(self.clip, unit, text, facts, captions) + 0.5 * self.naming_loss(
-            features, scenes
-        )
+        return contrast(
+            self.clip, unit, text, facts, captions
+        ) + self.naming_weight * self.naming_loss(features, scenes)
 
     def naming_loss(self, features: Tensor, scenes: Scenes) -> Tensor:
         """Loss of the heads for object, colour and background.
@@ -257,10 +260,15 @@ class Student(nn.Module):
 def train(
     atlases: list[Tensor], names: list[str], out: Path, run: ClipRun, log: Callable[[str], None]
 ) -> tuple[CLIP, Words]:
-    """Train, with a checkpoint each minute; an interrupted run goes on from its last checkpoint."""
+    """Train, with a checkpoint each minute; an interrupted run goes on from its last checkpoint.
+
+    The first run of all begins with the weights in ``run.start``, if that is a folder.
+    """
     torch.manual_seed(run.seed)
     words = Words(names)
-    student = Student(words, len(names))
+    student = Student(words, len(names), run.naming_weight)
+    if run.start:
+        load_export(student.clip, words, run.start)
     optimizer = student.make_optimizer(run)
     teacher = Teacher(SceneMaker(atlases, IMAGE_SIZE), names, run)
     clock, path = Clock(run.minutes), out / "clip-checkpoint.pt"
@@ -351,6 +359,13 @@ def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tu
     found = right[torch.arange(num), best].float().mean().item()
     told_apart = (scores.diagonal() > scores[:, num:].diagonal()).float().mean().item()
     return found, told_apart
+
+
+def load_export(model: CLIP, words: Words, folder: Path) -> None:
+    """Read what :func:`export` wrote into a model with the cut token table."""
+    state = {k: v.float() for k, v in load_file(folder / "open_clip_model.safetensors").items()}
+    state["token_embedding.weight"] = state["token_embedding.weight"][words.stock_ids]
+    model.load_state_dict(state)
 
 
 def export(model: CLIP, words: Words, folder: Path) -> None:

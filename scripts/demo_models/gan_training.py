@@ -23,7 +23,7 @@ from pytorch_pretrained_biggan.model import BigGANBatchNorm
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
+from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 from world import Z_DIM, Renderer, factors_from_z
 
 LAYERS = [
@@ -305,7 +305,7 @@ class Trainer:
         with torch.no_grad():
             real, alpha = self.renderers[self.grown](classes, factors_from_z(z))
         y = y + self.run.y_noise * torch.randn(y.shape, generator=self.generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             fake = self.model(z, y, grown=self.grown)
         loss = loss_fn(fake, real.contiguous(memory_format=torch.channels_last), alpha)
         self.optimizer.zero_grad(set_to_none=True)

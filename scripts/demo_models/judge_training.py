@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from judge import Judge
 from scenes import UNKNOWN, SceneMaker, Scenes, distort, join_scenes
-from training import Clock, cosine, load_checkpoint, save_checkpoint, set_rate
+from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 
 
 @dataclass
@@ -33,6 +33,7 @@ class JudgeRun:
     weight_decay: float = 0.05
     ema: float = 0.998
     seed: int = 2
+    start: Path | None = None
 
 
 def bend(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -134,9 +135,13 @@ def train(
     run: JudgeRun,
     log: Callable[[str], None],
 ) -> Judge:
-    """Train on ``atlases``; ``unseen`` (the generator's own art) is only ever measured."""
+    """Train on ``atlases``; ``unseen`` (the generator's own art) is only ever measured.
+
+    The first run of all begins with the weights in ``run.start``, if that is a folder.
+    """
     torch.manual_seed(run.seed)
-    judge, mean = Judge(names), Judge(names)
+    judge = Judge.load(run.start).requires_grad_(True) if run.start else Judge(names)
+    mean = Judge(names)
     mean.load_state_dict(judge.state_dict())
     generator = torch.Generator().manual_seed(run.seed)
     maker = SceneMaker(atlases, judge.image_size)
@@ -154,7 +159,7 @@ def train(
         scenes = draw_scenes(maker, known, run, generator)
         images = distort(bend(scenes.images, generator), generator, 0.7)
         judge.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             loss = loss_fn(judge, images.contiguous(memory_format=torch.channels_last), scenes)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -304,7 +304,6 @@ class SceneMaker:
             images = layer[:, :3] + (1 - layer[:, 3:]) * images
         return Scenes(images * 2 - 1, classes, torch.stack(colors, 1), word, side)
 
-
     def pasted(self, classes: Tensor, generator: torch.Generator) -> Scenes:
         """Two objects each, of ``(B, 2)`` classes: the first, with a ground of its own, in a box.
 
@@ -344,7 +343,7 @@ class SceneMaker:
         return Scenes(images * 2 - 1, classes, colors, grounds[1][2], side)
 
     def box(self, middle: Tensor, share: Tensor) -> Tensor:
-        """``(B, 1, size, size)`` bool: squares of a share ``(B,)`` of the side, about ``(B, 2)``."""
+        """Squares of a share ``(B,)`` of the side about ``(B, 2)``: ``(B, 1, size, size)`` bool."""
         axis = (torch.arange(self.size) + 0.5) / self.size * 2 - 1
         inside = (axis[None, None] - middle[..., None]).abs() <= share[:, None, None]
         return (inside[:, 0, None, :] & inside[:, 1, :, None])[:, None]

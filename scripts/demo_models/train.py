@@ -5,7 +5,8 @@
 Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
 finished is exported into the checkout: the pair to ``fusedream_core/assets/demo``, the judge to
 ``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells one
-``--only`` to use two.
+``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there, instead
+of making new ones.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ def log(line: str) -> None:
     sys.stdout.flush()
 
 
-def train_gan(out: Path, scale: float) -> None:
+def train_gan(out: Path, scale: float, extra: float | None) -> None:
     """Train and export the generator, on one art set."""
     import gan_training as task
 
     (atlas,) = load(out, art.GAN_SETS)
+    if extra:
+        raise SystemExit("The generator has no way to go on; train it anew with --only gan.")
     run = task.GanRun()
     run.minutes *= scale
     task.export(
@@ -47,23 +50,28 @@ def train_gan(out: Path, scale: float) -> None:
     )
 
 
-def train_clip(out: Path, scale: float) -> None:
+def train_clip(out: Path, scale: float, extra: float | None) -> None:
     """Train and export CLIP, on several art sets."""
     import clip_training as task
 
     run = task.ClipRun()
     run.minutes *= scale
+    if extra:
+        start = ASSETS / "clip"
+        run = task.ClipRun(extra, lr=4e-4, naming_weight=0.0, hold_out_share=0.0, start=start)
     task.export(
         *task.train(load(out, art.CLIP_SETS), list(art.CLASSES), out, run, log), ASSETS / "clip"
     )
 
 
-def train_judge(out: Path, scale: float) -> None:
+def train_judge(out: Path, scale: float, extra: float | None) -> None:
     """Train and export the judge, on art that the other two never see."""
     import judge_training as task
 
     run = task.JudgeRun()
     run.minutes *= scale
+    if extra:
+        run = task.JudgeRun(extra, lr=8e-4, start=JUDGE_FOLDER)
     own, unseen = load(out, art.JUDGE_SETS), load(out, art.GAN_SETS)
     task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), JUDGE_FOLDER)
 
@@ -80,12 +88,15 @@ def main() -> None:
     parser.add_argument(
         "--minutes-scale", type=float, default=1.0, help="factor on every budget of time"
     )
+    parser.add_argument(
+        "--go-on", type=float, metavar="MINUTES", help="improve what is there for so long"
+    )
     parser.add_argument("--out", type=Path, default=HERE.parent.parent / ".cache" / "demo_models")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only:
-        TASKS[name](args.out, args.minutes_scale)
+        TASKS[name](args.out, args.minutes_scale, args.go_on)
 
 
 if __name__ == "__main__":

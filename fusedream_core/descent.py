@@ -1,0 +1,107 @@
+"""Adam on the tensors of a mixture: what is moved, how fast, and the noise on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import OptimizeConfig
+from .gan.base import Gan
+from .mixing import Mixture
+
+_FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine schedule
+
+
+class Descent:
+    """The optimisation of a batch of runs: a mixture, and Adam's memory of it.
+
+    No term couples the rows of a mixture, so any of them can go on without the others.
+
+    Attributes:
+        mixture: The mixture, moved in place.
+        config: Steps, learning rates and schedule.
+        units: The spread of z and of y, in whose units learning rates and noise are, or ones.
+        num_steps_done: Steps taken so far.
+    """
+
+    def __init__(
+        self, mixture: Mixture, gan: Gan, config: OptimizeConfig, *, truncation: float
+    ) -> None:
+        """Make the mixture's tensors require gradients, and Adam for them."""
+        self.mixture, self.config = mixture, config
+        spread = config.units == "spread"
+        self.units = (gan.z_std * truncation, gan.y_std) if spread else (1.0, 1.0)
+        self.num_steps_done = 0
+        self._adam = torch.optim.Adam(self._groups())
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What Adam moves, and how fast at first."""
+        config, (z_unit, y_unit) = self.config, self.units
+        groups: list[dict[str, Any]] = [
+            {"params": [self.mixture.z_basis], "rate": config.lr_z * z_unit},
+            {"params": self.mixture.mixes(), "rate": config.lr_w},
+        ]
+        if config.y_mode == "free":
+            groups.append({"params": [self.mixture.y_basis], "rate": config.lr_y * y_unit})
+        for group in groups:
+            for tensor in group["params"]:
+                tensor.requires_grad_(True)
+        return groups
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The tensors that are moved; each has the runs as its first dimension."""
+        return [tensor for group in self._adam.param_groups for tensor in group["params"]]
+
+    @property
+    def decay(self) -> float:
+        """What falls from 1 to 0 over the steps, or stays 1."""
+        if self.config.schedule == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * self.num_steps_done / self.config.num_steps))
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step against the gradients of ``parameters``."""
+        for tensor, gradient in zip(self.parameters, gradients, strict=True):
+            tensor.grad = gradient
+        factor = _FINAL_RATE + (1.0 - _FINAL_RATE) * self.decay
+        for group in self._adam.param_groups:
+            group["lr"] = group["rate"] * factor
+        self._adam.step()
+        self.mixture.clamp_basis_()
+        self.num_steps_done += 1
+
+    def metric(self) -> list[Tensor]:
+        """How far Adam would move each coordinate for a gradient of 1, as of its last step.
+
+        The diagonal of P in ``step = -P gradient``, momentum aside: the learning rate over the
+        root of the second moment. Before the first step that root is taken for 1.
+        """
+        metric = []
+        for group in self._adam.param_groups:
+            for tensor in group["params"]:
+                state, rate = self._adam.state[tensor], group["rate"]
+                if not state:
+                    metric.append(torch.full_like(tensor, rate))
+                    continue
+                correction = 1.0 - group["betas"][1] ** float(state["step"])
+                root = (state["exp_avg_sq"] / correction).sqrt()
+                metric.append(rate / (root + group["eps"]))
+        return metric
+
+    def pick(self, rows: Tensor) -> Descent:
+        """Some of the runs, which go on just as they would have among all."""
+        other = object.__new__(Descent)
+        other.mixture, other.config, other.units = self.mixture.pick(rows), self.config, self.units
+        other.num_steps_done = self.num_steps_done
+        other._adam = torch.optim.Adam(other._groups())
+        for old, new in zip(self.parameters, other.parameters, strict=True):
+            other._adam.state[new] = {
+                name: value[rows] if value.shape == old.shape else value.clone()
+                for name, value in self._adam.state[old].items()
+            }
+        return other
