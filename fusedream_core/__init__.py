@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from .augment import AugmentParams, apply_params, join_params, sample_params
 from .clip import ImageTextEncoder, OpenClip, encode_target, load_open_clip, load_open_clip_folder
+from .compose import compose
+from .composition import Attempt, ComposeResult, ComposeTrace
 from .config import (
     DEFAULT,
     PAPER,
+    PAPER_COMPOSITION,
     REFERENCE_CODE,
     Augment,
     AugmentConfig,
+    ComposeConfig,
+    CompositionRecipe,
     OptimizeConfig,
     Recipe,
     SearchConfig,
 )
-from .demo import demo_clip_dir, demo_gan_dir, load_demo
+from .demo import demo_clip_dir, demo_gan_dir, demo_lpips_path, load_demo, load_demo_lpips
 from .errors import (
     CheckpointError,
     ConfigError,
@@ -30,7 +35,10 @@ from .errors import (
 )
 from .gan import BigGan, Gan, load_biggan
 from .optimize import optimize
-from .pipeline import GenerationResult, generate
+from .perceptual import Lpips, Perceptual, load_lpips
+from .pipeline import GenerationResult, generate, generate_composition
+from .placement import Box, Placement, all_placements, paste
+from .poisson import blend
 from .prompt import parse_prompt
 from .rank import rank_images
 from .rng import make_generator, truncated_normal
@@ -49,13 +57,20 @@ from .types import (
 __all__ = [
     "DEFAULT",
     "PAPER",
+    "PAPER_COMPOSITION",
     "REFERENCE_CODE",
+    "Attempt",
     "Augment",
     "AugmentConfig",
     "AugmentParams",
     "Basis",
     "BigGan",
+    "Box",
     "CheckpointError",
+    "ComposeConfig",
+    "ComposeResult",
+    "ComposeTrace",
+    "CompositionRecipe",
     "ConfigError",
     "FuseDreamError",
     "Gan",
@@ -63,10 +78,13 @@ __all__ = [
     "ImageError",
     "ImageTextEncoder",
     "Latent",
+    "Lpips",
     "MissingDependencyError",
     "OpenClip",
     "OptimizeConfig",
     "OptimizeResult",
+    "Perceptual",
+    "Placement",
     "PromptError",
     "PromptPart",
     "Recipe",
@@ -75,21 +93,29 @@ __all__ = [
     "ShapeError",
     "StepInfo",
     "Target",
+    "all_placements",
     "apply_params",
     "aug_clip_score",
+    "blend",
     "clip_score",
+    "compose",
     "demo_clip_dir",
     "demo_gan_dir",
+    "demo_lpips_path",
     "encode_target",
     "generate",
+    "generate_composition",
     "join_params",
     "load_biggan",
     "load_demo",
+    "load_demo_lpips",
+    "load_lpips",
     "load_open_clip",
     "load_open_clip_folder",
     "make_generator",
     "optimize",
     "parse_prompt",
+    "paste",
     "rank_images",
     "sample_params",
     "search_basis",

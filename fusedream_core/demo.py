@@ -1,4 +1,4 @@
-"""The demo pair: a small generator and a small CLIP that come with this package."""
+"""The demo models: a small generator, CLIP and perceptual distance that come with this package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .clip.open_clip import OpenClip, load_open_clip_folder
 from .gan.biggan import BigGan, load_biggan
+from .perceptual import Lpips, load_lpips
 
 _DEMO = Path(__file__).parent / "assets" / "demo"
 
@@ -20,6 +21,11 @@ def demo_clip_dir() -> Path:
     return _DEMO / "clip"
 
 
+def demo_lpips_path() -> Path:
+    """File of the demo perceptual distance, for ``load_lpips``."""
+    return _DEMO / "lpips" / "squeeze.safetensors"
+
+
 def load_demo() -> tuple[BigGan, OpenClip]:
     """Load the demo pair onto the CPU.
 
@@ -28,3 +34,13 @@ def load_demo() -> tuple[BigGan, OpenClip]:
         MissingDependencyError: If a package is not installed.
     """
     return load_biggan(demo_gan_dir()), load_open_clip_folder(demo_clip_dir())
+
+
+def load_demo_lpips() -> Lpips:
+    """Load the demo perceptual distance onto the CPU.
+
+    Raises:
+        CheckpointError: If its file is missing or damaged.
+        MissingDependencyError: If a package is not installed.
+    """
+    return load_lpips(demo_lpips_path())

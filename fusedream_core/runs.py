@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -116,6 +117,15 @@ class Iterates:
         old_z, old_y = self._ends.get("average", (z, y))
         average = torch.lerp(z, old_z, self._decay), torch.lerp(y, old_y, self._decay)
         self._ends = {"average": average, "last": (z, y)}
+
+    def pick(self, rows: Tensor) -> Iterates:
+        """The same, of some of the runs."""
+        other = copy.copy(self)
+        other._kept, other._ends = (
+            {name: (z[rows], y[rows]) for name, (z, y) in latents.items()}
+            for latents in (self._kept, self._ends)
+        )
+        return other
 
     def candidates(self) -> dict[str, LatentPair]:
         """The latents to choose from, by name."""

@@ -64,6 +64,16 @@ class Basis(Record):
     gan_id: str
     prompt: str
 
+    def pick(self, rows: Tensor) -> Basis:
+        """Some of the members, in the order of these indices."""
+        latent = self.latent
+        return dataclasses.replace(
+            self,
+            latent=Latent(latent.z[rows], latent.y[rows], latent.truncation),
+            scores=self.scores[rows],
+            class_index=self.class_index[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PromptPart:
@@ -136,7 +146,7 @@ class StepInfo:
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
     """
 
-    stage: Literal["search", "rerank", "start", "optimize", "select", "score"]
+    stage: Literal["search", "rerank", "start", "optimize", "pair", "compose", "select", "score"]
     step: int
     total: int
     score: Tensor

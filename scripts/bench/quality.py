@@ -1,24 +1,25 @@
 """Quality of the method on the demo pair, as the independent judge sees it.
 
-    python scripts/dev.py bench quality [--recipes NAME ...] [--seeds 3] [--workers N] [--json]
+    python scripts/dev.py bench quality [--recipes NAME ...] [--seeds 3] [--workers N] [--go-on]
 
 Every recipe makes a picture of each prompt and seed; none is optimised against the judge. The table
 tells how often the judge names the object, and object and colour, as the prompt has them; how sure
 of both the judge is; and the pictures' scores by the CLIP that was optimised. Intervals are 95 %:
-Wilson's for shares, normal for means. Contact sheets go to the output folder.
+Wilson's for shares, normal for means. Contact sheets go to the output folder, and so does every
+finished part of the run: ``--go-on`` takes what is there and was made by the same settings and
+weights, and judges it anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import multiprocessing
 import os
-import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
 
 import fusedream_core as core
+from _measures import JUDGE_FOLDER, OUTPUT, Counter, Judge, Verdict, mean, percent, share
 from fusedream_core import Gan, ImageTextEncoder
 from fusedream_core.augment import sample_params
 from fusedream_core.config import DEFAULT, REFERENCE_CODE, AugmentConfig, Recipe
@@ -44,39 +45,10 @@ from fusedream_core.search import search_basis
 from fusedream_core.types import Basis, Target
 
 HERE = Path(__file__).resolve().parent
-OUTPUT = HERE.parent.parent / "output" / "quality"
-sys.path.insert(0, str(HERE.parent / "demo_models"))
-
-from judge import Judge, Verdict  # noqa: E402 - from the folder just named
-
-JUDGE_FOLDER = HERE.parent / "demo_models" / "judge_weights"
+FOLDER = OUTPUT / "quality"
 BATCH = 8  # runs optimised as one batch
 HELD_OUT = AugmentConfig(num_augments=64)
 SEARCH_STREAM, OPTIMIZE_STREAM, SCORE_STREAM = 0, 1, 99
-
-
-class Counter:
-    """Stands in for a model and counts the pictures that pass through one of its methods.
-
-    A picture that is differentiated counts twice, forward and backward.
-    """
-
-    def __init__(self, model: Gan | ImageTextEncoder, method: str) -> None:
-        self._model, self._method, self.passes = model, method, 0
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the model
-        value = getattr(self._model, name)
-        return self._counted(value) if name == self._method else value
-
-    def _counted(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The same method, which also counts the pictures of its result."""
-
-        def counted(*args: Tensor, **kwargs: float) -> Tensor:
-            out = call(*args, **kwargs)
-            self.passes += len(out) * (2 if out.requires_grad else 1)
-            return out
-
-        return counted
 
 
 @dataclass(frozen=True)
@@ -209,20 +181,38 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its pictures, their scores and verdicts, and the seconds it took."""
+    """What became of a task: its pictures, their scores, and the seconds it took."""
 
     task: Task
     pictures: list[Image.Image]
     clip: list[float]
     aug_clip: list[float]
-    verdicts: list[Verdict]
     seconds: float
 
+    def verdicts(self, judge: Judge) -> list[Verdict]:
+        """What the judge sees in the pictures as they are saved: eight bits a channel."""
+        saved = np.stack([np.asarray(picture) for picture in self.pictures])
+        return judge(torch.from_numpy(saved).movedim(-1, 1) / 127.5 - 1)
 
-def run(task: Task) -> Outcome:
-    """Make and measure the pictures of one task, on one thread."""
+
+def run(task: Task, go_on: bool) -> Outcome:
+    """Make and measure the pictures of one task, on one thread, or take those of an earlier run."""
     torch.set_num_threads(1)
     gan, clip = load_demo()
+    made_by = repr((task, gan.gan_id, clip.clip_id)).encode()
+    path = FOLDER / f"{task.name}-{task.seed}-{hashlib.sha256(made_by).hexdigest()[:12]}.pt"
+    if not (go_on and path.is_file()):
+        images, numbers = make(task, gan, clip)
+        saved = torch.from_numpy(np.stack([np.asarray(picture) for picture in to_pil(images)]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"pictures": saved, **numbers}, path)
+    kept = torch.load(path, weights_only=True)
+    pictures = [Image.fromarray(picture) for picture in kept["pictures"].numpy()]
+    return Outcome(task, pictures, kept["clip"], kept["aug_clip"], kept["seconds"])
+
+
+def make(task: Task, gan: Gan, clip: ImageTextEncoder) -> tuple[Tensor, dict[str, Any]]:
+    """The pictures of a task, and their scores and the time they took."""
     targets = [core.encode_target(clip, prompt) for prompt in task.prompts]
     begin = time.perf_counter()
     bases = find_bases(task.contestant, gan, clip, targets, task.seed)
@@ -245,40 +235,24 @@ def run(task: Task) -> Outcome:
     with torch.no_grad():
         plain = clip_score(images, targets, clip)
         augmented = aug_clip_score(images, targets, clip, params=params, batch_size=1).mean
-    # The pictures are judged as they are saved: eight bits a channel.
-    pictures = to_pil(images)
-    judge = Judge.load(JUDGE_FOLDER)
-    saved = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).movedim(-1, 1)
-    return Outcome(
-        task, pictures, plain.tolist(), augmented.tolist(), judge(saved / 127.5 - 1), seconds
-    )
+    numbers = {"clip": plain.tolist(), "aug_clip": augmented.tolist(), "seconds": seconds}
+    return images, numbers
 
 
 # --- the table ------------------------------------------------------------------------------------
 
 
-def share(hits: list[bool]) -> dict[str, float]:
-    """A share with Wilson's interval."""
-    interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-    return {"value": sum(hits) / len(hits), "low": interval.low, "high": interval.high}
-
-
-def mean(values: list[float]) -> dict[str, float]:
-    """A mean with its normal interval."""
-    center = sum(values) / len(values)
-    spread = math.sqrt(
-        sum((v - center) ** 2 for v in values) / max(1, len(values) - 1) / len(values)
-    )
-    return {"value": center, "low": center - 1.96 * spread, "high": center + 1.96 * spread}
-
-
 def row(
-    title: str, passes: int, outcomes: list[Outcome], truths: dict[str, dict[str, str]]
+    title: str,
+    passes: int,
+    outcomes: list[Outcome],
+    truths: dict[str, dict[str, str]],
+    judge: Judge,
 ) -> dict[str, Any]:
     """One line of the table."""
     named, colored, ground, sure = [], [], [], []
     for outcome in outcomes:
-        for prompt, verdict in zip(outcome.task.prompts, outcome.verdicts, strict=True):
+        for prompt, verdict in zip(outcome.task.prompts, outcome.verdicts(judge), strict=True):
             truth = truths[prompt]
             named.append(verdict.object == truth["object"])
             colored.append(named[-1] and verdict.color == truth.get("color", verdict.color))
@@ -301,9 +275,6 @@ def row(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-
-    def percent(cell: dict[str, float]) -> str:
-        return f"{100 * cell['value']:.0f} % ({100 * cell['low']:.0f}-{100 * cell['high']:.0f})"
 
     def number(cell: dict[str, float]) -> str:
         return f"{cell['value']:.3f} ({cell['low']:.3f}-{cell['high']:.3f})"
@@ -332,7 +303,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def contact_sheet(
-    outcomes: list[Outcome], truths: dict[str, dict[str, str]], path: Path, tile: int = 128
+    outcomes: list[Outcome],
+    truths: dict[str, dict[str, str]],
+    judge: Judge,
+    path: Path,
+    tile: int = 128,
 ) -> None:
     """Save one sheet of all pictures: prompts from left to right, seeds from top to bottom.
 
@@ -346,7 +321,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for outcome in outcomes:
         for prompt, picture, verdict in zip(
-            outcome.task.prompts, outcome.pictures, outcome.verdicts, strict=True
+            outcome.task.prompts, outcome.pictures, outcome.verdicts(judge), strict=True
         ):
             band, column = divmod(columns.index(prompt), wrapped)
             x, y = column * tile, (band * len(seeds) + seeds.index(outcome.task.seed)) * (tile + 14)
@@ -375,6 +350,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
+    parser.add_argument("--go-on", action="store_true", help="keep the parts that are there")
     args = parser.parse_args()
     truths = {
         entry["prompt"]: entry
@@ -390,12 +366,18 @@ def main() -> None:
         for seed in range(args.seeds)
     ]
     with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        outcomes = list(tqdm(pool.map(run, tasks), total=len(tasks), desc="recipes x seeds"))
-    rows = []
+        outcomes = list(
+            tqdm(
+                pool.map(run, tasks, [args.go_on] * len(tasks)),
+                total=len(tasks),
+                desc="recipes x seeds",
+            )
+        )
+    rows, judge = [], Judge.load(JUDGE_FOLDER)
     for name, contestant in chosen.items():
         own = [o for o in outcomes if o.task.name == name]
-        rows.append(row(contestant.title, count_passes(contestant), own, truths))
-        contact_sheet(own, truths, OUTPUT / f"{name}.png")
+        rows.append(row(contestant.title, count_passes(contestant), own, truths, judge))
+        contact_sheet(own, truths, judge, FOLDER / f"{name}.png")
     print(table(rows))
     if args.json:
         print(json.dumps(rows))

@@ -282,9 +282,7 @@ def train(
         set_rate(optimizer, run.lr * cosine(progress, clock.step, warmup=200, floor=0.01))
         student.train()
         images, scenes, facts = teacher.batch(hold_out=progress < run.hold_out_share)
-        captions = [
-            write(f) for write in (teacher.captioner.true, teacher.captioner.false) for f in facts
-        ]
+        captions = [write(f) for write in teacher.captioner.writers() for f in facts]
         loss = student.loss(images, scenes, facts, captions, words)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -349,7 +347,7 @@ def recall(
 def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tuple[float, float]:
     """R@1 of the scenes' true captions, and how often the true one beats the false one."""
     facts = scene_facts(scenes)
-    captions = [captioner.true(f) for f in facts] + [captioner.false(f) for f in facts]
+    captions = [write(f) for write in captioner.writers() for f in facts]
     features = F.normalize(encode_image(model, scenes.images), dim=-1)
     scores = features @ encode_text(model, words(captions)).t()
     num = len(facts)
@@ -357,7 +355,8 @@ def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tu
     right = torch.tensor([[c.claims <= claim for c in captions[:num]] for claim in claims])
     best = scores[:, :num].argmax(1)
     found = right[torch.arange(num), best].float().mean().item()
-    told_apart = (scores.diagonal() > scores[:, num:].diagonal()).float().mean().item()
+    lies = torch.stack([part.diagonal() for part in scores[:, num:].split(num, 1)])
+    told_apart = (scores.diagonal() > lies).float().mean().item()
     return found, told_apart
 
 

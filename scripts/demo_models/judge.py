@@ -98,3 +98,27 @@ class Judge(nn.Module):
             Verdict(*(dict(zip(w, h[i], strict=True)) for w, h in zip(words, heads, strict=True)))
             for i in range(len(images))
         ]
+
+    @torch.no_grad()
+    def find(self, images: Tensor, least: float = 0.5) -> list[set[str]]:
+        """The objects in ``(B, 3, H, W)`` pictures in [-1, 1], one set for each picture.
+
+        Every picture is looked at whole and through 18 square windows, of 65 % and 50 % of its
+        side, at the corners, the edges and the middle. An object is found where it is at least as
+        likely as ``least`` in one of them.
+        """
+        height, width = images.shape[-2:]
+        views = [images]
+        for share in (0.65, 0.5):
+            tall, wide = round(share * height), round(share * width)
+            views += [
+                images[..., top : top + tall, left : left + wide]
+                for top in (0, (height - tall) // 2, height - tall)
+                for left in (0, (width - wide) // 2, width - wide)
+            ]
+        found: list[set[str]] = [set() for _ in images]
+        for view in views:
+            for names, verdict in zip(found, self(view), strict=True):
+                if verdict.objects[verdict.object] >= least:
+                    names.add(verdict.object)
+        return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -495,21 +496,26 @@ class Captioner:
         """A true caption that tells some of the facts."""
         return self._write(facts, tell_color=0.85, tell_side=0.5, tell_background=0.55)
 
+    def writers(self) -> tuple[Callable[[Facts], Caption], ...]:
+        """The captions that every picture gets, the true one first."""
+        return self.true, self.misnamed, self.false
+
+    def misnamed(self, facts: Facts) -> Caption:
+        """A caption with another object, and all else right: what names a thing must weigh most."""
+        other = self._other(len(self.names), facts.objects)
+        changed = replace(facts, objects=(other, facts.objects[1]))
+        return self._write(changed, tell_color=1.0, tell_side=0.5, tell_background=0.8)
+
     def false(self, facts: Facts) -> Caption:
-        """A caption with one lie: another object, colour or ground, or swapped colours or sides."""
+        """A caption with one lie: another colour or ground, or swapped colours or sides."""
         (_, second), (color, other) = facts.objects, facts.colors
-        lies = (
-            ["object"]
-            + ["color"] * 2 * (color != UNKNOWN)
-            + ["background"] * (facts.background != UNKNOWN)
-        )
+        lies = ["color"] * 2 * (color != UNKNOWN) + ["background"] * (facts.background != UNKNOWN)
         if second != UNKNOWN:
             lies += ["side"] * 2 + ["swap"] * (color != other)
+        if not lies:
+            return self.misnamed(facts)
         lie = self.rng.choice(lies)
         changed = {
-            "object": lambda: replace(
-                facts, objects=(self._other(len(self.names), facts.objects), second)
-            ),
             "color": lambda: replace(facts, colors=(self._other(len(COLORS), (color,)), other)),
             "background": lambda: replace(
                 facts, background=self._other(len(BACKGROUNDS), (facts.background,))

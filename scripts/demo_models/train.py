@@ -1,12 +1,12 @@
-"""Train what the demo needs: the generator, CLIP, and the judge that measures them.
+"""Train what the demo needs: generator, CLIP, perceptual distance, and the judge of them all.
 
-    python scripts/dev.py train-demo [--only gan clip judge] [--minutes-scale 1.0] [--out FOLDER]
+    python scripts/dev.py train-demo [--only gan clip lpips judge] [--out FOLDER]
 
 Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
-finished is exported into the checkout: the pair to ``fusedream_core/assets/demo``, the judge to
-``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells one
-``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there, instead
-of making new ones.
+finished is exported into the checkout: what users get to ``fusedream_core/assets/demo``, the judge
+to ``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells
+one ``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there,
+instead of making new ones.
 """
 
 from __future__ import annotations
@@ -58,10 +58,21 @@ def train_clip(out: Path, scale: float, extra: float | None) -> None:
     run.minutes *= scale
     if extra:
         start = ASSETS / "clip"
-        run = task.ClipRun(extra, lr=4e-4, naming_weight=0.0, hold_out_share=0.0, start=start)
+        run = task.ClipRun(extra, lr=6e-4, naming_weight=0.0, hold_out_share=0.0, start=start)
     task.export(
         *task.train(load(out, art.CLIP_SETS), list(art.CLASSES), out, run, log), ASSETS / "clip"
     )
+
+
+def train_lpips(out: Path, scale: float, extra: float | None) -> None:
+    """Train and export the perceptual distance, on CLIP's art."""
+    import lpips_training as task
+
+    if extra:
+        raise SystemExit("The distance has no way to go on; train it anew with --only lpips.")
+    run = task.LpipsRun()
+    run.minutes *= scale
+    task.export(task.train(load(out, art.CLIP_SETS), out, run, log), ASSETS / "lpips")
 
 
 def train_judge(out: Path, scale: float, extra: float | None) -> None:
@@ -71,19 +82,19 @@ def train_judge(out: Path, scale: float, extra: float | None) -> None:
     run = task.JudgeRun()
     run.minutes *= scale
     if extra:
-        run = task.JudgeRun(extra, lr=8e-4, start=JUDGE_FOLDER)
+        run = task.JudgeRun(extra, lr=1.5e-3, start=JUDGE_FOLDER)
     own, unseen = load(out, art.JUDGE_SETS), load(out, art.GAN_SETS)
     task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), JUDGE_FOLDER)
 
 
-TASKS = {"gan": train_gan, "clip": train_clip, "judge": train_judge}
+TASKS = {"gan": train_gan, "clip": train_clip, "lpips": train_lpips, "judge": train_judge}
 
 
 def main() -> None:
     """Parse the arguments and run the trainings one after the other."""
     parser = argparse.ArgumentParser(description="Train the demo models.")
     parser.add_argument(
-        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the three"
+        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the four"
     )
     parser.add_argument(
         "--minutes-scale", type=float, default=1.0, help="factor on every budget of time"

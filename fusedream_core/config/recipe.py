@@ -1,7 +1,4 @@
-"""Settings of each stage as frozen dataclasses, and the three presets.
-
-Change a setting with ``dataclasses.replace``; every value is checked when the object is made.
-"""
+"""Settings of text to image: augmentation, search, optimisation, and the three presets."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from .errors import ConfigError
+from ..errors import ConfigError
+from .require import require, require_choice, require_count, require_range
 
 Objective = Literal["aug_clip", "clip"]
 Mixing = Literal["scalar", "softmax"]
@@ -32,33 +30,6 @@ class Augment(enum.Enum):
     TRANSLATION = "translation"
     RESIZE = "resize"
     CUTOUT = "cutout"
-
-
-def _require(condition: bool, name: str, value: object, accepted: str) -> None:
-    """Raise the one kind of sentence that every setting's check uses."""
-    if not condition:
-        raise ConfigError(f"{name} is {value!r}, but it must be {accepted}.")
-
-
-def _require_count(name: str, value: object, least: int) -> None:
-    """Check a whole number that may not be below ``least``."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    _require(
-        whole and value >= least,  # type: ignore[operator]
-        name,
-        value,
-        f"a whole number of at least {least}",
-    )
-
-
-def _require_range(name: str, value: float, low: float, high: float) -> None:
-    """Check a number in the closed range from ``low`` to ``high``."""
-    _require(low <= value <= high, name, value, f"a number from {low:g} to {high:g}")
-
-
-def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Check a word against the words that are known."""
-    _require(value in choices, name, value, "one of " + ", ".join(choices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +60,13 @@ class AugmentConfig:
     shared_zoom: bool = False
 
     def __post_init__(self) -> None:
-        _require_count("num_augments", self.num_augments, 1)
+        require_count("num_augments", self.num_augments, 1)
         known = isinstance(self.policy, tuple) and all(isinstance(m, Augment) for m in self.policy)
-        _require(known, "policy", self.policy, "a tuple of Augment members")
-        _require_range("brightness", self.brightness, 0.0, 2.0)
+        require(known, "policy", self.policy, "a tuple of Augment members")
+        require_range("brightness", self.brightness, 0.0, 2.0)
         for name in ("saturation", "contrast", "translation", "cutout"):
-            _require_range(name, getattr(self, name), 0.0, 1.0)
-        _require_range("resize", self.resize, 0.0, 0.9)
+            require_range(name, getattr(self, name), 0.0, 1.0)
+        require_range("resize", self.resize, 0.0, 0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +101,14 @@ class SearchConfig:
     max_per_class: int | None = None
 
     def __post_init__(self) -> None:
-        _require_count("num_basis", self.num_basis, 1)
-        _require_count("batch_size", self.batch_size, 1)
-        _require_count("rerank_augments", self.rerank_augments, 1)
-        _require_choice("ranking", self.ranking, ("aug_clip", "clip"))
-        _require_range("rerank_fraction", self.rerank_fraction, 0.0, 1.0)
-        _require_range("guided_share", self.guided_share, 0.0, 0.9)
+        require_count("num_basis", self.num_basis, 1)
+        require_count("batch_size", self.batch_size, 1)
+        require_count("rerank_augments", self.rerank_augments, 1)
+        require_choice("ranking", self.ranking, ("aug_clip", "clip"))
+        require_range("rerank_fraction", self.rerank_fraction, 0.0, 1.0)
+        require_range("guided_share", self.guided_share, 0.0, 0.9)
         if self.num_candidates is not None:
-            _require_count("num_candidates", self.num_candidates, 1)
+            require_count("num_candidates", self.num_candidates, 1)
             if self.num_basis > self.num_candidates:
                 raise ConfigError(
                     f"num_basis is {self.num_basis}, but only {self.num_candidates} candidates "
@@ -145,11 +116,11 @@ class SearchConfig:
                 )
         if self.truncation is not None:
             within = 0.0 < self.truncation <= 1.0
-            _require(within, "truncation", self.truncation, "above 0 and at most 1")
+            require(within, "truncation", self.truncation, "above 0 and at most 1")
         if self.classes is not None:
-            _require(len(self.classes) > 0, "classes", self.classes, "None or at least one class")
+            require(len(self.classes) > 0, "classes", self.classes, "None or at least one class")
         if self.max_per_class is not None:
-            _require_count("max_per_class", self.max_per_class, 1)
+            require_count("max_per_class", self.max_per_class, 1)
 
     def candidates_on(self, device: torch.device) -> int:
         """Number of candidates for a GAN on this device."""
@@ -206,22 +177,22 @@ class OptimizeConfig:
     eval_augments: int = 64
 
     def __post_init__(self) -> None:
-        _require_count("num_steps", self.num_steps, 1)
-        _require_count("num_snapshots", self.num_snapshots, 0)
-        _require_count("eval_augments", self.eval_augments, 2)
-        _require_choice("objective", self.objective, ("aug_clip", "clip"))
-        _require_choice("mixing", self.mixing, ("scalar", "softmax"))
+        require_count("num_steps", self.num_steps, 1)
+        require_count("num_snapshots", self.num_snapshots, 0)
+        require_count("eval_augments", self.eval_augments, 2)
+        require_choice("objective", self.objective, ("aug_clip", "clip"))
+        require_choice("mixing", self.mixing, ("scalar", "softmax"))
         starts = ("best", "alone", "uniform", "random", "preserving")
-        _require_choice("start", self.start, starts)
-        _require_choice("y_mode", self.y_mode, ("free", "hull"))
-        _require_choice("units", self.units, ("spread", "absolute"))
-        _require_choice("schedule", self.schedule, ("cosine", "constant"))
-        _require_choice("selection", self.selection, ("best", "last"))
+        require_choice("start", self.start, starts)
+        require_choice("y_mode", self.y_mode, ("free", "hull"))
+        require_choice("units", self.units, ("spread", "absolute"))
+        require_choice("schedule", self.schedule, ("cosine", "constant"))
+        require_choice("selection", self.selection, ("best", "last"))
         for name in ("lr_z", "lr_y", "lr_w", "latent_noise_std"):
             value = getattr(self, name)
-            _require(0.0 <= value < math.inf, name, value, "a number of at least 0")
-        _require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
-        _require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
+            require(0.0 <= value < math.inf, name, value, "a number of at least 0")
+        require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
+        require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,274 @@
+"""Composition: two pictures optimised together, the first scaled and pasted on the second.
+
+Paper: Liu et al. 2021, section 3.3 and Algorithm 2, whose code was never released. The score of
+the composite comes first; among the best by it, the two pictures should agree (a bilevel problem,
+by dynamic-barrier gradient descent). The paper optimises all configurations of scale and position
+to the end. Here a pre-search and successive halving drop the hopeless ones, and the one that is
+left ends where brute force would have taken it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .checks import check_bases, check_targets
+from .clip.base import ImageTextEncoder
+from .composer import Composer, Pictures
+from .composition import Attempt, ComposeResult, ComposeTrace
+from .config import AugmentConfig, ComposeConfig
+from .errors import ConfigError
+from .field import Field, make_field
+from .gan.base import Gan
+from .pairs import best_members, score_pairs
+from .perceptual import Perceptual
+from .placement import Placement, all_placements, box_masks
+from .types import Basis, Callback, Latent, Score, StepInfo, Target
+
+_PAIR_BATCH = 32  # composites that CLIP sees at once in the pre-search
+
+
+def compose(
+    gan: Gan,
+    clip: ImageTextEncoder,
+    target: Target,
+    foreground: Basis,
+    background: Basis,
+    *,
+    config: ComposeConfig,
+    augment: AugmentConfig,
+    generator: torch.Generator,
+    placements: Sequence[Placement] | None = None,
+    perceptual: Perceptual | None = None,
+    foreground_target: Target | None = None,
+    background_target: Target | None = None,
+    callback: Callback | None = None,
+) -> ComposeResult:
+    """Optimise a foreground and a background together, and where the one lies on the other.
+
+    Args:
+        gan: The generator of both.
+        clip: The encoder.
+        target: What the composite is to show.
+        foreground: Latents for the picture that is pasted.
+        background: Latents for the picture that it is pasted on; may be the same basis.
+        config: Steps, halving, consistency, barrier and blending.
+        augment: The changes of AugCLIP, the same for all configurations.
+        generator: CPU generator, advanced by this call.
+        placements: Scales and positions to try; None means the paper's 18.
+        perceptual: The distance behind consistency; needed unless that is "none".
+        foreground_target: What the foreground is to show by itself; the paper has none.
+        background_target: What the background is to show by itself; the paper has none.
+        callback: Called after each place of the pre-search, each step and each scored iterate;
+            it may raise to stop.
+
+    Returns:
+        The best composite, its parts and their latents. Its score is of the composite alone, on
+        held-out changes.
+
+    Raises:
+        ConfigError: If a model, prompt or basis belongs to another, or there is nothing to try.
+
+    References:
+        Liu et al. 2021, section 3.3, Algorithm 2; ``PAPER_COMPOSITION`` has its settings.
+    """
+    parts = (foreground_target, background_target)
+    _check(gan, clip, (target, *parts), (foreground, background), config, perceptual)
+    chosen = tuple(all_placements() if placements is None else placements)
+    if not chosen:
+        raise ConfigError("There is no placement to try; give at least one scale and position.")
+    distance = perceptual if config.consistency != "none" else None
+    composer = Composer(gan, clip, target, parts, distance, foreground.latent.truncation, config)
+    tournament = _Tournament(composer, augment, generator, callback)
+    with torch.enable_grad():
+        tournament.enter(foreground, background, chosen)
+        tournament.play()
+        return tournament.crown()
+
+
+def _check(
+    gan: Gan,
+    clip: ImageTextEncoder,
+    targets: Sequence[Target | None],
+    bases: Sequence[Basis],
+    config: ComposeConfig,
+    perceptual: Perceptual | None,
+) -> None:
+    """Check that all of it fits together."""
+    check_targets([target for target in targets if target is not None], clip.clip_id)
+    for basis in bases:
+        check_bases([basis], gan.gan_id)
+    taus = [basis.latent.truncation for basis in bases]
+    if taus[0] != taus[1]:
+        raise ConfigError(
+            f"The foreground's basis was searched at truncation {taus[0]:g} and the background's "
+            f"at {taus[1]:g}, but one composition has one truncation; search both at the same."
+        )
+    if perceptual is None and config.consistency != "none":
+        raise ConfigError(
+            f"Consistency is {config.consistency!r}, which needs a perceptual model, and none was "
+            'given; give one, or set consistency to "none".'
+        )
+
+
+class _Tournament:
+    """All configurations, from the pre-search to the best composite."""
+
+    def __init__(
+        self,
+        composer: Composer,
+        augment: AugmentConfig,
+        generator: torch.Generator,
+        callback: Callback | None,
+    ) -> None:
+        self._composer, self._config, self._augment = composer, composer.config, augment
+        self._callback = callback
+        # Children, so that neither ranking nor judging moves what the steps draw.
+        self._start, self._rank, self._judge, self._steps = (rng.fork(generator) for _ in range(4))
+        self._attempts: dict[Placement, Attempt] = {}
+        self._fields: list[Field] = []
+
+    def enter(self, foreground: Basis, background: Basis, placements: Sequence[Placement]) -> None:
+        """Pre-search, and the first rung's configurations, each at its best pair of latents."""
+        composer, config = self._composer, self._config
+        height, width = _picture_size(composer.gan, background.latent)
+        boxes = [placement.box(height, width) for placement in placements]
+        scores = score_pairs(
+            composer.gan,
+            composer.clip,
+            composer.target,
+            foreground,
+            background,
+            boxes,
+            batch_size=_PAIR_BATCH,
+            callback=self._callback,
+        )
+        tops = scores.flatten(1).amax(dim=1)  # (P,)
+        for placement, score in zip(placements, tops.tolist(), strict=True):
+            self._attempts[placement] = Attempt(placement, score, 0)
+        order = tops.argsort(descending=True, stable=True)[: config.rungs[0][0]]
+        num = min(config.num_basis, len(foreground.scores), len(background.scores))
+        for rows in order.split(config.batch_size):
+            members = [best_members(scores[row], num) for row in rows]
+            self._fields.append(
+                make_field(
+                    composer,
+                    self._augment,
+                    [(placements[row], boxes[row]) for row in rows],
+                    [foreground.pick(front) for front, _ in members],
+                    [background.pick(back) for _, back in members],
+                    self._start,
+                )
+            )
+
+    def play(self) -> None:
+        """Optimise, dropping the worse configurations before each rung but the first."""
+        counts = [count for count, _ in self._config.rungs]
+        num_steps = self._config.optimize.num_steps
+        ends = [max(1, round(share * num_steps)) for _, share in self._config.rungs]
+        spans = [end - begin for begin, end in itertools.pairwise([0, *ends])]
+        entered = sum(map(len, self._fields))
+        total = sum(min(n, entered) * span for n, span in zip(counts, spans, strict=True))
+        progress = _Progress(total, self._callback)
+        for rung, end in enumerate(ends):
+            if rung > 0:
+                self._halve(counts[rung])
+            own = self._steps
+            for some in self._fields:
+                own = rng.copy(self._steps)  # the same changes for all configurations
+                some.advance(end, own, progress.observe)
+            self._steps = own
+
+    def _halve(self, count: int) -> None:
+        """Keep the best configurations, by AugCLIP under the same changes for all."""
+        generator = rng.fork(self._rank)
+        ranked = []
+        for index, some in enumerate(self._fields):
+            for row, score in enumerate(some.rank(rng.copy(generator)).tolist()):
+                self._remember(some, row, score)
+                ranked.append((-score, index, row))
+        kept = sorted(ranked)[:count]
+        rows = [sorted(r for _, i, r in kept if i == index) for index in range(len(self._fields))]
+        self._fields = [f.pick(own) for f, own in zip(self._fields, rows, strict=True) if own]
+
+    def _remember(self, some: Field, row: int, score: float) -> None:
+        """Note how far a configuration came."""
+        placement = some.placements[row]
+        self._attempts[placement] = Attempt(placement, score, some.descent.num_steps_done)
+
+    @torch.no_grad()
+    def crown(self) -> ComposeResult:
+        """The best iterate of the best configuration, by held-out AugCLIP."""
+        total = sum(len(some.iterates.candidates()) for some in self._fields)
+        results: list[ComposeResult] = []
+        for some in self._fields:
+            tops = torch.full((len(some),), -torch.inf)
+            for name, latent, pictures, score in some.judge(self._judge):
+                means = score.mean.cpu()
+                tops = torch.maximum(tops, means)
+                results.append(
+                    self._result(some, int(means.argmax()), name, latent, pictures, score)
+                )
+                if self._callback is not None:
+                    one = results[-1]
+                    info = StepInfo("select", len(results), total, one.score.mean, one.images)
+                    self._callback(info)
+            for row, value in enumerate(tops.tolist()):
+                self._remember(some, row, value)
+        best = max(results, key=lambda result: float(result.score.mean))
+        order = sorted(self._attempts.values(), key=lambda a: (-a.num_steps, -a.score))
+        return dataclasses.replace(best, attempts=tuple(order))
+
+    def _result(
+        self,
+        some: Field,
+        row: int,
+        name: str,
+        latent: tuple[Tensor, Tensor],
+        pictures: Pictures,
+        score: Score,
+    ) -> ComposeResult:
+        """One configuration's iterate as the record that callers get."""
+        both, one = torch.tensor([row, len(some) + row]), slice(row, row + 1)
+        return ComposeResult(
+            images=pictures.composite[one],
+            mask=box_masks([some.boxes[row]], *pictures.composite.shape[-2:]),
+            foreground=pictures.foreground[one],
+            background=pictures.background[one],
+            latent=Latent(latent[0][both], latent[1][both], self._composer.truncation),
+            score=Score(score.mean[one], score.stderr[one]),
+            placement=some.placements[row],
+            trace=ComposeTrace(*torch.stack(some.trace)[:, :, row].unbind(dim=1)),
+            attempts=(),
+            chosen=name,
+        )
+
+
+class _Progress:
+    """Tells a callback of steps, with the best configuration of late as the preview."""
+
+    def __init__(self, total: int, callback: Callback | None) -> None:
+        self._done, self._total, self._callback = 0, total, callback
+
+    def observe(self, score: Tensor, pictures: Pictures) -> None:
+        """Count the step of B configurations."""
+        self._done += len(score)
+        if self._callback is not None:
+            top = int(score.argmax())
+            preview = pictures.composite[top : top + 1].detach()
+            self._callback(
+                StepInfo("compose", self._done, self._total, score[top : top + 1], preview)
+            )
+
+
+def _picture_size(gan: Gan, latent: Latent) -> tuple[int, int]:
+    """Height and width of the generator's pictures."""
+    one = latent.to(gan.device)
+    with torch.no_grad():
+        image = gan.decode(one.z[:1], one.y[:1], truncation=one.truncation)
+    return image.shape[-2], image.shape[-1]

@@ -1,0 +1,132 @@
+"""Two latents and a place become one picture, and what that picture is worth.
+
+Paper: Liu et al. 2021, section 3.3. B configurations are one batch of 2B runs, the foregrounds
+first, then the backgrounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .augment import AugmentParams
+from .clip.base import ImageTextEncoder
+from .config import ComposeConfig
+from .gan.base import Gan
+from .perceptual import Perceptual
+from .placement import Box, box_masks, place
+from .poisson import blend
+from .score import aug_clip_score
+from .types import Score, Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """What B configurations look like; all ``(B, 3, H, W)`` in [-1, 1].
+
+    Attributes:
+        foreground: Before it is scaled.
+        background: Before anything is pasted on it.
+        layer: The scaled foreground in its box, zero elsewhere.
+        composite: The result, blended or not.
+    """
+
+    foreground: Tensor
+    background: Tensor
+    layer: Tensor
+    composite: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composer:
+    """What stays fixed while configurations are optimised.
+
+    Attributes:
+        gan: The generator of both pictures.
+        clip: The encoder.
+        target: What the composite is to show.
+        parts: What foreground and background are to show by themselves, or None.
+        perceptual: The distance behind consistency, or None for no consistency.
+        truncation: tau of both pictures.
+        config: How two pictures become one.
+    """
+
+    gan: Gan
+    clip: ImageTextEncoder
+    target: Target
+    parts: tuple[Target | None, Target | None]
+    perceptual: Perceptual | None
+    truncation: float
+    config: ComposeConfig
+
+    def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, blended: bool) -> Pictures:
+        """The pictures of latents ``(2B, ...)``, at B places."""
+        images = self.gan.decode(z, y, truncation=self.truncation)
+        foreground, background = images.chunk(2)
+        layer = place(foreground, boxes, *background.shape[-2:])
+        mode, strength = self.config.blend if blended else "none", self.config.blend_strength
+        rows = [
+            blend(layer[i : i + 1], background[i : i + 1], box, mode=mode, strength=strength)
+            for i, box in enumerate(boxes)
+        ]
+        return Pictures(foreground, background, layer, torch.cat(rows))
+
+    def objective(self, pictures: Pictures, params: AugmentParams) -> Tensor:
+        """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""
+        total = self.score(pictures, params).mean
+        images = (pictures.foreground, pictures.background)
+        for image, target in zip(images, self.parts, strict=True):
+            if target is not None and self.config.part_weight > 0:
+                part = aug_clip_score(image, target, self.clip, params=params).mean
+                total = total + self.config.part_weight * part
+        return total
+
+    def score(
+        self, pictures: Pictures, params: AugmentParams, batch_size: int | None = None
+    ) -> Score:
+        """AugCLIP of the composites alone, ``(B,)``."""
+        return aug_clip_score(
+            pictures.composite, self.target, self.clip, params=params, batch_size=batch_size
+        )
+
+    def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:
+        """l_Fuse: how differently the two pictures look where they should agree, ``(B,)``.
+
+        References:
+            Liu et al. 2021, section 3.3: LPIPS between foreground and background. In which region
+            is not told; the readings are those of ``ComposeConfig.consistency``. "patch" and
+            "seam" compare the plain paste with the background, which differ in the box alone.
+        """
+        background = pictures.background
+        if self.perceptual is None:
+            return background.new_zeros(len(boxes))
+        if self.config.consistency == "whole":
+            distance = self.perceptual.distance_map(pictures.foreground, background)
+            return distance.mean(dim=(1, 2, 3))
+        height, width = background.shape[-2:]
+        region = inside = box_masks(boxes, height, width).to(background)
+        if self.config.consistency == "seam":
+            cores = [_core(box, height, width, self.config.seam_width) for box in boxes]
+            region = inside - box_masks(cores, height, width).to(background)
+        pasted = pictures.layer + (1.0 - inside) * background
+        distance = self.perceptual.distance_map(pasted, background)
+        return (distance * region).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3)).clamp_min(1.0)
+
+
+def _core(box: Box, height: int, width: int, share: float) -> Box:
+    """The box less its seam: a band along the sides that lie inside the picture."""
+    band = max(1, round(share * min(box.height, box.width)))
+    top, core_height = _inner(box.top, box.height, height, band)
+    left, core_width = _inner(box.left, box.width, width, band)
+    return Box(top, left, core_height, core_width)
+
+
+def _inner(start: int, length: int, side: int, band: int) -> tuple[int, int]:
+    """Start and length of an axis less the band at its open ends; at least a pixel is left."""
+    first = start + band * (start > 0)
+    last = start + length - band * (start + length < side)
+    middle = start + length // 2
+    return min(first, middle), max(1, last - min(first, middle))

@@ -1,0 +1,52 @@
+"""Settings of each stage as frozen dataclasses, and the presets.
+
+Change a setting with ``dataclasses.replace``; every value is checked when the object is made.
+"""
+
+from __future__ import annotations
+
+from .composition import (
+    ALL,
+    PAPER_COMPOSITION,
+    BlendMode,
+    ComposeConfig,
+    CompositionRecipe,
+    Consistency,
+)
+from .recipe import (
+    CANDIDATES_ON_ACCELERATOR,
+    CANDIDATES_ON_CPU,
+    DEFAULT,
+    PAPER,
+    REFERENCE_CODE,
+    Augment,
+    AugmentConfig,
+    Mixing,
+    Objective,
+    OptimizeConfig,
+    Recipe,
+    SearchConfig,
+    Start,
+)
+
+__all__ = [
+    "ALL",
+    "CANDIDATES_ON_ACCELERATOR",
+    "CANDIDATES_ON_CPU",
+    "DEFAULT",
+    "PAPER",
+    "PAPER_COMPOSITION",
+    "REFERENCE_CODE",
+    "Augment",
+    "AugmentConfig",
+    "BlendMode",
+    "ComposeConfig",
+    "CompositionRecipe",
+    "Consistency",
+    "Mixing",
+    "Objective",
+    "OptimizeConfig",
+    "Recipe",
+    "SearchConfig",
+    "Start",
+]

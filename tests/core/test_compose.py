@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import (
+    AugmentConfig,
+    Basis,
+    BigGan,
+    ConfigError,
+    OpenClip,
+    OptimizeConfig,
+    StepInfo,
+    Target,
+    clip_score,
+    make_generator,
+)
+from fusedream_core.compose import compose
+from fusedream_core.composer import Composer, Pictures
+from fusedream_core.composition import ComposeResult
+from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
+from fusedream_core.pairs import best_members, score_pairs
+from fusedream_core.placement import Placement, all_placements, box_masks, paste
+
+STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone")
+CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
+BRUTE_FORCE = replace(CONFIG, rungs=((ALL, 1.0),))
+AUGMENT = AugmentConfig(num_augments=4)
+PLACES = all_placements(scales=(0.5,))
+RunCompose = Callable[..., ComposeResult]
+
+
+class Squares:
+    """Squared difference of each pixel, for want of a perceptual model."""
+
+    device = torch.device("cpu")
+
+    def distance_map(self, images: Tensor, others: Tensor) -> Tensor:
+        return (images - others).square().mean(dim=1, keepdim=True)
+
+
+def under_the_paste(result: ComposeResult) -> float:
+    """How far the pasted picture is from the background that it covers."""
+    box = result.placement.box(16, 16)
+    pasted = paste(result.foreground, result.background, [box])
+    return float((box.crop(pasted) - box.crop(result.background)).square().mean())
+
+
+@pytest.fixture
+def run(
+    gan64: BigGan, clip64: OpenClip, targets64: list[Target], bases64: list[Basis]
+) -> RunCompose:
+    def compose_pictures(
+        config: ComposeConfig = CONFIG,
+        **options: Any,  # noqa: ANN401
+    ) -> ComposeResult:
+        given: dict[str, Any] = {
+            "augment": AUGMENT,
+            "generator": make_generator(5),
+            "placements": PLACES,
+            "perceptual": Squares(),
+            "clip": clip64,
+        }
+        given |= options
+        bases = [given.pop(name, bases64[i]) for i, name in enumerate(("foreground", "background"))]
+        clip = given.pop("clip")
+        return compose(
+            gan64, clip, given.pop("target", targets64[0]), *bases, config=config, **given
+        )
+
+    return compose_pictures
+
+
+class TestScorePairs:
+    @pytest.mark.parametrize("batch_size", [2, 100])
+    def test_value(
+        self,
+        gan64: BigGan,
+        clip64: OpenClip,
+        targets64: list[Target],
+        bases64: list[Basis],
+        batch_size: int,
+    ) -> None:
+        """The slow way: one pair at one place after the other."""
+        boxes = [place.box(16, 16) for place in PLACES[:3]]
+        scores = score_pairs(
+            gan64, clip64, targets64[0], *bases64[:2], boxes, batch_size=batch_size
+        )
+        assert scores.shape == (3, 3, 3)
+        fronts, backs = (
+            gan64.decode(basis.latent.z, basis.latent.y, truncation=0.6) for basis in bases64[:2]
+        )
+        for p, box in enumerate(boxes):
+            for i in range(3):
+                for j in range(3):
+                    one = paste(fronts[i : i + 1], backs[j : j + 1], [box])
+                    expected = clip_score(one, targets64[0], clip64)[0]
+                    assert float(scores[p, i, j]) == pytest.approx(float(expected), abs=1e-9)
+
+    def test_best_members(self) -> None:
+        scores = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.9, 0.5], [0.8, 0.6, 0.0]])
+        front, back = best_members(scores, 2)
+        assert front.tolist() == [1, 2]  # by their score on background 1
+        assert back.tolist() == [1, 2]  # by their score under foreground 1
+
+
+class TestCompose:
+    def test_result(self, run: RunCompose, gan64: BigGan) -> None:
+        result = run()
+        assert result.images.shape == result.foreground.shape == (1, 3, 16, 16)
+        assert result.mask.shape == (1, 1, 16, 16)
+        assert float(result.mask.sum()) == 64
+        assert result.placement in PLACES
+        assert result.trace.score.shape == result.trace.weight.shape == (6,)
+        assert len(result.attempts) == 9
+        assert [a.num_steps for a in result.attempts].count(6) == 1
+        assert [a.num_steps for a in result.attempts].count(3) == 3
+        assert not result.images.requires_grad
+        latent = result.latent
+        again = gan64.decode(latent.z, latent.y, truncation=latent.truncation)
+        torch.testing.assert_close(again[:1], result.foreground)
+        torch.testing.assert_close(again[1:], result.background)
+
+    def test_outside_the_box_is_background(self, run: RunCompose) -> None:
+        result = run()
+        outside = (1 - result.mask).bool().expand_as(result.images)
+        assert torch.equal(result.images[outside], result.background[outside])
+
+    @pytest.mark.parametrize("change", [{}, {"metric": "euclidean"}, {"consistency": "whole"}])
+    def test_the_survivor_ends_where_brute_force_takes_it(
+        self, run: RunCompose, change: dict[str, Any]
+    ) -> None:
+        pruned = run(replace(CONFIG, **change))
+        brute = run(replace(BRUTE_FORCE, **change), placements=[pruned.placement])
+        torch.testing.assert_close(pruned.images, brute.images, rtol=0, atol=1e-9)
+        torch.testing.assert_close(pruned.trace.score, brute.trace.score, rtol=0, atol=1e-9)
+
+    def test_brute_force_tries_all(self, run: RunCompose) -> None:
+        result = run(BRUTE_FORCE)
+        assert all(attempt.num_steps == 6 for attempt in result.attempts)
+        assert result.attempts[0].score == pytest.approx(float(result.score.mean))
+        assert result.attempts[0].placement == result.placement
+
+    @pytest.mark.parametrize("size", [1, 9])
+    def test_batch_size_changes_nothing(self, run: RunCompose, size: int) -> None:
+        expected, other = run(), run(replace(CONFIG, batch_size=size))
+        assert expected.placement == other.placement
+        torch.testing.assert_close(expected.images, other.images, rtol=0, atol=1e-9)
+
+    def test_determinism(self, run: RunCompose) -> None:
+        assert torch.equal(run().images, run().images)
+        assert not torch.equal(run().images, run(generator=make_generator(6)).images)
+
+    @pytest.mark.parametrize("consistency", ["patch", "seam"])
+    def test_consistency_brings_the_pictures_together(
+        self,
+        run: RunCompose,
+        consistency: Any,  # noqa: ANN401
+    ) -> None:
+        steps = replace(STEPS, num_steps=40, selection="last")
+        config = replace(BRUTE_FORCE, optimize=steps, beta=0.1, blend="none")
+        place = [Placement.named("center", 0.5)]
+        with_it = run(replace(config, consistency=consistency), placements=place)
+        without = run(replace(config, consistency="none"), placements=place)
+        assert (without.trace.loss == 0).all()
+        assert under_the_paste(with_it) < 0.8 * under_the_paste(without)
+
+    def test_score_rises(self, run: RunCompose) -> None:
+        steps = replace(STEPS, num_steps=60)
+        augment = AugmentConfig(num_augments=8)
+        trace = run(replace(BRUTE_FORCE, optimize=steps), placements=PLACES[:1], augment=augment)
+        assert float(trace.trace.score[-10:].mean()) > float(trace.trace.score[:10].mean()) + 0.02
+
+    def test_parts_have_prompts_of_their_own(
+        self, run: RunCompose, clip64: OpenClip, targets64: list[Target]
+    ) -> None:
+        """What the foreground is told wins, though the composite's own prompt asks the opposite."""
+        opposite = replace(targets64[0], features=-targets64[0].features)
+        config = replace(
+            BRUTE_FORCE,
+            optimize=replace(STEPS, num_steps=40, selection="last"),
+            consistency="none",
+            part_weight=3.0,
+        )
+        place = [Placement.named("top left", 0.5)]
+        alone = run(config, placements=place)
+        told = run(config, placements=place, foreground_target=opposite)
+        better = clip_score(told.foreground, opposite, clip64)
+        assert float(better) > float(clip_score(alone.foreground, opposite, clip64)) + 0.1
+
+    @pytest.mark.parametrize("blend", ["none", "feather", "poisson", "mixed"])
+    def test_blend_modes(self, run: RunCompose, blend: Any) -> None:  # noqa: ANN401
+        result = run(replace(CONFIG, blend=blend, blend_from=0.5))
+        plain = paste(result.foreground, result.background, [result.placement.box(16, 16)])
+        assert torch.allclose(result.images, plain) == (blend == "none")
+
+    def test_reference_forms_run(self, run: RunCompose) -> None:
+        noisy = replace(
+            STEPS, mixing="softmax", start="random", latent_noise_std=0.05, units="absolute"
+        )
+        assert run(replace(CONFIG, optimize=noisy)).images.isfinite().all()
+        paper = replace(
+            PAPER_COMPOSITION, optimize=replace(PAPER_COMPOSITION.optimize, num_steps=2)
+        )
+        assert run(paper).images.isfinite().all()
+
+    def test_callback(self, run: RunCompose) -> None:
+        seen: list[StepInfo] = []
+        run(callback=seen.append)
+        last = {info.stage: (info.step, info.total) for info in seen}
+        assert list(last) == ["pair", "compose", "select"]
+        assert all(step == total for step, total in last.values())
+        assert last["compose"] == (15, 15)  # 4 configurations for 3 steps, 1 for 3 more
+        assert all(info.preview.shape == (1, 3, 16, 16) for info in seen)
+        assert not any(info.preview.requires_grad for info in seen)
+
+    @pytest.mark.parametrize("stage", ["pair", "compose", "select"])
+    def test_callback_may_stop(self, run: RunCompose, stage: str) -> None:
+        def stop(info: StepInfo) -> None:
+            if info.stage == stage:
+                raise InterruptedError("stopped")
+
+        with pytest.raises(InterruptedError, match="stopped"):
+            run(callback=stop)
+
+    def test_works_without_outer_grad(self, run: RunCompose) -> None:
+        expected = run().images
+        with torch.no_grad():
+            assert torch.equal(run().images, expected)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"placements": []}, "no placement"),
+            ({"perceptual": None}, "needs a perceptual model"),
+        ],
+    )
+    def test_exception(self, run: RunCompose, options: dict[str, Any], told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            run(**options)
+
+    def test_foreign_parts_are_refused(self, run: RunCompose, bases64: list[Basis]) -> None:
+        other = replace(bases64[0], gan_id="another")
+        with pytest.raises(ConfigError, match="another"):
+            run(background=other)
+        latent = replace(bases64[0].latent, truncation=0.9)
+        with pytest.raises(ConfigError, match=r"0\.6 and the background's at 0\.9"):
+            run(background=replace(bases64[0], latent=latent))
+
+    def test_bases_of_different_sizes(self, run: RunCompose, bases64: list[Basis]) -> None:
+        result = run(foreground=bases64[0].pick(torch.tensor([1])))
+        assert result.images.isfinite().all()
+
+
+class TestInconsistency:
+    def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """The loss, and the plain mean over the region that it should look at."""
+        config = ComposeConfig(consistency=consistency, seam_width=0.25)
+        composer = Composer(None, None, None, (None, None), Squares(), 1.0, config)  # type: ignore[arg-type]
+        draw = make_generator(3)
+        front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))
+        box = Placement(box_side, 0.0, 0.5).box(16, 16)  # flush left: three sides have a seam
+        layer = paste(front, torch.zeros_like(back), [box])
+        region = box_masks([box], 16, 16)
+        if consistency == "seam":
+            region[..., box.top + 2 : box.top + 6, 0:6] = 0
+        if consistency == "whole":
+            layer, region = front, torch.ones_like(region)
+        difference = Squares().distance_map(layer, back)
+        expected = (difference * region).sum() / region.sum()
+        pictures = Pictures(front, back, paste(front, torch.zeros_like(back), [box]), back)
+        return composer.inconsistency(pictures, [box])[0], expected
+
+    @pytest.mark.parametrize("consistency", ["whole", "patch", "seam"])
+    def test_value(self, consistency: str) -> None:
+        loss, expected = self.make(consistency)
+        torch.testing.assert_close(loss, expected)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
+from fusedream_core.config import Mixing
+from fusedream_core.descent import Descent
+from fusedream_core.mixing import make_mixture
+
+CONFIG = OptimizeConfig(num_steps=10, start="uniform")
+
+
+def make(
+    gan: BigGan,
+    bases: list[Basis],
+    mixing: Mixing = "scalar",
+    config: OptimizeConfig = CONFIG,
+) -> Descent:
+    mixture = make_mixture(
+        bases,
+        "uniform",
+        mixing=mixing,
+        z_clamp=2.0,
+        device=torch.device("cpu"),
+        generators=[make_generator(0) for _ in bases],
+    )
+    return Descent(mixture, gan, config, truncation=0.6)
+
+
+def push(descent: Descent, seed: int, rows: list[int]) -> None:
+    """One step against gradients that are each row's own."""
+    gradients = []
+    for index, tensor in enumerate(descent.parameters):
+        full = torch.randn(3, *tensor.shape[1:], generator=make_generator(seed, index))
+        gradients.append(full[rows].to(tensor))
+    descent.step(gradients)
+
+
+class TestDescent:
+    @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
+    def test_picked_rows_go_on_as_among_all(
+        self, gan64: BigGan, bases64: list[Basis], mixing: Mixing
+    ) -> None:
+        whole = make(gan64, bases64, mixing)
+        for seed in range(4):
+            push(whole, seed, [0, 1, 2])
+        some = whole.pick(torch.tensor([2, 0]))
+        for seed in range(4, 8):
+            push(whole, seed, [0, 1, 2])
+            push(some, seed, [2, 0])
+        assert some.num_steps_done == whole.num_steps_done == 8
+        for one, other in zip(some.parameters, whole.parameters, strict=True):
+            assert torch.equal(one, other[[2, 0]])
+
+    def test_metric_is_the_step_per_gradient(self, gan64: BigGan, bases64: list[Basis]) -> None:
+        """At constant gradient and rate, Adam's step is the metric times the gradient."""
+        descent = make(gan64, bases64, config=replace(CONFIG, schedule="constant"))
+        gradients = [
+            0.001 * torch.randn(tensor.shape, generator=make_generator(i)).to(tensor)
+            for i, tensor in enumerate(descent.parameters)
+        ]
+        assert all(bool((m == m.flatten()[0]).all()) for m in descent.metric())
+        for _ in range(3):
+            before = [tensor.detach().clone() for tensor in descent.parameters]
+            descent.step(gradients)
+        for old, new, metric, gradient in zip(
+            before, descent.parameters, descent.metric(), gradients, strict=True
+        ):
+            torch.testing.assert_close(old - new, metric * gradient, rtol=1e-4, atol=1e-9)
+
+    def test_cosine_schedule(self, gan64: BigGan, bases64: list[Basis]) -> None:
+        descent = make(gan64, bases64)
+        decays = []
+        for seed in range(10):
+            decays.append(descent.decay)
+            push(descent, seed, [0, 1, 2])
+        assert decays[0] == 1.0
+        assert decays == sorted(decays, reverse=True)
+        assert descent.decay == pytest.approx(0.0)
