@@ -5,8 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ._folders import register_folders
+from .blend import FuseDreamPoissonBlend
+from .compose import FuseDreamCompose
 from .latent import FuseDreamDecodeLatent
-from .loaders import FuseDreamLoadCLIP, FuseDreamLoadGAN
+from .loaders import FuseDreamLoadCLIP, FuseDreamLoadGAN, FuseDreamLoadLPIPS
 from .optimize import FuseDreamOptimize
 from .prompt import FuseDreamEncodePrompt
 from .score import FuseDreamAugCLIPScore
@@ -24,6 +26,9 @@ NODE_CLASS_MAPPINGS = {
     "FuseDreamOptimize": FuseDreamOptimize,
     "FuseDreamAugCLIPScore": FuseDreamAugCLIPScore,
     "FuseDreamDecodeLatent": FuseDreamDecodeLatent,
+    "FuseDreamLoadLPIPS": FuseDreamLoadLPIPS,
+    "FuseDreamCompose": FuseDreamCompose,
+    "FuseDreamPoissonBlend": FuseDreamPoissonBlend,
 }
 
 

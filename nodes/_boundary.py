@@ -1,7 +1,7 @@
-"""Between ComfyUI and the core: pictures in and out, progress, gradients.
+"""Between ComfyUI and the core: pictures and masks in and out, progress, gradients.
 
-ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]``; the core's are ``(B, 3, H, W)`` in
-``[-1, 1]``. This is the only file that knows both.
+ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]`` and its masks ``(B, H, W)``; the core's are
+``(B, 3, H, W)`` in ``[-1, 1]`` and ``(B, 1, H, W)``. This is the only file that knows both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def autograd_scope() -> Iterator[None]:
         yield
 
 
-def image_to_core(image: Tensor) -> Tensor:
+def image_to_core(image: Tensor, name: str = "batch") -> Tensor:
     """An IMAGE of any node as the core wants it.
 
     Alpha is laid over white, as picture viewers do; a single channel is taken for grey; values
@@ -46,6 +46,7 @@ def image_to_core(image: Tensor) -> Tensor:
 
     Args:
         image: Pictures, shape ``(B, H, W, C)`` with C of 1, 3 or 4, values in ``[0, 1]``.
+        name: What to call them in messages, where a node takes more than one batch.
 
     Returns:
         Shape ``(B, 3, H, W)``, float32, values in ``[-1, 1]``.
@@ -54,7 +55,7 @@ def image_to_core(image: Tensor) -> Tensor:
         ShapeError: If it is no such batch, is empty, or has a side under 8 pixels.
         ImageError: If a picture holds NaN or infinite values.
     """
-    check_image(image)
+    check_image(image, name)
     images01 = image.clone().float().clamp(0.0, 1.0)
     if images01.shape[-1] == 4:
         alpha = images01[..., 3:]
@@ -64,7 +65,7 @@ def image_to_core(image: Tensor) -> Tensor:
     return from_images01(images01).movedim(-1, 1).contiguous()  # BHWC -> BCHW
 
 
-def check_image(image: Tensor) -> None:
+def check_image(image: Tensor, name: str = "batch") -> None:
     """Refuse what no score can be given for, in a sentence that names the fault."""
     if not isinstance(image, Tensor) or image.ndim != 4:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
@@ -72,20 +73,21 @@ def check_image(image: Tensor) -> None:
     batch, height, width, channels = image.shape
     if channels not in (1, 3, 4):
         raise ShapeError(
-            f"The pictures have {channels} channels; FuseDream takes RGB, RGBA or grey ones."
+            f"The pictures of the {name} have {channels} channels; FuseDream takes RGB, RGBA or "
+            "grey ones."
         )
     if batch == 0:
-        raise ShapeError("The batch of pictures is empty; connect at least one picture.")
+        raise ShapeError(f"The {name} is empty; connect at least one picture.")
     if min(height, width) < MIN_SIDE:
         raise ShapeError(
-            f"The pictures are {width} x {height} pixels; FuseDream needs at least "
-            f"{MIN_SIDE} x {MIN_SIDE}."
+            f"The pictures of the {name} are {width} x {height} pixels; FuseDream needs at "
+            f"least {MIN_SIDE} x {MIN_SIDE}."
         )
     faulty = [index for index in range(batch) if not bool(torch.isfinite(image[index]).all())]
     if faulty:
-        names = ", ".join(str(index + 1) for index in faulty[:5])
+        numbers = ", ".join(str(index + 1) for index in faulty[:5])
         raise ImageError(
-            f"Picture {names} of the batch holds NaN or infinite values; the node that made it "
+            f"Picture {numbers} of the {name} holds NaN or infinite values; the node that made it "
             "failed (a VAE in half precision does this)."
         )
 
@@ -96,6 +98,41 @@ def core_to_image(images: Tensor) -> Tensor:
 
     images01 = to_images01(images.detach().float()).movedim(1, -1).contiguous()  # BCHW -> BHWC
     return images01.to(management.intermediate_device())
+
+
+def mask_to_core(mask: Tensor, height: int, width: int) -> Tensor:
+    """A MASK of any node as the core wants it, for pictures of one size.
+
+    Args:
+        mask: Shape ``(B, H, W)``, or ``(H, W)`` as some nodes give it, values in ``[0, 1]``.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
+
+    Returns:
+        Shape ``(B, 1, H, W)``, float32, values in ``[0, 1]``; a new tensor.
+
+    Raises:
+        ShapeError: If it is no such batch, is empty, or has another size than the pictures.
+        ImageError: If it holds NaN or infinite values.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or 0 in mask.shape:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ShapeError(f"Expected a MASK batch of shape (B, H, W), got {shape}.")
+    if mask.shape[-2:] != (height, width):
+        raise ShapeError(
+            f"The mask is {mask.shape[-1]} x {mask.shape[-2]} pixels, but the background is "
+            f"{width} x {height}; make the mask for the background, or resize one of them."
+        )
+    if not bool(torch.isfinite(mask).all()):
+        raise ImageError("The mask holds NaN or infinite values; the node that made it failed.")
+    return mask.clone().float().clamp(0.0, 1.0).reshape(-1, 1, height, width)
+
+
+def core_to_mask(masks: Tensor) -> Tensor:
+    """The core's masks ``(B, 1, H, W)`` as a MASK, ``(B, H, W)``, where outputs belong."""
+    import comfy.model_management as management
+
+    return masks.detach().float().squeeze(1).to(management.intermediate_device())
 
 
 def decode(gan: Gan, latent: Latent) -> Tensor:

@@ -9,19 +9,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..fusedream_core.demo import demo_clip_dir, demo_gan_dir
+from ..fusedream_core.demo import demo_clip_dir, demo_gan_dir, demo_lpips_path
 from ..fusedream_core.errors import CheckpointError
 
 DEMO = "demo"
 GAN_FOLDER = "gan"
 CLIP_FOLDER = "open_clip"
+LPIPS_FOLDER = "lpips"
 
-_CONFIG_NAMES = {GAN_FOLDER: "config.json", CLIP_FOLDER: "open_clip_config.json"}
-_DEMO_DIRS = {GAN_FOLDER: demo_gan_dir, CLIP_FOLDER: demo_clip_dir}
+# The file that makes a folder one model; None where every model is a single file.
+_CONFIG_NAMES = {
+    GAN_FOLDER: "config.json",
+    CLIP_FOLDER: "open_clip_config.json",
+    LPIPS_FOLDER: None,
+}
+_DEMO_PATHS = {
+    GAN_FOLDER: demo_gan_dir,
+    CLIP_FOLDER: demo_clip_dir,
+    LPIPS_FOLDER: demo_lpips_path,
+}
 
 
 def register_folders() -> None:
-    """Tell ComfyUI of ``models/gan`` and ``models/open_clip``.
+    """Tell ComfyUI of ``models/gan``, ``models/open_clip`` and ``models/lpips``.
 
     May be called any number of times, and keeps what extra_model_paths.yaml put there; that file
     is read before the packs are, and its keys accept every file until extensions are set.
@@ -49,7 +59,7 @@ def resolve_model(key: str, name: str) -> Path:
         CheckpointError: If no model of that name is there now.
     """
     if name == DEMO:
-        return Path(_DEMO_DIRS[key]())
+        return Path(_DEMO_PATHS[key]())
     found = _found(key).get(name)
     if found is None:
         raise CheckpointError(
@@ -85,6 +95,7 @@ def _found(key: str) -> dict[str, Path]:
     import folder_paths
 
     register_folders()
+    config_name = _CONFIG_NAMES[key]
     found: dict[str, Path] = {}
     for file_name in folder_paths.get_filename_list(key):
         full_path = folder_paths.get_full_path(key, file_name)
@@ -92,7 +103,8 @@ def _found(key: str) -> dict[str, Path]:
             continue
         path = Path(full_path)
         relative_folder = Path(file_name).parent
-        if relative_folder.parts and (path.parent / _CONFIG_NAMES[key]).is_file():
+        has_folder = config_name is not None and relative_folder.parts
+        if has_folder and (path.parent / config_name).is_file():
             found.setdefault(relative_folder.as_posix(), path.parent)
         else:
             found.setdefault(Path(file_name).as_posix(), path)

@@ -1,11 +1,11 @@
-"""GAN and CLIP in memory: loaded once, moved by ComfyUI, fit for gradients.
+"""GAN, CLIP and LPIPS in memory: loaded once, moved by ComfyUI, fit for gradients.
 
 Three things are done here and nowhere else:
 
 * one weak cache, so that two loader nodes of the same file share one module, and the module goes
   when ComfyUI forgets the last output that holds it;
-* placement by ComfyUI's model manager, a GAN and a CLIP in one request so that neither evicts the
-  other;
+* placement by ComfyUI's model manager, all models of a node in one request so that none evicts
+  another;
 * healing. ComfyUI runs nodes under ``torch.inference_mode()``, and weights that anything moved or
   cast in there become inference tensors, through which no gradient can be taken.
 """
@@ -38,8 +38,11 @@ _FLOATS_PER_PIXEL = {
     ("gan", False): 600,
     ("clip", True): 500,
     ("clip", False): 120,
+    ("lpips", True): 350,  # VGG16's; the others take less
+    ("lpips", False): 130,
 }
 _FLOAT_BYTES = 4
+_MEMORY_SHARE = 0.7  # of the device, for what is computed at once; weights and others need the rest
 _USUAL_RESOLUTION, _USUAL_CLIP_SIDE = 512, 224  # for models that do not tell
 
 
@@ -52,7 +55,7 @@ class FuseDreamModel(nn.Module):
 
 
 class Managed(Generic[ModelT]):
-    """The value of a GAN or CLIP socket: one module and its entry in ComfyUI's model manager."""
+    """The value of a model socket: one module and its entry in ComfyUI's model manager."""
 
     def __init__(self, model: ModelT, name: str) -> None:
         import comfy.model_management as management
@@ -107,7 +110,7 @@ def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, 
     sent a model away since.
 
     Args:
-        handles: Values of GAN and CLIP sockets.
+        handles: Values of GAN, CLIP and LPIPS sockets.
         activation_bytes: Memory that the work itself will need beside the weights.
     """
     import comfy.model_management as management
@@ -118,7 +121,7 @@ def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, 
         if not isinstance(handle, Managed):
             raise ConfigError(
                 f"Expected the output of a FuseDream loader node, got {type(handle).__name__}; "
-                "connect Load GAN or Load CLIP (FuseDream) here."
+                "connect Load GAN, Load CLIP or Load LPIPS (FuseDream) here."
             )
     patchers = [handle.patcher for handle in handles]
     management.load_models_gpu(patchers, memory_required=activation_bytes, force_full_load=True)
@@ -153,8 +156,10 @@ def settle(module: nn.Module, device: torch.device) -> None:
 def activation_bytes(
     gan: Managed[Any] | None,
     clip: Managed[Any] | None = None,
+    lpips: Managed[Any] | None = None,
     *,
     pictures: int,
+    scored: int | None = None,
     augments: int = 1,
     gradients: bool = False,
 ) -> int:
@@ -163,18 +168,38 @@ def activation_bytes(
     Args:
         gan: The generator, if pictures are drawn.
         clip: The encoder, if pictures are scored.
-        pictures: Pictures in flight at once.
+        lpips: The distance, if pictures are compared.
+        pictures: Pictures in flight at once; the distance takes them two by two.
+        scored: Pictures that CLIP sees, where it does not see all of them.
         augments: Augmented copies of each picture that CLIP sees at once.
         gradients: Whether everything is kept for a backward pass.
     """
     floats = 0
+    side = getattr(gan.model, "resolution", _USUAL_RESOLUTION) if gan else _USUAL_RESOLUTION
     if gan is not None:
-        side = getattr(gan.model, "resolution", _USUAL_RESOLUTION)
         floats += pictures * side**2 * _FLOATS_PER_PIXEL["gan", gradients]
     if clip is not None:
+        seen = pictures if scored is None else scored
         height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
-        floats += pictures * augments * height * width * _FLOATS_PER_PIXEL["clip", gradients]
+        floats += seen * augments * height * width * _FLOATS_PER_PIXEL["clip", gradients]
+    if lpips is not None:
+        floats += pictures * side**2 * _FLOATS_PER_PIXEL["lpips", gradients]
     return floats * _FLOAT_BYTES
+
+
+def fit_batch(most: int, bytes_each: int) -> int:
+    """How many pieces of work are done at once: all, or as many as the device has memory for.
+
+    By the whole memory, not by what is free just now: the same machine always answers alike.
+
+    Args:
+        most: Pieces there are; at least one is done at once.
+        bytes_each: What one needs, see :func:`activation_bytes`.
+    """
+    import comfy.model_management as management
+
+    memory = management.get_total_memory(management.get_torch_device())
+    return max(1, min(most, int(_MEMORY_SHARE * memory) // bytes_each))
 
 
 def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:

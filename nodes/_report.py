@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..fusedream_core.composition import Attempt, ComposeResult
+    from ..fusedream_core.config import ComposeConfig
     from ..fusedream_core.types import Basis, OptimizeResult, Score, Target
 
 
@@ -43,3 +45,35 @@ def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset
         f"returned: {result.chosen[0]}",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def compose_report(
+    result: ComposeResult, target: Target, config: ComposeConfig, preset: str
+) -> str:
+    """What was aimed at, how the winner came about, and how far each placement came."""
+    mean, error = float(result.score.mean[0]), float(result.score.stderr[0])
+    trace = result.trace
+    blending = f"blend {config.blend}"
+    if config.blend != "none":
+        blending += f" at {config.blend_strength:g}"
+    lines = [
+        f"AugCLIP {mean:.4f} +- {error:.4f} for: {target.prompt}",
+        f"{result.placement.name}, of {len(result.attempts)} tried; {blending}",
+        f"{len(trace.score)} steps, preset {preset}, returned: {result.chosen}",
+    ]
+    if config.consistency != "none":
+        lines.append(
+            f"consistency {config.consistency}: distance {float(trace.loss[0]):.4f} before, "
+            f"{float(trace.loss[-1]):.4f} in the last step; "
+            f"lambda {float(trace.weight.mean()):.2f} on average"
+        )
+    tried = [f"{rank}. {_attempt(one)}" for rank, one in enumerate(result.attempts, start=1)]
+    return "\n".join([*(f"- {line}" for line in lines), "\nPlacements, best first:\n", *tried])
+
+
+def _attempt(attempt: Attempt) -> str:
+    """How far one placement came, and by which score."""
+    if attempt.num_steps == 0:
+        return f"{attempt.placement.name}: CLIP {attempt.score:.4f} before any step"
+    steps = f"{attempt.num_steps} step" + "s" * (attempt.num_steps > 1)
+    return f"{attempt.placement.name}: {attempt.score:.4f} after {steps}"

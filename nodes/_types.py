@@ -1,8 +1,8 @@
 """The sockets that FuseDream nodes pass to each other, and what their schemas share.
 
-What travels: ``FUSEDREAM_GAN`` and ``FUSEDREAM_CLIP`` are ``_models.Managed`` handles,
-``FUSEDREAM_LATENT`` is a ``GanLatent``, and the others are the plain dataclasses of
-``fusedream_core.types``; tensors are on the CPU.
+What travels: ``FUSEDREAM_GAN``, ``FUSEDREAM_CLIP`` and ``FUSEDREAM_LPIPS`` are
+``_models.Managed`` handles, ``FUSEDREAM_LATENT`` is a ``GanLatent``, and the others are the plain
+dataclasses of ``fusedream_core.types``; tensors are on the CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ AS_PRESET = -1
 
 GanSocket = io.Custom("FUSEDREAM_GAN")
 ClipSocket = io.Custom("FUSEDREAM_CLIP")
+LpipsSocket = io.Custom("FUSEDREAM_LPIPS")
 TargetSocket = io.Custom("FUSEDREAM_TARGET")
 BasisSocket = io.Custom("FUSEDREAM_BASIS")
 LatentSocket = io.Custom("FUSEDREAM_LATENT")

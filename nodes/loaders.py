@@ -1,4 +1,4 @@
-"""Nodes that read a GAN or a CLIP from disk."""
+"""Nodes that read a GAN, a CLIP or an LPIPS from disk."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from comfy_api.latest import io
 from ..fusedream_core.clip.open_clip import load_open_clip, load_open_clip_folder
 from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.gan.biggan import load_biggan
+from ..fusedream_core.perceptual import load_lpips
 from ._folders import (
     CLIP_FOLDER,
     DEMO,
     GAN_FOLDER,
+    LPIPS_FOLDER,
     file_identity,
     fingerprint,
     list_models,
     resolve_model,
 )
 from ._models import load_managed
-from ._types import ClipSocket, GanSocket, make_schema
+from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
 
 
 class FuseDreamLoadGAN(io.ComfyNode):
@@ -48,7 +50,7 @@ class FuseDreamLoadGAN(io.ComfyNode):
             outputs=[
                 GanSocket.Output(
                     display_name="gan",
-                    tooltip="The generator, for Seed Search, Optimize and Decode Latent.",
+                    tooltip="The generator, for Seed Search, Optimize, Compose and Decode Latent.",
                 )
             ],
         )
@@ -108,8 +110,8 @@ class FuseDreamLoadCLIP(io.ComfyNode):
                 ClipSocket.Output(
                     display_name="clip",
                     tooltip=(
-                        "The scoring model, for Encode Prompt, Seed Search, Optimize and AugCLIP "
-                        "Score. It is not ComfyUI's CLIP for diffusion models."
+                        "The scoring model, for Encode Prompt, Seed Search, Optimize, Compose "
+                        "and AugCLIP Score. It is not ComfyUI's CLIP for diffusion models."
                     ),
                 )
             ],
@@ -138,3 +140,46 @@ class FuseDreamLoadCLIP(io.ComfyNode):
         return io.NodeOutput(
             load_managed(key, clip_name, lambda: load_open_clip(architecture, str(path)))
         )
+
+
+class FuseDreamLoadLPIPS(io.ComfyNode):
+    """Reads a perceptual distance."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamLoadLPIPS",
+            display_name="Load LPIPS (FuseDream)",
+            description=(
+                "Reads the model that says how alike two pictures look, by which Compose lets "
+                "foreground and background agree: the small LPIPS that comes with the pack, or "
+                "a weights file under models/lpips."
+            ),
+            search_aliases=["LPIPS", "perceptual", "similarity", "FuseDream"],
+            inputs=[
+                io.Combo.Input(
+                    "lpips_name",
+                    options=list_models(LPIPS_FOLDER),
+                    default=DEMO,
+                    tooltip=(
+                        "'demo' is the small LPIPS of this pack. Others are files in ComfyUI's "
+                        "models/lpips: the weights of torchvision's AlexNet, VGG16 or SqueezeNet "
+                        "1.1, or those of a whole lpips.LPIPS."
+                    ),
+                ),
+            ],
+            outputs=[
+                LpipsSocket.Output(display_name="lpips", tooltip="The distance, for Compose.")
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lpips_name: str | None = None) -> str:
+        """The file behind the name: the loader runs again when it changes."""
+        return fingerprint(LPIPS_FOLDER, lpips_name)
+
+    @classmethod
+    def execute(cls, lpips_name: str) -> io.NodeOutput:
+        path = resolve_model(LPIPS_FOLDER, lpips_name)
+        key = ("lpips", file_identity(path))
+        return io.NodeOutput(load_managed(key, lpips_name, lambda: load_lpips(path)))

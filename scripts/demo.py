@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from comfy_client import ClientError, ComfyClient, Run
 from comfy_server import ComfyServer, ServerError, terminate_as_interrupt
 from workflow import WorkflowError, nodes_with_widget, set_widget, to_prompt
 
-WORKFLOW = environment.ROOT / "workflows" / "text_to_image.json"
+WORKFLOWS = environment.ROOT / "workflows"
 OUTPUT = environment.ROOT / "output"
 PROMPT_NODE = "FuseDreamEncodePrompt"
-SCORE_NODE = "FuseDreamOptimize"
+# The nodes that make the picture. Their first output is what must be saved.
+PICTURE_NODES = ("FuseDreamOptimize", "FuseDreamCompose")
 OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the demo models are in the repository: nothing to download
 
 
@@ -45,7 +46,7 @@ class Picture:
 def edit_workflow(
     workflow: dict[str, Any], prompt: str, seed: int, object_info: dict[str, Any]
 ) -> None:
-    """Write prompt and seed into a text-to-image workflow, in place.
+    """Write prompt and seed into a workflow that makes a picture from a prompt, in place.
 
     Raises:
         WorkflowError: If the workflow has no place for them.
@@ -60,17 +61,17 @@ def edit_workflow(
         set_widget(node, "seed", seed, object_info)
 
 
-def make_picture(client: ComfyClient, prompt: str, seed: int) -> Picture:
-    """Queue the text-to-image workflow and wait for its picture."""
+def make_picture(client: ComfyClient, path: Path, prompt: str, seed: int) -> Picture:
+    """Queue a workflow that makes a picture from a prompt, and wait for the picture."""
     object_info = client.object_info()
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    workflow = json.loads(path.read_text(encoding="utf-8"))
     edit_workflow(workflow, prompt, seed, object_info)
     queued = to_prompt(workflow, object_info)
     started = time.perf_counter()
     with progress_bar(queued) as on_event:
         run = client.run(queued, workflow=workflow, on_event=on_event).raise_for_status()
     seconds = time.perf_counter() - started
-    png = client.view(saved_image(run))
+    png = client.view(made_image(run, queued))
     return Picture(png=png, score=read_score(run, queued, object_info), seconds=seconds)
 
 
@@ -104,6 +105,21 @@ def saved_image(run: Run) -> dict[str, str]:
     return saved[-1]
 
 
+def made_image(run: Run, prompt: dict[str, Any]) -> dict[str, str]:
+    """Where the server keeps the picture that FuseDream made, whatever else was saved.
+
+    Raises:
+        WorkflowError: If it was not saved.
+    """
+    for node_id in run.outputs:
+        source = prompt[node_id]["inputs"].get("images")
+        if prompt[node_id]["class_type"] != "SaveImage" or source is None:
+            continue
+        if prompt[source[0]]["class_type"] in PICTURE_NODES and source[1] == 0:
+            return saved_image(replace(run, outputs={node_id: run.outputs[node_id]}))
+    raise WorkflowError("The workflow does not save the picture that FuseDream made.")
+
+
 def read_score(run: Run, prompt: dict[str, Any], object_info: dict[str, Any]) -> float:
     """The AugCLIP score, from the node that shows it as text.
 
@@ -115,21 +131,23 @@ def read_score(run: Run, prompt: dict[str, Any], object_info: dict[str, Any]) ->
         if prompt[node_id]["class_type"] != "PreviewAny" or source is None:
             continue
         kind = prompt[source[0]]["class_type"]
-        if kind == SCORE_NODE and object_info[kind]["output"][source[1]] == "FLOAT":
+        if kind in PICTURE_NODES and object_info[kind]["output"][source[1]] == "FLOAT":
             return float(output["text"][0])
     raise WorkflowError("The workflow does not show the score.")
 
 
-def default_path(prompt: str, seed: int) -> Path:
-    """A file name that tells what is in the picture."""
+def default_path(prompt: str, seed: int, workflow: str = demo_options.WORKFLOWS[0]) -> Path:
+    """A file name that tells what is in the picture and, where not as usual, how it was made."""
     slug = re.sub(r"\W+", "-", prompt.lower()).strip("-_")[:60] or "picture"
-    return OUTPUT / f"{slug}-{seed}.png"
+    how = "" if workflow == demo_options.WORKFLOWS[0] else f"-{workflow}"
+    return OUTPUT / f"{slug}-{seed}{how}.png"
 
 
 def run_demo(options: argparse.Namespace) -> dict[str, Any]:
     """Make the picture and save it; returns what the JSON line says."""
     comfyui = Path(os.environ[environment.COMFYUI_VARIABLE])
-    path: Path = options.out or default_path(options.prompt, options.seed)
+    path: Path = options.out or default_path(options.prompt, options.seed, options.workflow)
+    workflow = WORKFLOWS / f"{options.workflow}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     environment.say("Starting ComfyUI ...")
     with (
@@ -137,10 +155,11 @@ def run_demo(options: argparse.Namespace) -> dict[str, Any]:
         ComfyServer(comfyui, Path(base), environment=OFFLINE) as server,
     ):
         environment.say(f'Making "{options.prompt}" with seed {options.seed} ...')
-        picture = make_picture(ComfyClient(server.url), options.prompt, options.seed)
+        picture = make_picture(ComfyClient(server.url), workflow, options.prompt, options.seed)
     path.write_bytes(picture.png)
     return {
         "image": str(path),
+        "workflow": options.workflow,
         "prompt": options.prompt,
         "seed": options.seed,
         "score": picture.score,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 MAX_SEED = 2**64 - 1
+WORKFLOWS = ("text_to_image", "composition")  # those that make a picture from a prompt alone
 
 
 def prompt(text: str) -> str:
@@ -38,5 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of the demo to a parser."""
     parser.add_argument("prompt", nargs="?", type=prompt, default="a blue dog")
     parser.add_argument("--seed", type=seed, default=0, help="same seed, same picture (default 0)")
+    parser.add_argument(
+        "--workflow",
+        choices=WORKFLOWS,
+        default=WORKFLOWS[0],
+        help="composition makes one picture of two things (default: %(default)s)",
+    )
     parser.add_argument("--out", type=png_path, help="the PNG to write (default: in output/)")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -146,15 +146,28 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_tiny_lpips(path: Path, make_lpips: Callable[[str], torch.nn.Module]) -> Path:
+    """An LPIPS over SqueezeNet with random weights, all in one file."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = make_lpips("squeeze").state_dict()
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("lins.")}
+    save_file(state, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_models(pack: SimpleNamespace) -> Path:
-    """``gan/{tiny,other}`` and ``open_clip/{tiny,other}`` in ComfyUI's model folder."""
+    """``gan/{tiny,other}``, ``open_clip/{tiny,other}`` and an LPIPS in ComfyUI's model folder."""
     import folder_paths
 
     models = Path(folder_paths.models_dir)
     for seed, name in enumerate(("tiny", "other")):
         write_tiny_gan(models / "gan" / name, seed)
         write_tiny_clip(models / "open_clip" / name, seed)
+    make_lpips = pack.module("fusedream_core.perceptual").make_lpips
+    write_tiny_lpips(models / "lpips" / "tiny.safetensors", make_lpips)
     return models
 
 
@@ -166,6 +179,11 @@ def gan(run: Callable[..., Any], tiny_models: Path) -> Any:  # noqa: ANN401
 @pytest.fixture(scope="session")
 def clip(run: Callable[..., Any], tiny_models: Path) -> Any:  # noqa: ANN401
     return run("FuseDreamLoadCLIP", clip_name="tiny")[0]
+
+
+@pytest.fixture(scope="session")
+def lpips(run: Callable[..., Any], tiny_models: Path) -> Any:  # noqa: ANN401
+    return run("FuseDreamLoadLPIPS", lpips_name="tiny.safetensors")[0]
 
 
 @pytest.fixture(scope="session")

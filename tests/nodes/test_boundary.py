@@ -91,6 +91,48 @@ class TestImageToCore:
         with pytest.raises(errors.ImageError, match="Picture 2 of the batch"):
             boundary.image_to_core(image)
 
+    def test_says_which_batch(self, boundary: ModuleType, errors: ModuleType) -> None:
+        with pytest.raises(errors.ShapeError, match="The foreground is empty"):
+            boundary.image_to_core(torch.zeros(0, 8, 8, 3), "foreground")
+        with pytest.raises(errors.ShapeError, match="pictures of the foreground are 1 x 1"):
+            boundary.image_to_core(torch.zeros(1, 1, 1, 3), "foreground")
+
+
+class TestMasks:
+    def test_round_trip(self, boundary: ModuleType) -> None:
+        mask = picture(2, 12, 9)
+        core = boundary.mask_to_core(mask, **SIDES)
+        assert core.shape == (2, 1, 12, 9)
+        assert torch.equal(boundary.core_to_mask(core), mask)
+
+    def test_leaves_its_input_alone(self, boundary: ModuleType) -> None:
+        with torch.inference_mode():
+            mask = picture(12, 9) * 3 - 1
+        before = mask.clone()
+        core = boundary.mask_to_core(mask, **SIDES)
+        assert core.shape == (1, 1, 12, 9)
+        assert (float(core.min()), float(core.max())) == (0.0, 1.0)
+        assert torch.equal(mask, before)
+
+    @pytest.mark.parametrize(
+        ("shape", "match"),
+        [
+            ((1, 64, 64), "The mask is 64 x 64 pixels, but the background is 9 x 12"),
+            ((1, 9, 12), "The mask is 12 x 9 pixels"),
+            ((0, 12, 9), r"shape \(B, H, W\)"),
+            ((1, 12, 9, 3), r"shape \(B, H, W\)"),
+        ],
+    )
+    def test_exception(
+        self, boundary: ModuleType, errors: ModuleType, shape: tuple[int, ...], match: str
+    ) -> None:
+        with pytest.raises(errors.ShapeError, match=match):
+            boundary.mask_to_core(torch.zeros(shape), **SIDES)
+
+    def test_not_finite(self, boundary: ModuleType, errors: ModuleType) -> None:
+        with pytest.raises(errors.ImageError, match="mask holds NaN"):
+            boundary.mask_to_core(torch.full((1, 12, 9), float("nan")), **SIDES)
+
 
 class TestCoreToImage:
     def test_clamps_and_detaches(self, boundary: ModuleType) -> None:

@@ -69,9 +69,10 @@ class TestListModels:
     def test_demo_is_first(self, folders: ModuleType) -> None:
         assert folders.list_models("gan") == ["demo", "other", "tiny"]
         assert folders.list_models("open_clip") == ["demo", "other", "tiny"]
+        assert folders.list_models("lpips") == ["demo", "tiny.safetensors"]
 
     def test_is_the_default(self, pack: SimpleNamespace) -> None:
-        for node_id in ("FuseDreamLoadGAN", "FuseDreamLoadCLIP"):
+        for node_id in ("FuseDreamLoadGAN", "FuseDreamLoadCLIP", "FuseDreamLoadLPIPS"):
             combo = pack.nodes[node_id].define_schema().inputs[0]
             assert combo.default == combo.options[0] == "demo"
 
@@ -84,6 +85,15 @@ class TestListModels:
         (scratch("gan/bare") / "weights.bin").write_bytes(b"")
         assert folders.list_models("gan") == ["demo", "a/b", "bare/weights.bin", "other", "tiny"]
         assert folders.resolve_model("gan", "a/b") == nested
+
+    def test_an_lpips_is_a_file_in_any_folder(
+        self, folders: ModuleType, scratch: Callable[[str], Path]
+    ) -> None:
+        nested = scratch("lpips/v0.1")
+        (nested / "alex.pth").write_bytes(b"")
+        (nested / "config.json").write_text("{}", encoding="utf-8")  # makes no model of the folder
+        assert folders.list_models("lpips") == ["demo", "tiny.safetensors", "v0.1/alex.pth"]
+        assert folders.resolve_model("lpips", "v0.1/alex.pth") == nested / "alex.pth"
 
     def test_no_folder_at_all(
         self, folders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +125,9 @@ class TestFingerprint:
         assert isinstance(gan.fingerprint_inputs(gan_name="gone"), str)
         bare = clip.fingerprint_inputs(clip_name="tiny", architecture="")
         assert bare != clip.fingerprint_inputs(clip_name="tiny", architecture="ViT-B-32")
+        lpips = pack.nodes["FuseDreamLoadLPIPS"]
+        assert "tiny" in lpips.fingerprint_inputs(lpips_name="tiny.safetensors")
+        assert isinstance(lpips.fingerprint_inputs(lpips_name="gone"), str)
 
 
 class TestDemo:
@@ -124,6 +137,13 @@ class TestDemo:
         gan, clip = run("FuseDreamLoadGAN")[0], run("FuseDreamLoadCLIP")[0]
         assert len(gan.model.class_names) > 50
         assert clip.model.context_length > 8
+
+    def test_lpips_loads(self, run: Callable[..., Any]) -> None:
+        (lpips,) = run("FuseDreamLoadLPIPS")
+        pictures = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
+        distance = lpips.model.distance_map(pictures, pictures.flip(0))
+        assert distance.shape == (2, 1, 64, 64)
+        assert float(distance.mean()) > 0.0
 
 
 class TestBadFiles:
@@ -211,6 +231,20 @@ class TestBadFiles:
         with pytest.raises(errors.CheckpointError):
             run("FuseDreamLoadCLIP", clip_name="evil")
 
+    def test_lpips_of_another_model(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        wrong = scratch("lpips/wrong")
+        shutil.copy(tiny_models / "gan" / "tiny" / "model.safetensors", wrong)
+        with pytest.raises(errors.CheckpointError, match="none of the nets"):
+            run("FuseDreamLoadLPIPS", lpips_name="wrong/model.safetensors")
+        with pytest.raises(errors.CheckpointError, match="There is no model"):
+            run("FuseDreamLoadLPIPS", lpips_name="../gan/tiny/model.safetensors")
+
 
 class TestNeverDownloads:
     def test_local_models_need_no_network(
@@ -230,6 +264,7 @@ class TestNeverDownloads:
         models_module._cache.clear()
         run("FuseDreamLoadGAN", gan_name="other")
         run("FuseDreamLoadCLIP", clip_name="other")
+        run("FuseDreamLoadLPIPS", lpips_name="tiny.safetensors")
 
     @pytest.fixture
     def models_module(self, pack: SimpleNamespace) -> Iterator[ModuleType]:

@@ -208,9 +208,37 @@ class TestActivationBytes:
         assert one < models.activation_bytes(gan, clip, pictures=1, gradients=True)
         assert models.activation_bytes(None, clip, pictures=1) < one
 
+    def test_grows_with_what_is_scored_and_compared(
+        self, models: ModuleType, gan: object, clip: object, lpips: object
+    ) -> None:
+        all_scored = models.activation_bytes(gan, clip, pictures=2)
+        half_scored = models.activation_bytes(gan, clip, pictures=2, scored=1)
+        assert models.activation_bytes(gan, None, pictures=2) < half_scored < all_scored
+        compared = models.activation_bytes(gan, clip, lpips, pictures=2)
+        assert all_scored < compared
+        assert compared < models.activation_bytes(gan, clip, lpips, pictures=2, gradients=True)
+
     def test_models_that_do_not_tell_their_size(self, models: ModuleType) -> None:
         bare = SimpleNamespace(model=object())
         assert models.activation_bytes(bare, bare, pictures=1) > 0
+
+
+class TestFitBatch:
+    @pytest.mark.parametrize(
+        ("most", "each", "expected"), [(6, 10, 6), (6, 300, 3), (6, 5_000, 1), (1, 1, 1)]
+    )
+    def test_value(
+        self,
+        models: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        most: int,
+        each: int,
+        expected: int,
+    ) -> None:
+        import comfy.model_management as management
+
+        monkeypatch.setattr(management, "get_total_memory", lambda device: 1_500)
+        assert models.fit_batch(most, each) == expected
 
 
 class TestManaged:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -42,6 +43,33 @@ INTERFACE = {
         ["STRING", "IMAGE", "IMAGE", "FLOAT"],
     ),
     "FuseDreamDecodeLatent": (["gan", "latent"], ["IMAGE"]),
+    "FuseDreamLoadLPIPS": (["lpips_name"], ["FUSEDREAM_LPIPS"]),
+    "FuseDreamCompose": (
+        [
+            "gan",
+            "clip",
+            "target",
+            "foreground",
+            "background",
+            "seed",
+            "scale",
+            "position",
+            "num_steps",
+            "num_augments",
+            "preset",
+            "consistency",
+            "blend",
+            "blend_strength",
+            "lpips",
+            "foreground_target",
+            "background_target",
+        ],
+        ["IMAGE", "MASK", "IMAGE", "IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "STRING"],
+    ),
+    "FuseDreamPoissonBlend": (
+        ["foreground", "background", "position", "scale", "mode", "strength", "mask"],
+        ["IMAGE", "MASK"],
+    ),
 }
 
 IMPORT_SCRIPT = """
@@ -88,6 +116,7 @@ class TestImport:
         "heavy",
         [
             "open_clip",
+            "lpips",
             "pytorch_pretrained_biggan",
             "comfy.model_management",
             "comfy.model_patcher",
@@ -172,3 +201,19 @@ class TestDefaults:
         assert widgets["FuseDreamSeedSearch", "num_basis"] == recipe.search.num_basis
         assert widgets["FuseDreamOptimize", "num_steps"] == recipe.optimize.num_steps
         assert widgets["FuseDreamOptimize", "num_augments"] == recipe.augment.num_augments
+
+    def test_composition_follows_the_core(self, pack: SimpleNamespace) -> None:
+        core = pack.module("fusedream_core.config")
+        config = core.ComposeConfig()
+        expected = {
+            "num_steps": config.optimize.num_steps,
+            "num_augments": core.DEFAULT.augment.num_augments,
+            "consistency": config.consistency,
+            "blend": config.blend,
+            "blend_strength": config.blend_strength,
+        }
+        inputs = {entry.id: entry for entry in pack.nodes["FuseDreamCompose"].GET_SCHEMA().inputs}
+        assert {name: inputs[name].default for name in expected} == expected
+        choices = {"consistency": core.Consistency, "blend": core.BlendMode}
+        for name, kind in choices.items():
+            assert set(inputs[name].options) == set(get_args(kind))

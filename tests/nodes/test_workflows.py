@@ -11,19 +11,36 @@ import pytest
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 CORE_NODES = {
+    "CLIPTextEncode",
+    "CheckpointLoaderSimple",
+    "GrowMask",
     "ImageBatch",
     "ImageInvert",
+    "ImageScale",
+    "ImageToMask",
+    "KSampler",
     "LoadImage",
     "MarkdownNote",
+    "MaskComposite",
+    "MaskPreview",
+    "MaskToImage",
     "PreviewAny",
     "PreviewImage",
     "SaveImage",
+    "SetLatentNoiseMask",
+    "VAEDecode",
+    "VAEEncode",
 }
 NAMES = sorted(path.name for path in WORKFLOWS.glob("*.json"))
 
 
 def test_all_are_here() -> None:
-    assert NAMES == ["rank_images_with_augclip.json", "text_to_image.json"]
+    assert NAMES == [
+        "compose_then_refine.json",
+        "composition.json",
+        "rank_images_with_augclip.json",
+        "text_to_image.json",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +75,8 @@ class TestWorkflow:
                 sockets = [socket for socket in node["inputs"] if socket["name"] == entry.id]
                 assert len(sockets) == 1, (node["type"], entry.id)
                 if not hasattr(entry, "default"):
-                    assert sockets[0]["link"] is not None, (node["type"], entry.id)
+                    wanted = not entry.optional or entry.id == "lpips"
+                    assert (sockets[0]["link"] is not None) == wanted, (node["type"], entry.id)
                     continue
                 value = values.pop(0)
                 if entry.id != "text":  # what a fresh node would hold, so that nothing drifts
@@ -66,6 +84,13 @@ class TestWorkflow:
                 if getattr(entry, "control_after_generate", None):
                     assert values.pop(0) == "fixed"
             assert not values, node["type"]
+
+    def test_seeds_stay(self, graph: dict[str, Any]) -> None:
+        for node in graph["nodes"]:
+            names = {socket["name"] for socket in node["inputs"]}
+            if "seed" in names and node["type"] != "FuseDreamAugCLIPScore":
+                assert "fixed" in node["widgets_values"], node["type"]
+            assert "randomize" not in node["widgets_values"]
 
     def test_outputs_fit_the_schema(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
         for node in graph["nodes"]:
@@ -94,3 +119,19 @@ class TestWorkflow:
         notes = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
         assert len(notes) == 1
         assert len(notes[0]["widgets_values"][0]) > 100
+
+
+@pytest.mark.parametrize("name", ["composition.json", "compose_then_refine.json"])
+def test_both_pictures_come_from_one_search(name: str) -> None:
+    graph = json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
+    (compose,) = (node for node in graph["nodes"] if node["type"] == "FuseDreamCompose")
+    links = {socket["name"]: socket["link"] for socket in compose["inputs"]}
+    sources = {link[0]: link[1:3] for link in graph["links"]}
+    assert sources[links["foreground"]] == sources[links["background"]]
+
+
+def test_the_composite_is_all_that_is_saved() -> None:
+    graph = json.loads((WORKFLOWS / "composition.json").read_text(encoding="utf-8"))
+    kinds = {node["id"]: node["type"] for node in graph["nodes"]}
+    saved = [link for link in graph["links"] if kinds[link[3]] == "SaveImage"]
+    assert [(kinds[source], slot) for _, source, slot, *_ in saved] == [("FuseDreamCompose", 0)]

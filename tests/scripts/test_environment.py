@@ -94,6 +94,7 @@ class TestCommandLine:
             (["demo", "a dog", "--seed", str(2**64)], "not a whole number"),
             (["demo", "a dog", "--seed", "one"], "not a whole number"),
             (["demo", "a dog", "--out", "dog.jpg"], "not the name of a .png file"),
+            (["demo", "a dog", "--workflow", "compose_then_refine"], "invalid choice"),
             (["bench", "speediness"], "Name one of the benchmarks"),
             (["dance"], "invalid choice"),
         ],

@@ -26,9 +26,9 @@ pytestmark = pytest.mark.server
 BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 4}
 
 
-def small_workflow(path: Path, object_info: dict[str, Any]) -> Path:
-    """The shipped workflow with a small budget, as a file."""
-    workflow = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
+def small_workflow(name: str, path: Path, object_info: dict[str, Any]) -> Path:
+    """A shipped workflow with a small budget, as a file."""
+    workflow = json.loads((demo.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         for name, value in BUDGET.items():
             if any(i["name"] == name for i in node.get("inputs", [])):
@@ -37,14 +37,12 @@ def small_workflow(path: Path, object_info: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", demo_options.WORKFLOWS)
 def test_the_picture_carries_its_workflow(
-    client: ComfyClient,
-    object_info: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    client: ComfyClient, object_info: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr(demo, "WORKFLOW", small_workflow(tmp_path / "w.json", object_info))
-    picture = demo.make_picture(client, "a green car", 2**64 - 1)
+    path = small_workflow(name, tmp_path / "w.json", object_info)
+    picture = demo.make_picture(client, path, "a green car", 2**64 - 1)
     assert -1 <= picture.score <= 1
     assert picture.seconds > 0
     embedded = json.loads(Image.open(io.BytesIO(picture.png)).info["workflow"])
@@ -64,12 +62,33 @@ def test_a_run_that_saved_nothing_is_refused() -> None:
         demo.saved_image(run)
 
 
+def test_the_composite_is_the_picture() -> None:
+    """Whatever else a workflow saves, and in whatever order."""
+    prompt = {
+        "1": {"class_type": "FuseDreamCompose", "inputs": {}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 2]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 3]}},
+    }
+    saved = {id_: {"images": [{"type": "output", "filename": f"{id_}.png"}]} for id_ in "234"}
+    run = Run(prompt_id="1", outputs=saved)
+    assert demo.made_image(run, prompt)["filename"] == "3.png"
+    del prompt["3"], saved["3"]
+    with pytest.raises(WorkflowError, match="does not save the picture"):
+        demo.made_image(run, prompt)
+
+
 @pytest.mark.parametrize(
     ("prompt", "name"),
     [("A blue dog!", "a-blue-dog-3.png"), ("?", "picture-3.png"), ("x" * 99, "x" * 60 + "-3.png")],
 )
 def test_the_file_is_named_after_the_prompt(prompt: str, name: str) -> None:
     assert demo.default_path(prompt, 3).name == name
+
+
+def test_a_composition_does_not_overwrite_the_other_picture() -> None:
+    assert demo.default_path("a dog", 3, "composition").name == "a-dog-3-composition.png"
+    assert demo.default_path("a dog", 3, "text_to_image").name == "a-dog-3.png"
 
 
 @pytest.mark.slow
@@ -82,9 +101,10 @@ def test_the_command(comfyui: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert list(result) == ["image", "prompt", "seed", "score", "seconds"]
+    assert list(result) == ["image", "workflow", "prompt", "seed", "score", "seconds"]
     assert result["image"] == str(path)
     assert (result["prompt"], result["seed"]) == ("a red apple", 1)
+    assert result["workflow"] == "text_to_image"
     assert Image.open(path).size[0] >= 64
 
 
@@ -122,4 +142,5 @@ def test_options_have_defaults() -> None:
     parser = argparse.ArgumentParser()
     demo_options.add_arguments(parser)
     options = parser.parse_args([])
-    assert vars(options) == {"prompt": "a blue dog", "seed": 0, "out": None, "json": False}
+    defaults = {"prompt": "a blue dog", "seed": 0, "out": None, "json": False}
+    assert vars(options) == {**defaults, "workflow": "text_to_image"}

@@ -17,13 +17,23 @@ import pytest
 from PIL import Image
 
 import demo
-from comfy_client import PREVIEW, ClientError, ComfyClient, ExecutionError, Prompt, Run
+from comfy_client import (
+    PREVIEW,
+    ClientError,
+    ComfyClient,
+    ExecutionError,
+    Prompt,
+    PromptRejectedError,
+    Run,
+)
 from comfy_server import PACK, ComfyServer
 from workflow import to_prompt
 
 pytestmark = pytest.mark.server
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+# Needs a checkpoint, and there is none.
+REFINE = PACK / "workflows" / "compose_then_refine.json"
 BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 4}
 IMPORT_SECONDS = 0.3
 CANCEL_SECONDS = 2.0
@@ -31,6 +41,8 @@ LONG = 10_000
 
 SEARCH = "FuseDreamSeedSearch"
 OPTIMIZE = "FuseDreamOptimize"
+COMPOSE = "FuseDreamCompose"
+CHECKPOINT = "CheckpointLoaderSimple"
 ENCODE = "FuseDreamEncodePrompt"
 
 
@@ -84,10 +96,10 @@ def pixels(client: ComfyClient, run: Run) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def make_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
-    """The shipped text-to-image workflow as a prompt with a small budget."""
+    """A shipped workflow, text to image unless said otherwise, with a small budget."""
 
-    def make(**values: object) -> Prompt:
-        prompt = to_prompt(read(PACK / "workflows" / "text_to_image.json"), object_info)
+    def make(name: str = "text_to_image", **values: object) -> Prompt:
+        prompt = to_prompt(read(PACK / "workflows" / f"{name}.json"), object_info)
         return set_inputs(prompt, **{**BUDGET, **values})
 
     return make
@@ -159,7 +171,7 @@ class TestProgressAndCancel:
             assert len(set(values)) > 1
         assert run.of(PREVIEW)
 
-    @pytest.mark.parametrize("node", [SEARCH, OPTIMIZE])
+    @pytest.mark.parametrize("node", [SEARCH, OPTIMIZE, COMPOSE])
     def test_cancel_is_quick_and_leaves_the_server_sound(
         self,
         server: ComfyServer,
@@ -169,7 +181,8 @@ class TestProgressAndCancel:
     ) -> None:
         """Quick by the clock or, where others keep the machine busy, by the server's own work."""
         budget = {"num_candidates": LONG} if node == SEARCH else {"num_steps": LONG}
-        prompt = make_prompt(seed=51, **budget)
+        name = "composition" if node == COMPOSE else "text_to_image"
+        prompt = make_prompt(name, seed=51, **budget)
         (id_,) = ids(prompt, node)
         marks: list[tuple[float, float]] = []
 
@@ -188,18 +201,78 @@ class TestProgressAndCancel:
         client.run(make_prompt(seed=52)).raise_for_status()
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 class TestWorkflows:
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
     def test_valid_as_shipped(
         self, client: ComfyClient, object_info: dict[str, Any], path: Path
     ) -> None:
-        queued = client.submit(to_prompt(read(path), object_info), client_id="validation")
-        client.cancel(queued)
+        prompt = to_prompt(read(path), object_info)
+        if path != REFINE:
+            client.cancel(client.submit(prompt, client_id="validation"))
+            return
+        with pytest.raises(PromptRejectedError, match="ckpt_name") as refusal:
+            client.submit(prompt, client_id="validation")
+        assert set(refusal.value.node_errors) == ids(prompt, CHECKPOINT)
 
+    @pytest.mark.parametrize(
+        "path", [path for path in WORKFLOWS if path != REFINE], ids=lambda path: path.stem
+    )
     def test_runs(self, client: ComfyClient, object_info: dict[str, Any], path: Path) -> None:
         prompt = set_inputs(to_prompt(read(path), object_info), **BUDGET)
         run = client.run(prompt).raise_for_status()
         assert client.view(demo.saved_image(run)).startswith(b"\x89PNG")
+
+
+class TestComposition:
+    def test_all_of_it(self, client: ComfyClient, make_prompt: Callable[..., Prompt]) -> None:
+        prompt = make_prompt("composition", seed=61)
+        run = client.run(prompt).raise_for_status()
+        (id_,) = ids(prompt, COMPOSE)
+        shown = [data["value"] for data in run.of("progress") if data["node"] == id_]
+        assert len(set(shown)) > 1
+        assert run.of(PREVIEW)
+        assert pixels(client, run).shape == (128, 128, 3)
+        texts = [out["text"][0] for out in run.outputs.values() if "text" in out]
+        assert len(texts) == 3  # score, placement, report
+        report = max(texts, key=len)
+        assert report.splitlines().count("Placements, best first:") == 1
+        assert len([text for text in texts if text in report]) == 2  # the placement and itself
+
+    def test_another_place_needs_no_new_search(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        client.run(make_prompt("composition", seed=61)).raise_for_status()
+        prompt = make_prompt("composition", seed=61, position="left", scale=0.5)
+        run = client.run(prompt).raise_for_status()
+        (id_,) = ids(prompt, COMPOSE)
+        assert set(run.executed) == downstream(prompt, id_)
+        assert "left 0.5" in [out["text"][0] for out in run.outputs.values() if "text" in out]
+
+    def test_without_lpips(self, client: ComfyClient, make_prompt: Callable[..., Prompt]) -> None:
+        prompt = make_prompt("composition", seed=61, position="left")
+        for id_ in ids(prompt, COMPOSE):
+            del prompt[id_]["inputs"]["lpips"]
+        with pytest.raises(ExecutionError, match="needs a perceptual model"):
+            client.run(prompt).raise_for_status()
+        client.run(set_inputs(prompt, consistency="none")).raise_for_status()
+
+
+class TestRefine:
+    def test_the_ring_lies_along_the_border_of_the_paste(
+        self, client: ComfyClient, make_prompt: Callable[..., Prompt]
+    ) -> None:
+        """All that needs no checkpoint is run."""
+        prompt = make_prompt(REFINE.stem, seed=71, position="center", scale=0.5)
+        (loader,) = ids(prompt, CHECKPOINT)
+        for id_ in downstream(prompt, loader):
+            del prompt[id_]
+        run = client.run(prompt).raise_for_status()
+        (id_,) = ids(prompt, "MaskPreview")
+        shown = client.view(run.outputs[id_]["images"][0])
+        ring = np.asarray(Image.open(io.BytesIO(shown)).convert("L")) > 127
+        assert ring.shape == (512, 512)
+        for line in (ring[256], ring[:, 256]):  # the paste goes from 128 to 384
+            assert np.flatnonzero(np.diff(line.astype(int))).tolist() == [103, 151, 359, 407]
 
 
 class TestMistakes:

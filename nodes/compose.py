@@ -1,0 +1,326 @@
+"""The node that optimises two pictures into one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.compose import compose
+from ..fusedream_core.config import PAPER_COMPOSITION, ComposeConfig
+from ..fusedream_core.pipeline import OPTIMIZE_STREAM
+from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
+from ..fusedream_core.rng import make_generator
+from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
+from ._models import Managed, activation_bytes, fit_batch, use_models
+from ._report import compose_report
+from ._types import (
+    AS_PRESET,
+    PRESETS,
+    BasisSocket,
+    ClipSocket,
+    GanLatent,
+    GanSocket,
+    LatentSocket,
+    LpipsSocket,
+    TargetSocket,
+    make_schema,
+    seed_input,
+)
+
+if TYPE_CHECKING:
+    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.composition import ComposeResult
+    from ..fusedream_core.config import AugmentConfig, BlendMode, Consistency
+    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.perceptual import Perceptual
+    from ..fusedream_core.placement import Placement
+    from ..fusedream_core.types import Basis, Target
+
+COMPOSE_PRESETS = {"default": ComposeConfig(), "paper": PAPER_COMPOSITION}
+ANYWHERE = "auto"
+
+_D = COMPOSE_PRESETS["default"]
+_PAPER = COMPOSE_PRESETS["paper"]
+_AUTO_SCALES = " and ".join(f"{scale:g}" for scale in SCALES)
+
+
+class FuseDreamCompose(io.ComfyNode):
+    """Optimises a foreground and a background together, at the place where they fit best."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamCompose",
+            display_name="Compose (FuseDream)",
+            description=(
+                "Makes one picture of two: scales a foreground, pastes it on a background and "
+                "optimises both together until AugCLIP sees the prompt in the composite, at the "
+                "size and place that fit best; as far as that costs no score, the two are made "
+                "to agree where they meet. For prompts of two things, which one picture of a "
+                "GAN does not hold."
+            ),
+            search_aliases=["FuseDream", "composition", "two objects", "text to image", "paste"],
+            inputs=[*_socket_inputs(), *_place_inputs(), *_recipe_inputs(), *_optional_inputs()],
+            outputs=[
+                io.Image.Output(display_name="composite", tooltip="The picture."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="White where the foreground was pasted, as for inpainting nodes.",
+                ),
+                io.Image.Output(
+                    display_name="foreground", tooltip="The pasted picture, before it is scaled."
+                ),
+                io.Image.Output(
+                    display_name="background", tooltip="The picture that it is pasted on."
+                ),
+                LatentSocket.Output(
+                    display_name="latent",
+                    tooltip="The latents of foreground and background, for Decode Latent.",
+                ),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip=(
+                        "AugCLIP score of the composite on augmentations kept out of the "
+                        "optimisation."
+                    ),
+                ),
+                io.String.Output(
+                    display_name="placement", tooltip="Where the foreground lies, and its scale."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="What was tried, and what the optimisation did."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip: Managed[ImageTextEncoder],
+        target: Target,
+        foreground: Basis,
+        background: Basis,
+        seed: int,
+        scale: float,
+        position: str,
+        num_steps: int,
+        num_augments: int,
+        preset: str,
+        consistency: Consistency,
+        blend: BlendMode,
+        blend_strength: float,
+        lpips: Managed[Perceptual] | None = None,
+        foreground_target: Target | None = None,
+        background_target: Target | None = None,
+    ) -> io.NodeOutput:
+        config = _config(preset, num_steps, consistency, blend, blend_strength)
+        augment = _augment(preset, num_augments)
+        placements = _placements(scale, position)
+        handles = (gan, clip, lpips if consistency != "none" else None)
+        parts = {"foreground_target": foreground_target, "background_target": background_target}
+        each = activation_bytes(
+            *handles,
+            pictures=2,
+            scored=1 + sum(part is not None for part in parts.values()),
+            augments=augment.num_augments,
+            gradients=True,
+        )
+        num = fit_batch(min(config.batch_size, len(placements)), each)
+        with autograd_scope():
+            generator, encoder, *distance = use_models(
+                *filter(None, handles), activation_bytes=num * each
+            )
+            result = compose(
+                generator,
+                encoder,
+                target,
+                foreground,
+                background,
+                config=replace(config, batch_size=num),
+                augment=augment,
+                generator=make_generator(seed, OPTIMIZE_STREAM),
+                placements=placements,
+                perceptual=distance[0] if distance else None,
+                callback=Progress(),
+                **parts,
+            ).to("cpu")
+        report = compose_report(result, target, config, preset)
+        return _output(result, foreground.gan_id, report)
+
+
+def _output(result: ComposeResult, gan_id: str, report: str) -> io.NodeOutput:
+    """A composition as the node's outputs."""
+    return io.NodeOutput(
+        core_to_image(result.images),
+        core_to_mask(result.mask),
+        core_to_image(result.foreground),
+        core_to_image(result.background),
+        GanLatent(result.latent, gan_id),
+        float(result.score.mean[0]),
+        result.placement.name,
+        report,
+    )
+
+
+def _config(
+    preset: str, num_steps: int, consistency: Consistency, blend: BlendMode, strength: float
+) -> ComposeConfig:
+    """A preset with what the node's widgets ask for."""
+    config = COMPOSE_PRESETS[preset]
+    if num_steps != AS_PRESET:
+        config = replace(config, optimize=replace(config.optimize, num_steps=num_steps))
+    return replace(config, consistency=consistency, blend=blend, blend_strength=strength)
+
+
+def _augment(preset: str, num_augments: int) -> AugmentConfig:
+    """The augmentations of the preset of the same name, with the node's number of copies."""
+    augment = PRESETS[preset].augment
+    return augment if num_augments == AS_PRESET else replace(augment, num_augments=num_augments)
+
+
+def _placements(scale: float, position: str) -> tuple[Placement, ...]:
+    """The placements that the widgets leave open."""
+    scales = (scale,) if scale > 0 else SCALES
+    return all_placements(scales, tuple(POSITIONS) if position == ANYWHERE else (position,))
+
+
+def _socket_inputs() -> list[io.Input]:
+    return [
+        GanSocket.Input("gan", tooltip="The GAN that both bases were searched with."),
+        ClipSocket.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
+        TargetSocket.Input("target", tooltip="What the composite is to show."),
+        BasisSocket.Input(
+            "foreground", tooltip="From Seed Search: where the pasted picture starts."
+        ),
+        BasisSocket.Input(
+            "background",
+            tooltip=(
+                "From Seed Search: where the picture below starts. The paper takes the same basis "
+                "for both."
+            ),
+        ),
+    ]
+
+
+def _place_inputs() -> list[io.Input]:
+    return [
+        seed_input(
+            "Which random augmentations are drawn. Changing only this one makes a variation "
+            "without a new search."
+        ),
+        io.Float.Input(
+            "scale",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip=(
+                "Size of the foreground as a share of the background's sides. 0: automatic, "
+                f"{_AUTO_SCALES} are tried."
+            ),
+        ),
+        io.Combo.Input(
+            "position",
+            options=[ANYWHERE, *POSITIONS],
+            default=ANYWHERE,
+            tooltip=(
+                "Where the foreground goes. auto: all nine places are tried, and the hopeless "
+                "ones dropped early. A fixed place is quicker."
+            ),
+        ),
+    ]
+
+
+def _recipe_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "num_steps",
+            default=_D.optimize.num_steps,
+            min=AS_PRESET,
+            max=10_000,
+            tooltip=(
+                "Optimisation steps of the placement that is left in the end; time grows with "
+                f"them. -1: as many as the preset has (paper: {_PAPER.optimize.num_steps})."
+            ),
+        ),
+        io.Int.Input(
+            "num_augments",
+            default=PRESETS["default"].augment.num_augments,
+            min=AS_PRESET,
+            max=512,
+            tooltip=(
+                "Augmented copies that CLIP sees per step: more is steadier, slower and takes "
+                "more memory. -1: as many as the preset has "
+                f"(paper: {PRESETS['paper'].augment.num_augments})."
+            ),
+        ),
+        io.Combo.Input(
+            "preset",
+            options=list(COMPOSE_PRESETS),
+            default="default",
+            tooltip=(
+                "How placements compete. default: the worse ones are dropped on the way. paper: "
+                "all are optimised to the end, some ten times the work, and blended after the "
+                "last step. The widgets below apply to both presets; the paper's are "
+                f"{_PAPER.consistency}, {_PAPER.blend} and {_PAPER.blend_strength:g}."
+            ),
+        ),
+        *_seam_inputs(),
+    ]
+
+
+def _seam_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "consistency",
+            options=["seam", "patch", "whole", "none"],
+            default=_D.consistency,
+            tooltip=(
+                "Where foreground and background are made to look alike, as far as it costs no "
+                "score. seam: just inside the border of the pasted picture. patch: all under it. "
+                "whole: everywhere, unscaled. none: nowhere, and lpips is not needed."
+            ),
+        ),
+        io.Combo.Input(
+            "blend",
+            options=["poisson", "mixed", "feather", "none"],
+            default=_D.blend,
+            tooltip=(
+                "How the border of the pasted picture is hidden. poisson: its colours are fitted "
+                "to what surrounds it. mixed: the background's stronger edges show through as "
+                "well. feather: a soft edge. none: a plain paste."
+            ),
+        ),
+        io.Float.Input(
+            "blend_strength",
+            default=_D.blend_strength,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="From 0, the plain paste, to 1, the blended picture.",
+        ),
+    ]
+
+
+def _optional_inputs() -> list[io.Input]:
+    return [
+        LpipsSocket.Input(
+            "lpips",
+            optional=True,
+            tooltip="From Load LPIPS (FuseDream); needed unless consistency is none.",
+        ),
+        *(
+            TargetSocket.Input(
+                f"{part}_target",
+                optional=True,
+                tooltip=(
+                    f"What the {part} is to show by itself, from another Encode Prompt; it counts "
+                    "half as much as the composite. Not in the paper, whose preset ignores it."
+                ),
+            )
+            for part in ("foreground", "background")
+        ),
+    ]

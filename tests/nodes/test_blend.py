@@ -1,0 +1,206 @@
+"""The node that blends any picture into any other, in ComfyUI's inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+MODES = ["poisson", "mixed", "feather", "none"]
+
+
+@pytest.fixture
+def errors(pack: SimpleNamespace) -> ModuleType:
+    return pack.module("fusedream_core.errors")
+
+
+@pytest.fixture
+def blend(run: Callable[..., Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    def run_blend(
+        foreground: torch.Tensor, background: torch.Tensor, **inputs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = {"foreground": foreground, "background": background}
+        image, mask = run("FuseDreamPoissonBlend", **pictures, **inputs)
+        return image, mask
+
+    return run_blend
+
+
+Blend = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+
+def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
+    with torch.inference_mode():  # as the output of another node is
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gray(value: float, height: int = 20, width: int = 30) -> torch.Tensor:
+    return torch.full((1, height, width, 3), value)
+
+
+def rectangle(*corners: int, height: int = 20, width: int = 30) -> torch.Tensor:
+    top, left, bottom, right = corners
+    mask = torch.zeros(1, height, width)
+    mask[:, top:bottom, left:right] = 1.0
+    return mask
+
+
+class TestPlacement:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_outputs(self, blend: Blend, mode: str) -> None:
+        background = pictures(1, 20, 30, 3)
+        image, mask = blend(pictures(1, 16, 16, 3, seed=1), background, mode=mode)
+        assert image.shape == (1, 20, 30, 3)
+        assert not image.requires_grad
+        assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0
+        assert mask.shape == (1, 20, 30)
+        assert mask.unique().tolist() == [0.0, 1.0]
+        outside = mask[..., None] == 0
+        torch.testing.assert_close(image * outside, background * outside)
+        assert not torch.allclose(image, background)
+
+    def test_the_aspect_is_kept(self, blend: Blend) -> None:
+        wide = pictures(1, 10, 40, 3)
+        _, mask = blend(wide, gray(0.5, 64, 64), position="bottom right", scale=0.5)
+        assert torch.equal(mask, rectangle(56, 32, 64, 64, height=64, width=64))
+
+    def test_a_plain_paste_at_full_scale_is_the_foreground(self, blend: Blend) -> None:
+        foreground = pictures(1, 20, 30, 3)
+        image, mask = blend(foreground, gray(0.5), mode="none", scale=1.0)
+        torch.testing.assert_close(image, foreground)
+        assert mask.all()
+
+    def test_poisson_takes_the_colour_of_the_surroundings(self, blend: Blend) -> None:
+        image, _ = blend(gray(0.9), gray(0.2))
+        torch.testing.assert_close(image, gray(0.2))  # a flat foreground has no edges to keep
+
+    def test_strength(self, blend: Blend) -> None:
+        paste, _ = blend(gray(0.9), gray(0.2), mode="none")
+        none, _ = blend(gray(0.9), gray(0.2), strength=0.0)
+        half, _ = blend(gray(0.9), gray(0.2), strength=0.5)
+        torch.testing.assert_close(none, paste)
+        torch.testing.assert_close(half, (paste + gray(0.2)) / 2)
+
+    def test_alpha_is_laid_on_white(self, blend: Blend) -> None:
+        clear = torch.zeros(1, 8, 8, 4)
+        image, mask = blend(clear, gray(0.5), mode="none")
+        assert (image[mask > 0] == 1.0).all()
+
+    def test_inputs_are_left_alone(self, blend: Blend) -> None:
+        given = pictures(1, 9, 9, 3), pictures(1, 20, 30, 3)
+        before = [picture.clone() for picture in given]
+        blend(*given)
+        assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+class TestMask:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_rectangle_is_a_placement(self, blend: Blend, mode: str) -> None:
+        front, back = pictures(1, 15, 10, 3), pictures(1, 20, 30, 3, seed=1)
+        by_name = blend(front, back, mode=mode, scale=0.5, position="top left")
+        by_mask = blend(front, back, mode=mode, mask=by_name[1], scale=0.9, position="right")
+        torch.testing.assert_close(by_mask[0], by_name[0])
+        assert torch.equal(by_mask[1], by_name[1])
+
+    def test_only_what_is_masked_shows(self, blend: Blend) -> None:
+        ring = rectangle(4, 4, 16, 16) - rectangle(8, 8, 12, 12)
+        image, mask = blend(gray(0.9), gray(0.2), mask=ring, mode="none")
+        torch.testing.assert_close(image, 0.2 + 0.7 * ring[..., None].expand(-1, -1, -1, 3))
+        assert torch.equal(mask, ring)
+
+    def test_soft_edges_stay_soft(self, blend: Blend) -> None:
+        soft = 0.75 * rectangle(4, 4, 16, 16) + 0.25 * rectangle(0, 0, 20, 30)
+        soft = soft - 0.25 * rectangle(4, 4, 16, 16)
+        image, mask = blend(gray(1.0), gray(0.0), mask=soft, mode="none")
+        torch.testing.assert_close(image[..., 0], mask)
+        assert mask.unique().tolist() == [0.0, 0.75]  # what is at most 0.5 is no part of it
+
+    def test_one_pixel(self, blend: Blend) -> None:
+        image, mask = blend(pictures(1, 8, 8, 3), gray(0.5), mask=rectangle(3, 4, 4, 5))
+        assert float(mask.sum()) == 1.0
+        torch.testing.assert_close(image, gray(0.5))
+
+    def test_no_batch_dimension(self, blend: Blend) -> None:
+        mask = rectangle(4, 4, 16, 16)
+        assert torch.equal(blend(gray(1.0), gray(0.0), mask=mask[0])[1], mask)
+
+
+class TestBatches:
+    @pytest.mark.parametrize(("num_front", "num_back"), [(3, 1), (1, 3), (3, 3)])
+    def test_one_serves_for_all(self, blend: Blend, num_front: int, num_back: int) -> None:
+        front, back = pictures(num_front, 9, 9, 3), pictures(num_back, 20, 30, 3, seed=1)
+        image, mask = blend(front, back)
+        assert image.shape == (3, 20, 30, 3)
+        assert mask.shape == (3, 20, 30)
+        for index in range(3):
+            alone, _ = blend(front[[index % num_front]], back[[index % num_back]])
+            torch.testing.assert_close(image[[index]], alone)
+
+    def test_a_mask_for_each(self, blend: Blend) -> None:
+        masks = torch.cat([rectangle(0, 0, 10, 10), rectangle(5, 5, 15, 30)])
+        image, mask = blend(gray(1.0), gray(0.0), mask=masks, mode="none")
+        assert torch.equal(mask, masks)
+        torch.testing.assert_close(image[..., 0], masks)
+
+    def test_different_numbers(self, blend: Blend, errors: ModuleType) -> None:
+        with pytest.raises(errors.ShapeError, match="foreground 2, background 3, mask 1"):
+            blend(pictures(2, 9, 9, 3), pictures(3, 20, 30, 3))
+        masks = rectangle(0, 0, 9, 9).expand(2, -1, -1)
+        with pytest.raises(errors.ShapeError, match="foreground 1, background 3, mask 2"):
+            blend(pictures(1, 9, 9, 3), pictures(3, 20, 30, 3), mask=masks)
+
+
+class TestBadInput:
+    def test_empty_mask(self, blend: Blend, errors: ModuleType) -> None:
+        masks = torch.cat([rectangle(0, 0, 9, 9), torch.zeros(1, 20, 30)])
+        with pytest.raises(errors.ImageError, match=r"Mask 2 of the batch has nothing above 0\.5"):
+            blend(gray(1.0), gray(0.0), mask=masks)
+
+    @pytest.mark.parametrize("side", [64, 1])
+    def test_mask_of_another_size(self, blend: Blend, errors: ModuleType, side: int) -> None:
+        said = f"The mask is {side} x {side} pixels, but the background is 30 x 20"
+        with pytest.raises(errors.ShapeError, match=said):
+            blend(gray(1.0), gray(0.0), mask=torch.zeros(1, side, side))
+
+    def test_nan(self, blend: Blend, errors: ModuleType) -> None:
+        broken = gray(1.0)
+        broken[0, 0, 0, 0] = float("nan")
+        for name in ("foreground", "background"):
+            given = {"foreground": gray(1.0), "background": gray(0.0)} | {name: broken}
+            with pytest.raises(errors.ImageError, match=f"Picture 1 of the {name} holds NaN"):
+                blend(**given)
+        with pytest.raises(errors.ImageError, match="The mask holds NaN"):
+            blend(gray(1.0), gray(0.0), mask=broken[..., 0])
+
+    def test_too_small(self, blend: Blend, errors: ModuleType) -> None:
+        with pytest.raises(errors.ShapeError, match="pictures of the foreground are 4 x 4 pixels"):
+            blend(gray(1.0, 4, 4), gray(0.0))
+        with pytest.raises(errors.ShapeError, match="pictures of the background are 30 x 7 pixels"):
+            blend(gray(1.0), gray(0.0, 7))
+
+    @pytest.mark.parametrize(
+        ("inputs", "match"),
+        [
+            ({"scale": 0.0}, "scale is 0"),
+            ({"strength": 2.0}, "strength is 2"),
+            ({"mode": "glue"}, "mode is 'glue'"),
+            ({"position": "beside"}, "position is 'beside'"),
+        ],
+    )
+    def test_settings(
+        self, blend: Blend, errors: ModuleType, inputs: dict[str, object], match: str
+    ) -> None:
+        with pytest.raises(errors.ConfigError, match=match):
+            blend(gray(1.0), gray(0.0), **inputs)
+
+
+class TestCancel:
+    def test_between_two_pictures(self, blend: Blend) -> None:
+        import comfy.model_management as management
+
+        management.interrupt_current_processing(True)
+        with pytest.raises(management.InterruptProcessingException):
+            blend(gray(1.0), gray(0.0))
