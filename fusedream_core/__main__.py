@@ -1,4 +1,4 @@
-"""Command line: ``python -m fusedream_core generate "a blue dog" -o out.png``."""
+"""Command line: ``python -m fusedream_core generate "a blue dog" -o out.png``, or ``compose``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .config import DEFAULT, PAPER, REFERENCE_CODE, Recipe
+from .config import (
+    DEFAULT,
+    PAPER,
+    REFERENCE_CODE,
+    CompositionRecipe,
+    OptimizeConfig,
+    Recipe,
+    SearchConfig,
+)
 from .errors import FuseDreamError
-from .pipeline import generate
+from .pipeline import GenerationResult, generate, generate_composition
 from .types import Callback, StepInfo
 
 _PRESETS = {"default": DEFAULT, "paper": PAPER, "reference": REFERENCE_CODE}
@@ -28,7 +36,7 @@ def _make_progress() -> Callback:
             bars[info.stage] = tqdm(total=info.total, desc=info.stage)
         bar = bars[info.stage]
         bar.set_postfix(score=f"{float(info.score.max()):.4f}", refresh=False)
-        bar.update()
+        bar.update(info.step - bar.n)
         if info.step == info.total:
             bar.close()
 
@@ -39,49 +47,90 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m fusedream_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("generate", help="make a picture with the demo pair")
-    command.add_argument("prompt", help="what to show, as 'a blue dog:1 | blurry:-0.3'")
-    command.add_argument(
-        "-o", "--out", type=Path, default=Path("fusedream.png"), help="PNG to write (%(default)s)"
-    )
-    command.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (%(default)s)")
-    command.add_argument(
+    one = commands.add_parser("generate", help="make a picture with the demo pair")
+    two = commands.add_parser("compose", help="make a picture of two things, one pasted on another")
+    for command in (one, two):
+        command.add_argument("prompt", help="what to show, as 'a blue dog:1 | blurry:-0.3'")
+        command.add_argument(
+            "-o",
+            "--out",
+            type=Path,
+            default=Path("fusedream.png"),
+            help="PNG to write (%(default)s)",
+        )
+        command.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (%(default)s)")
+        command.add_argument("--candidates", type=int, help="random latents that are searched")
+        command.add_argument("--steps", type=int, help="steps of the optimisation")
+    one.add_argument(
         "--preset", choices=_PRESETS, default="default", help="settings to begin with (%(default)s)"
     )
-    command.add_argument("--candidates", type=int, help="random latents that are searched")
-    command.add_argument("--steps", type=int, help="steps of the optimisation")
+    two.add_argument("--foreground", help="what the pasted picture is to show by itself")
+    two.add_argument("--background", help="what the picture below it is to show by itself")
     return parser.parse_args(arguments)
 
 
 def _make_recipe(options: argparse.Namespace) -> Recipe:
     """The preset with the changes that were asked for."""
     recipe = _PRESETS[options.preset]
-    if options.candidates is not None:
-        search = dataclasses.replace(recipe.search, num_candidates=options.candidates)
-        recipe = dataclasses.replace(recipe, search=search)
-    if options.steps is not None:
-        steps = dataclasses.replace(recipe.optimize, num_steps=options.steps)
-        recipe = dataclasses.replace(recipe, optimize=steps)
-    return recipe
+    return dataclasses.replace(
+        recipe,
+        search=_search(recipe.search, options),
+        optimize=_steps(recipe.optimize, options),
+    )
+
+
+def _make_composition_recipe(options: argparse.Namespace) -> CompositionRecipe:
+    """The default composition with the changes that were asked for."""
+    recipe = CompositionRecipe()
+    steps = _steps(recipe.compose.optimize, options)
+    return dataclasses.replace(
+        recipe,
+        search=_search(recipe.search, options),
+        compose=dataclasses.replace(recipe.compose, optimize=steps),
+    )
+
+
+def _search(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
+    """The search's settings with the number of candidates that was asked for."""
+    if options.candidates is None:
+        return config
+    return dataclasses.replace(config, num_candidates=options.candidates)
+
+
+def _steps(config: OptimizeConfig, options: argparse.Namespace) -> OptimizeConfig:
+    """The optimisation's settings with the number of steps that was asked for."""
+    return config if options.steps is None else dataclasses.replace(config, num_steps=options.steps)
+
+
+def _run(options: argparse.Namespace) -> GenerationResult:
+    """Make the picture."""
+    progress = _make_progress()
+    if options.command == "generate":
+        recipe = _make_recipe(options)
+        return generate(options.prompt, seed=options.seed, recipe=recipe, callback=progress)
+    return generate_composition(
+        options.prompt,
+        seed=options.seed,
+        recipe=_make_composition_recipe(options),
+        foreground_prompt=options.foreground,
+        background_prompt=options.background,
+        callback=progress,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or 2 after a one-sentence error."""
     options = _parse(arguments)
     try:
-        result = generate(
-            options.prompt,
-            seed=options.seed,
-            recipe=_make_recipe(options),
-            callback=_make_progress(),
-        )
+        result = _run(options)
         result.save(options.out)
     except FuseDreamError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    where = f"  {result.composition.placement.name}" if result.composition else ""
     sys.stdout.write(
         f"{options.out}  AugCLIP {float(result.score.mean):.4f} "
-        f"+- {float(result.score.stderr):.4f}  {result.seconds:.1f} s\n"
+        f"+- {float(result.score.stderr):.4f}{where}  {result.seconds:.1f} s\n"
     )
     return 0
 

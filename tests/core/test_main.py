@@ -3,15 +3,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from fusedream_core import PAPER, BigGan, OpenClip
-from fusedream_core.__main__ import _make_recipe, _parse, main
+from fusedream_core.__main__ import _make_composition_recipe, _make_recipe, _parse, main
 
 
 @pytest.fixture(autouse=True)
 def _tiny_demo(gan: BigGan, clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusedream_core.pipeline.load_demo", lambda: (gan, clip))
+
+
+class PixelDifference:
+    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+
+    device = torch.device("cpu")
+
+    def distance_map(self, images: Tensor, others: Tensor) -> Tensor:
+        return (images - others).square().mean(dim=1, keepdim=True)
 
 
 class TestMain:
@@ -45,3 +56,24 @@ class TestMain:
         recipe = _make_recipe(options)
         assert recipe.optimize.num_steps == 7
         assert recipe.search == PAPER.search
+
+    def test_compose(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("fusedream_core.pipeline.load_demo_lpips", PixelDifference)
+        out = tmp_path / "both.png"
+        options = ["--candidates", "200", "--steps", "4", "-o", str(out), "--foreground", "a dog"]
+        assert main(["compose", "a dog and a cat", *options]) == 0
+        said = capsys.readouterr().out
+        with Image.open(out) as picture:
+            placement = picture.text["placement"]  # type: ignore[attr-defined]
+        assert placement in said
+
+    def test_composition_options(self) -> None:
+        options = _parse(["compose", "a dog", "--candidates", "77", "--steps", "7"])
+        recipe = _make_composition_recipe(options)
+        assert recipe.compose.optimize.num_steps == 7
+        assert recipe.search.num_candidates == 77

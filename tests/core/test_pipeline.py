@@ -9,6 +9,8 @@ from PIL import Image
 from fusedream_core import (
     AugmentConfig,
     BigGan,
+    ComposeConfig,
+    CompositionRecipe,
     ConfigError,
     OpenClip,
     OptimizeConfig,
@@ -16,8 +18,13 @@ from fusedream_core import (
     Recipe,
     SearchConfig,
     StepInfo,
+    encode_target,
     generate,
+    generate_composition,
+    make_generator,
+    search_basis,
 )
+from fusedream_core.pipeline import SEARCH_STREAM
 
 RECIPE = Recipe(
     search=SearchConfig(num_candidates=20, num_basis=3, batch_size=10, rerank_augments=4),
@@ -59,3 +66,55 @@ class TestGenerate:
             generate("a dog", seed=-1)
         with pytest.raises(ConfigError, match="Only one of gan and clip was given"):
             generate("a dog", gan=gan)
+
+
+COMPOSITION = CompositionRecipe(
+    search=SearchConfig(num_candidates=20, num_basis=3, batch_size=10, rerank_augments=4),
+    compose=ComposeConfig(
+        optimize=OptimizeConfig(num_steps=4, eval_augments=4, start="alone"),
+        rungs=((3, 0.5), (1, 1.0)),
+        consistency="none",
+    ),
+    augment=AugmentConfig(num_augments=4),
+)
+
+
+class TestGenerateComposition:
+    def test_smoke(self, gan: BigGan, clip: OpenClip, tmp_path: Path) -> None:
+        seen: list[StepInfo] = []
+        result = generate_composition(
+            "a dog and a cat", gan=gan, clip=clip, recipe=COMPOSITION, callback=seen.append
+        )
+        stages = list(dict.fromkeys(info.stage for info in seen))
+        assert stages == ["search", "rerank", "pair", "compose", "select"]
+        assert result.composition is not None
+        assert len(result.composition.attempts) == 18
+        assert len(result.latent.z) == 2
+        result.save(tmp_path / "both.png")
+        with Image.open(tmp_path / "both.png") as picture:
+            text = picture.text  # type: ignore[attr-defined]
+        assert text["placement"] == result.composition.placement.name
+
+    def test_parts_have_searches_of_their_own(self, gan: BigGan, clip: OpenClip) -> None:
+        result = generate_composition(
+            "a dog and a cat",
+            gan=gan,
+            clip=clip,
+            recipe=COMPOSITION,
+            foreground_prompt="a dog",
+        )
+        (alone,) = search_basis(
+            gan,
+            clip,
+            [encode_target(clip, "a dog")],
+            config=COMPOSITION.search,
+            augment=COMPOSITION.augment,
+            generator=make_generator(0, SEARCH_STREAM),
+        )
+        assert torch.equal(result.basis.latent.z, alone.latent.z)
+        shared = generate_composition("a dog and a cat", gan=gan, clip=clip, recipe=COMPOSITION)
+        assert not torch.equal(shared.images, result.images)
+
+    def test_exception(self, gan: BigGan, clip: OpenClip) -> None:
+        with pytest.raises(PromptError, match="prompt is empty"):
+            generate_composition("a dog", gan=gan, clip=clip, background_prompt=" ")
