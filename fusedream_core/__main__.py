@@ -18,7 +18,7 @@ from .config import (
     Recipe,
     SearchConfig,
 )
-from .errors import FuseDreamError
+from .errors import ConfigError, FuseDreamError
 from .pipeline import GenerationResult, generate, generate_composition
 from .types import Callback, StepInfo
 
@@ -122,9 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or 2 after a one-sentence error."""
     options = _parse(arguments)
     try:
+        if not options.out.parent.is_dir():
+            raise ConfigError(f"There is no folder {options.out.parent}; make it, or change --out.")
         result = _run(options)
         result.save(options.out)
-    except FuseDreamError as error:
+    except (FuseDreamError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     where = f"  {result.composition.placement.name}" if result.composition else ""

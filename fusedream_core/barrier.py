@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_TINY = 1e-12
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Barrier:
@@ -56,7 +54,9 @@ def dynamic_barrier(
             products are taken in it, and the promise holds for that step. None means P = 1.
 
     Returns:
-        The direction; ``-<grad s, P v> >= beta <grad s, P grad s>`` for each run.
+        The direction; ``-<grad s, P v> >= beta <grad s, P grad s>`` for each run, exactly for a
+        step of ``-P v``. Adam's own step differs from that by its momentum, and by the change of
+        its metric since the step before.
 
     References:
         Liu et al. 2021, section 3.3. The printed formula of lambda is not in what is public; this
@@ -74,15 +74,18 @@ def dynamic_barrier(
         return torch.stack(parts).sum(dim=0)  # (B,)
 
     both = inner(loss_gradients, score_gradients)
-    score_norm, loss_norm = (
-        inner(own, own).clamp_min(_TINY) for own in (score_gradients, loss_gradients)
-    )
-    weight = (beta + both / score_norm).clamp_min(0.0)
+    score_norm, loss_norm = (inner(own, own) for own in (score_gradients, loss_gradients))
+    weight = (beta + _ratio(both, score_norm)).clamp_min(0.0)
     direction = [
         of_loss - _per_row(weight, of_score) * of_score
         for of_loss, of_score in zip(loss_gradients, score_gradients, strict=True)
     ]
-    return Barrier(direction, weight, both / (score_norm * loss_norm).sqrt())
+    return Barrier(direction, weight, _ratio(both, score_norm.sqrt() * loss_norm.sqrt()))
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """The quotient, or 0 where there is nothing to divide by: a gradient that is 0."""
+    return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from .errors import ConfigError
+from .types import Target
 
 
-def resolve_classes(names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
+def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[int]:
     """Turn class names and indices into indices.
 
     Args:
@@ -34,6 +36,30 @@ def resolve_classes(names: Sequence[str], classes: Sequence[str | int]) -> list[
         else:
             raise ConfigError(_unknown_class(wanted, names))
     return sorted(found)
+
+
+def named_classes(names: Sequence[str], target: Target) -> list[int]:
+    """Indices of the classes that a prompt names outright, outside of its negative parts.
+
+    Args:
+        names: The GAN's class names; of several with commas between, any one counts.
+        target: The prompt. A name counts where all of it occurs as whole words, in any case.
+
+    Returns:
+        Sorted indices.
+    """
+    said = [f" {' '.join(_words(part.text))} " for part in target.parts if part.weight > 0]
+    found = []
+    for index, name in enumerate(names):
+        phrases = [f" {' '.join(_words(part))} " for part in name.split(",") if _words(part)]
+        if any(phrase in text for phrase in phrases for text in said):
+            found.append(index)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, without capitals and punctuation."""
+    return re.findall(r"\w+", text.casefold())
 
 
 def _unknown_class(wanted: str | int, names: Sequence[str]) -> str:

@@ -25,12 +25,10 @@ from .config import AugmentConfig, ComposeConfig
 from .errors import ConfigError
 from .field import Field, make_field
 from .gan.base import Gan
-from .pairs import best_members, score_pairs
+from .pairs import PairSearch, best_members
 from .perceptual import Perceptual
-from .placement import Placement, all_placements, box_masks
+from .placement import Box, Placement, all_placements, box_masks
 from .types import Basis, Callback, Latent, Score, StepInfo, Target
-
-_PAIR_BATCH = 32  # composites that CLIP sees at once in the pre-search
 
 
 def compose(
@@ -109,6 +107,11 @@ def _check(
             f"The foreground's basis was searched at truncation {taus[0]:g} and the background's "
             f"at {taus[1]:g}, but one composition has one truncation; search both at the same."
         )
+    if perceptual is not None and perceptual.device != gan.device:
+        raise ConfigError(
+            f"The perceptual model is on {perceptual.device} and the GAN on {gan.device}; move it "
+            "there first."
+        )
     if perceptual is None and config.consistency != "none":
         raise ConfigError(
             f"Consistency is {config.consistency!r}, which needs a perceptual model, and none was "
@@ -136,21 +139,19 @@ class _Tournament:
     def enter(self, foreground: Basis, background: Basis, placements: Sequence[Placement]) -> None:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""
         composer, config = self._composer, self._config
-        height, width = _picture_size(composer.gan, background.latent)
-        boxes = [placement.box(height, width) for placement in placements]
-        scores = score_pairs(
-            composer.gan,
-            composer.clip,
-            composer.target,
-            foreground,
-            background,
-            boxes,
-            batch_size=_PAIR_BATCH,
-            callback=self._callback,
-        )
+        search = PairSearch(composer.gan, composer.clip, composer.target, self._callback)
+        fronts, backs = search.decode(foreground, background, num_places=len(placements))
+        if composer.perceptual is not None:
+            with torch.no_grad():  # what it cannot look at is to be told before the work
+                composer.perceptual.distance_map(fronts[:1], backs[:1])
+        places: dict[Box, Placement] = {}
+        for placement in placements:  # at scale 1, for one, all positions are the same
+            places.setdefault(placement.box(*backs.shape[-2:]), placement)
+        boxes = list(places)
+        scores = search.score(fronts, backs, boxes)
         tops = scores.flatten(1).amax(dim=1)  # (P,)
-        for placement, score in zip(placements, tops.tolist(), strict=True):
-            self._attempts[placement] = Attempt(placement, score, 0)
+        for box, score in zip(boxes, tops.tolist(), strict=True):
+            self._attempts[places[box]] = Attempt(places[box], score, 0)
         order = tops.argsort(descending=True, stable=True)[: config.rungs[0][0]]
         num = min(config.num_basis, len(foreground.scores), len(background.scores))
         for rows in order.split(config.batch_size):
@@ -159,7 +160,7 @@ class _Tournament:
                 make_field(
                     composer,
                     self._augment,
-                    [(placements[row], boxes[row]) for row in rows],
+                    [(places[boxes[row]], boxes[row]) for row in rows],
                     [foreground.pick(front) for front, _ in members],
                     [background.pick(back) for _, back in members],
                     self._start,
@@ -183,15 +184,18 @@ class _Tournament:
                 own = rng.copy(self._steps)  # the same changes for all configurations
                 some.advance(end, own, progress.observe)
             self._steps = own
+        for some in self._fields:
+            some.finish()
 
     def _halve(self, count: int) -> None:
         """Keep the best configurations, by AugCLIP under the same changes for all."""
         generator = rng.fork(self._rank)
         ranked = []
         for index, some in enumerate(self._fields):
-            for row, score in enumerate(some.rank(rng.copy(generator)).tolist()):
-                self._remember(some, row, score)
-                ranked.append((-score, index, row))
+            objectives, scores = some.rank(rng.copy(generator))
+            for row, (objective, score) in enumerate(zip(objectives, scores, strict=True)):
+                self._remember(some, row, float(score))
+                ranked.append((-float(objective), index, row))
         kept = sorted(ranked)[:count]
         rows = [sorted(r for _, i, r in kept if i == index) for index in range(len(self._fields))]
         self._fields = [f.pick(own) for f, own in zip(self._fields, rows, strict=True) if own]
@@ -205,22 +209,22 @@ class _Tournament:
     def crown(self) -> ComposeResult:
         """The best iterate of the best configuration, by held-out AugCLIP."""
         total = sum(len(some.iterates.candidates()) for some in self._fields)
-        results: list[ComposeResult] = []
+        best: ComposeResult | None = None
+        step = 0
         for some in self._fields:
             tops = torch.full((len(some),), -torch.inf)
             for name, latent, pictures, score in some.judge(self._judge):
                 means = score.mean.cpu()
                 tops = torch.maximum(tops, means)
-                results.append(
-                    self._result(some, int(means.argmax()), name, latent, pictures, score)
-                )
+                one = self._result(some, int(means.argmax()), name, latent, pictures, score)
+                if best is None or float(one.score.mean) > float(best.score.mean):
+                    best = one
+                step += 1
                 if self._callback is not None:
-                    one = results[-1]
-                    info = StepInfo("select", len(results), total, one.score.mean, one.images)
-                    self._callback(info)
+                    self._callback(StepInfo("select", step, total, one.score.mean, one.images))
             for row, value in enumerate(tops.tolist()):
                 self._remember(some, row, value)
-        best = max(results, key=lambda result: float(result.score.mean))
+        assert best is not None  # noqa: S101 - there is a field, and each has an iterate
         order = sorted(self._attempts.values(), key=lambda a: (-a.num_steps, -a.score))
         return dataclasses.replace(best, attempts=tuple(order))
 
@@ -236,10 +240,14 @@ class _Tournament:
         """One configuration's iterate as the record that callers get."""
         both, one = torch.tensor([row, len(some) + row]), slice(row, row + 1)
         return ComposeResult(
-            images=pictures.composite[one],
-            mask=box_masks([some.boxes[row]], *pictures.composite.shape[-2:]),
-            foreground=pictures.foreground[one],
-            background=pictures.background[one],
+            images=pictures.composite[one].clone(),  # or the batch would live on
+            mask=box_masks(
+                [some.boxes[row]],
+                *pictures.composite.shape[-2:],
+                device=pictures.composite.device,
+            ),
+            foreground=pictures.foreground[one].clone(),
+            background=pictures.background[one].clone(),
             latent=Latent(latent[0][both], latent[1][both], self._composer.truncation),
             score=Score(score.mean[one], score.stderr[one]),
             placement=some.placements[row],
@@ -255,20 +263,12 @@ class _Progress:
     def __init__(self, total: int, callback: Callback | None) -> None:
         self._done, self._total, self._callback = 0, total, callback
 
-    def observe(self, score: Tensor, pictures: Pictures) -> None:
+    def observe(self, score: Tensor, composites: Tensor) -> None:
         """Count the step of B configurations."""
         self._done += len(score)
         if self._callback is not None:
             top = int(score.argmax())
-            preview = pictures.composite[top : top + 1].detach()
+            best = slice(top, top + 1)
             self._callback(
-                StepInfo("compose", self._done, self._total, score[top : top + 1], preview)
+                StepInfo("compose", self._done, self._total, score[best], composites[best])
             )
-
-
-def _picture_size(gan: Gan, latent: Latent) -> tuple[int, int]:
-    """Height and width of the generator's pictures."""
-    one = latent.to(gan.device)
-    with torch.no_grad():
-        image = gan.decode(one.z[:1], one.y[:1], truncation=one.truncation)
-    return image.shape[-2], image.shape[-1]

@@ -7,7 +7,7 @@ first, then the backgrounds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from .config import ComposeConfig
 from .gan.base import Gan
 from .perceptual import Perceptual
 from .placement import Box, box_masks, place
-from .poisson import blend
+from .poisson import PoissonSolver, blend, make_solver
 from .score import aug_clip_score
 from .types import Score, Target
 
@@ -52,6 +52,7 @@ class Composer:
         perceptual: The distance behind consistency, or None for no consistency.
         truncation: tau of both pictures.
         config: How two pictures become one.
+        solvers: Of the boxes that were blended so far.
     """
 
     gan: Gan
@@ -61,18 +62,26 @@ class Composer:
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
+    solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
     def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, blended: bool) -> Pictures:
         """The pictures of latents ``(2B, ...)``, at B places."""
         images = self.gan.decode(z, y, truncation=self.truncation)
         foreground, background = images.chunk(2)
         layer = place(foreground, boxes, *background.shape[-2:])
-        mode, strength = self.config.blend if blended else "none", self.config.blend_strength
         rows = [
-            blend(layer[i : i + 1], background[i : i + 1], box, mode=mode, strength=strength)
+            self._blend(layer[i : i + 1], background[i : i + 1], box, blended)
             for i, box in enumerate(boxes)
         ]
         return Pictures(foreground, background, layer, torch.cat(rows))
+
+    def _blend(self, layer: Tensor, background: Tensor, box: Box, blended: bool) -> Tensor:
+        """One layer over one background; a box's solver is made once."""
+        mode, strength = self.config.blend if blended else "none", self.config.blend_strength
+        if mode in ("poisson", "mixed") and box not in self.solvers:
+            self.solvers[box] = make_solver(box, background)
+        solver = self.solvers.get(box)
+        return blend(layer, background, box, mode=mode, strength=strength, solver=solver)
 
     def objective(self, pictures: Pictures, params: AugmentParams) -> Tensor:
         """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""

@@ -100,6 +100,8 @@ class Descent:
         other.num_steps_done = self.num_steps_done
         other._adam = torch.optim.Adam(other._groups())
         for old, new in zip(self.parameters, other.parameters, strict=True):
+            if not self._adam.state[old]:  # no step was taken yet
+                continue
             other._adam.state[new] = {
                 name: value[rows] if value.shape == old.shape else value.clone()
                 for name, value in self._adam.state[old].items()

@@ -23,7 +23,7 @@ from .placement import Box, Placement
 from .runs import Iterates, LatentPair
 from .types import Basis, Score
 
-Observer = Callable[[Tensor, Pictures], None]
+Observer = Callable[[Tensor, Tensor], None]  # scores and composites of a step
 
 
 @dataclass(eq=False)
@@ -67,34 +67,46 @@ class Field:
 
     def advance(self, end: int, generator: torch.Generator, observe: Observer) -> None:
         """Take steps until ``end`` of them are done, all under the changes that are drawn here."""
-        config = self.composer.config
         while self.descent.num_steps_done < end:
-            latent = self.descent.mixture.latent()
-            self.iterates.observe(self.descent.num_steps_done, latent)
-            pictures = self._draw(self._add_noise(latent, generator))
-            params = self._sample(self.augment.num_augments, pictures, generator)
-            score = self.composer.objective(pictures, params)
-            loss = self.composer.inconsistency(pictures, self.boxes)
-            barrier = dynamic_barrier(
-                self._gradients(loss),
-                self._gradients(score),
-                beta=config.beta,
-                num_runs=len(self),
-                metric=self.descent.metric() if config.metric == "adam" else None,
-            )
-            self.descent.step(barrier.direction)
-            numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
-            self.trace.append(numbers.detach())
-            observe(score.detach(), pictures)
-        if end == config.optimize.num_steps:
-            self.iterates.observe(end, self.descent.mixture.latent())
+            score, pictures = self._step(generator)
+            observe(score, pictures)
+
+    def finish(self) -> None:
+        """Take in the last iterate, after all steps."""
+        self.iterates.observe(self.descent.num_steps_done, self.descent.mixture.latent())
+
+    def _step(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One step of all configurations. Returns their scores and composites, without graph.
+
+        A function of its own, so that a step's graph is gone before the next one's is built.
+        """
+        config = self.composer.config
+        latent = self.descent.mixture.latent()
+        self.iterates.observe(self.descent.num_steps_done, latent)
+        pictures = self._draw(self._add_noise(latent, generator))
+        params = self._sample(self.augment.num_augments, pictures, generator)
+        score = self.composer.objective(pictures, params)
+        loss = self.composer.inconsistency(pictures, self.boxes)
+        loss_gradients = self._gradients(loss, keep_graph=True)  # it shares the generator's
+        barrier = dynamic_barrier(
+            loss_gradients,
+            self._gradients(score, keep_graph=False),
+            beta=config.beta,
+            num_runs=len(self),
+            metric=self.descent.metric() if config.metric == "adam" else None,
+        )
+        self.descent.step(barrier.direction)
+        numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
+        self.trace.append(numbers.detach())
+        return score.detach(), pictures.composite.detach()
 
     @torch.no_grad()
-    def rank(self, generator: torch.Generator) -> Tensor:
-        """The objective as of now, shape ``(B,)``, on the CPU."""
+    def rank(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The objective as of now, and the composites' own scores, ``(B,)`` on the CPU."""
         pictures = self._draw(self.descent.mixture.latent())
         params = self._sample(self.augment.num_augments, pictures, generator)
-        return self.composer.objective(pictures, params).cpu()
+        score = self.composer.score(pictures, params).mean
+        return self.composer.objective(pictures, params).cpu(), score.cpu()
 
     @torch.no_grad()
     def judge(
@@ -118,13 +130,13 @@ class Field:
         height, width = pictures.composite.shape[-2:]
         return sample_params(num, height, width, config=self.augment, generator=generator)
 
-    def _gradients(self, of: Tensor) -> list[Tensor]:
+    def _gradients(self, of: Tensor, *, keep_graph: bool) -> list[Tensor]:
         """Gradients of B numbers, each with respect to its own runs."""
         if not of.requires_grad:
             return [torch.zeros_like(tensor) for tensor in self.descent.parameters]
         # A sum, so that no configuration's gradient depends on B.
         found = torch.autograd.grad(
-            of.sum(), self.descent.parameters, retain_graph=True, materialize_grads=True
+            of.sum(), self.descent.parameters, retain_graph=keep_graph, materialize_grads=True
         )
         return list(found)
 

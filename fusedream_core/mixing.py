@@ -139,6 +139,19 @@ def pick_runs(mixtures: Sequence[Mixture], choice: Tensor) -> Mixture:
     return dataclasses.replace(mixtures[0], z_mix=z_mix, y_mix=y_mix)
 
 
+def join_runs(mixtures: Sequence[Mixture]) -> Mixture:
+    """The runs of several mixtures of one form as one batch."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(mixture, name) for mixture in mixtures])
+
+    z_mix = join("z_mix")
+    y_mix = z_mix if mixtures[0].y_mix is mixtures[0].z_mix else join("y_mix")
+    return dataclasses.replace(
+        mixtures[0], z_basis=join("z_basis"), y_basis=join("y_basis"), z_mix=z_mix, y_mix=y_mix
+    )
+
+
 def start_weights(
     start: Start, num_basis: int, dim: int, *, mixing: Mixing, generator: torch.Generator
 ) -> Tensor:

@@ -6,8 +6,8 @@ pictures, so it is cheap, and it finds for each placement the two latents to sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,48 +16,90 @@ from .clip.base import ImageTextEncoder
 from .gan.base import Gan
 from .placement import Box, box_masks, place
 from .score import clip_score
-from .types import Basis, Callback, Latent, StepInfo, Target
+from .types import Basis, Callback, StepInfo, Target
+
+_BATCH = 32  # composites that CLIP sees at once
 
 
-def score_pairs(
-    gan: Gan,
-    clip: ImageTextEncoder,
-    target: Target,
-    foreground: Basis,
-    background: Basis,
-    boxes: Sequence[Box],
-    *,
-    batch_size: int,
-    callback: Callback | None = None,
-) -> Tensor:
-    """CLIP scores of every foreground pasted into every box of every background.
+class PairSearch:
+    """Decodes two bases and scores every pair of their pictures at every place.
 
-    Args:
-        gan: The generator that both bases belong to.
-        clip: The encoder.
-        target: What the composite is to show.
-        foreground: K_f latents.
-        background: K_b latents.
-        boxes: P places.
-        batch_size: Composites scored at once; sets the memory, not the result.
-        callback: Called after each place; it may raise to stop.
-
-    Returns:
-        Shape ``(P, K_f, K_b)``, on the CPU.
+    The callback is called after each picture and each batch, and may raise to stop.
     """
-    with torch.no_grad():
-        fronts, backs = (_decode(gan, basis.latent) for basis in (foreground, background))
+
+    def __init__(
+        self,
+        gan: Gan,
+        clip: ImageTextEncoder,
+        target: Target,
+        callback: Callback | None = None,
+        *,
+        batch_size: int = _BATCH,
+    ) -> None:
+        """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
+        self._gan, self._clip, self._target = gan, clip, target
+        self._callback, self._batch_size = callback, batch_size
+        self._done = self._total = 0
+
+    @torch.no_grad()
+    def decode(
+        self, foreground: Basis, background: Basis, *, num_places: int
+    ) -> tuple[Tensor, Tensor]:
+        """The pictures of two bases, ``(K_f, 3, H, W)`` and ``(K_b, 3, H, W)``.
+
+        Args:
+            foreground: K_f latents.
+            background: K_b latents; if it is the same basis, it is decoded once.
+            num_places: How many places will be scored, for the progress.
+        """
+        bases = [foreground] if background is foreground else [foreground, background]
+        num_pairs = len(foreground.scores) * len(background.scores)
+        self._total = sum(len(basis.scores) for basis in bases)
+        self._total += num_places * math.ceil(num_pairs / self._batch_size)
+        pictures = [self._decode(basis) for basis in bases]
+        return pictures[0], pictures[-1]
+
+    def _decode(self, basis: Basis) -> Tensor:
+        """The pictures of a basis, one by one, so that their number sets no memory."""
+        latent = basis.latent.to(self._gan.device)
+        images = []
+        for row, (z, y) in enumerate(zip(latent.z, latent.y, strict=True)):
+            images.append(self._gan.decode(z[None], y[None], truncation=latent.truncation))
+            self._tell(basis.scores[row : row + 1], images[-1])
+        return torch.cat(images)
+
+    @torch.no_grad()
+    def score(self, fronts: Tensor, backs: Tensor, boxes: Sequence[Box]) -> Tensor:
+        """CLIP scores of every foreground pasted into every box of every background.
+
+        Args:
+            fronts: K_f pictures.
+            backs: K_b pictures.
+            boxes: P places.
+
+        Returns:
+            Shape ``(P, K_f, K_b)``, on the CPU.
+        """
+        num_batches = math.ceil(len(fronts) * len(backs) / self._batch_size)
+        self._total = self._done + len(boxes) * num_batches
+        found = [self._score_place(_Pasted(fronts, backs, box)) for box in boxes]
+        return torch.stack(found).view(len(boxes), len(fronts), len(backs))
+
+    def _score_place(self, pasted: _Pasted) -> Tensor:
+        """Scores of all pairs at one place, ``(K_f * K_b,)`` on the CPU."""
         scores = []
-        leader = (torch.tensor([-torch.inf]), backs[:1])
-        for step, box in enumerate(boxes, start=1):
-            pasted = _Pasted(fronts, backs, box)
-            found, best = pasted.score(target, clip, batch_size)
-            scores.append(found)
-            if found.max() > leader[0]:
-                leader = found.max()[None], best
-            if callback is not None:
-                callback(StepInfo("pair", step, len(boxes), *leader))
-    return torch.stack(scores)
+        for pairs in torch.arange(len(pasted)).split(self._batch_size):
+            images = pasted.make(pairs)
+            scores.append(clip_score(images, self._target, self._clip).cpu())
+            best = int(scores[-1].argmax())
+            self._tell(scores[-1][best : best + 1], images[best : best + 1])
+        return torch.cat(scores)
+
+    def _tell(self, score: Tensor, preview: Tensor) -> None:
+        """Tell the callback of one more picture or batch."""
+        self._done += 1
+        if self._callback is not None:
+            self._callback(StepInfo("pair", self._done, self._total, score, preview))
 
 
 def best_members(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -78,38 +120,23 @@ def best_members(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Pasted:
     """All pairs of some pictures at one place; composites are made when they are looked at."""
 
-    fronts: Tensor
-    backs: Tensor
-    box: Box
+    def __init__(self, fronts: Tensor, backs: Tensor, box: Box) -> None:
+        height, width = backs.shape[-2:]
+        self._backs = backs
+        self._layers = place(fronts, [box] * len(fronts), height, width)
+        self._outside = 1.0 - box_masks([box], height, width).to(self._layers)
 
-    def score(
-        self, target: Target, clip: ImageTextEncoder, batch_size: int
-    ) -> tuple[Tensor, Tensor]:
-        """Scores ``(K_f, K_b)`` on the CPU, and the best composite ``(1, 3, H, W)``."""
-        height, width = self.backs.shape[-2:]
-        layers = place(self.fronts, [self.box] * len(self.fronts), height, width)
-        outside = 1.0 - box_masks([self.box], height, width).to(layers)
-        num = len(self.backs)
-        pairs = torch.arange(len(layers) * num, device=layers.device)
+    def __len__(self) -> int:
+        return len(self._layers) * len(self._backs)
 
-        def paste(some: Tensor) -> Tensor:
-            return layers[some // num] + outside * self.backs[some % num]
+    def make(self, pairs: Tensor) -> Tensor:
+        """Some composites: pair ``f * K_b + b`` is foreground f on background b."""
+        front, back = (index.to(self._backs.device) for index in self._split(pairs))
+        return self._layers[front] + self._outside * self._backs[back]
 
-        scores = torch.cat(
-            [clip_score(paste(some), target, clip) for some in pairs.split(batch_size)]
-        )
-        return scores.view(-1, num).cpu(), paste(scores.argmax()[None])
-
-
-def _decode(gan: Gan, latent: Latent) -> Tensor:
-    """The pictures of a basis, one by one as the search made them at the latest."""
-    latent = latent.to(gan.device)
-    rows = [
-        gan.decode(z[None], y[None], truncation=latent.truncation)
-        for z, y in zip(latent.z, latent.y, strict=True)
-    ]
-    return torch.cat(rows)
+    def _split(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Foreground and background of pairs."""
+        return pairs // len(self._backs), pairs % len(self._backs)

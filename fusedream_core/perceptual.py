@@ -168,9 +168,10 @@ def _sliced(state: dict[str, Tensor], net: str) -> dict[str, Tensor]:
     """A trunk's tensors under the package's names; the classifier is left out."""
     sliced = {}
     for name, value in state.items():
-        kind, index, *rest = name.split(".")
-        if kind != "features" or not index.isdigit():
+        kind, *place = name.split(".")
+        if kind != "features" or not place or not place[0].isdigit():
             continue
+        index, *rest = place
         number = sum(int(index) >= start for start in _SLICES[net])
         sliced[".".join([f"net.slice{number}", index, *rest])] = value
     return sliced

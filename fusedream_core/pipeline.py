@@ -166,7 +166,7 @@ def generate_composition(
     search_generator = make_generator(seed, SEARCH_STREAM)
     gan, clip = _pair(gan, clip)
     if perceptual is None and recipe.compose.consistency != "none":
-        perceptual = load_demo_lpips()
+        perceptual = load_demo_lpips().to(gan.device)
     begin = time.perf_counter()
     target = encode_target(clip, prompt)
     parts = [
@@ -176,7 +176,7 @@ def generate_composition(
     bases = search_basis(
         gan,
         clip,
-        [part or target for part in parts],
+        [part or target for part in parts] if any(parts) else [target],
         config=recipe.search,
         augment=recipe.augment,
         generator=search_generator,
@@ -186,7 +186,8 @@ def generate_composition(
         gan,
         clip,
         target,
-        *bases,
+        bases[0],
+        bases[-1],
         config=recipe.compose,
         augment=recipe.augment,
         generator=make_generator(seed, OPTIMIZE_STREAM),

@@ -42,10 +42,15 @@ class Pool:
         )
 
     def best(self, num: int, max_per_class: int | None = None) -> Pool:
-        """The ``num`` best, in order, at most so many of one class; of equals the earlier."""
+        """The ``num`` best, in order; of equals the earlier.
+
+        Of one class there are at most ``max_per_class``, as far as other classes fill the rest.
+        """
         order = self.scores.sort(descending=True, stable=True).indices
         if max_per_class is not None:
-            order = order[_rank_in_class(self.class_index[order]) < max_per_class]
+            late = _rank_in_class(self.class_index[order]) >= max_per_class
+            chosen = late.long().sort(stable=True).indices[:num]
+            return self.pick(order[chosen.sort().values])
         return self.pick(order[:num])
 
 

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from . import rng
 from .augment import AugmentParams, sample_params
-from .classes import resolve_classes
+from .classes import named_classes, resolve_classes
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, SearchConfig
-from .errors import ConfigError
 from .gan.base import Gan
 from .pool import Pool
 from .score import aug_clip_score, text_features
@@ -64,8 +63,7 @@ def search_basis(
         One basis for each target, best latent first.
 
     Raises:
-        ConfigError: If a class is unknown, a target is another CLIP's, or ``max_per_class``
-            leaves too few candidates.
+        ConfigError: If a class is unknown, or a target is another CLIP's.
 
     References:
         Liu et al. 2021, section 3.2 (the k best by AugCLIP). gnobitab/FuseDream,
@@ -113,7 +111,9 @@ class _Search:
                 scores = texts @ self.clip.encode_images(images).T  # (T, N)
                 for row in rows:
                     fresh, pool = Pool(z, y, index, scores[row].cpu()), pools[row]
-                    pools[row] = (pool.join(fresh) if pool else fresh).best(keep, cap)
+                    joined = pool.join(fresh) if pool else fresh
+                    best = joined.best(keep, cap)
+                    pools[row] = self._with_named(best, joined, self.targets[row])
                 step += 1
                 if self.callback is not None:
                     others = [row for row in range(len(texts)) if row not in rows]
@@ -134,7 +134,8 @@ class _Search:
         are cut into candidates in the same way whatever the batch size is. The guided streams
         start from the same random state, so a target's is the one that it would get alone.
         """
-        allowed = torch.tensor(_allowed_classes(self.gan, self.config))
+        names = self.gan.class_names
+        allowed = torch.tensor(resolve_classes(names, self.config.classes or range(len(names))))
         num_guided = int(self._num_candidates * self.config.guided_share) * (len(allowed) > 1)
         num_shared = self._num_candidates - num_guided
         everyone = tuple(range(len(texts)))
@@ -142,11 +143,25 @@ class _Search:
         streams = [(everyone, allowed[shared], generator)]
         if num_guided:
             child = rng.fork(generator)
-            for row, weights in enumerate(self._class_weights(texts, allowed.tolist())):
+            for row, weights in enumerate(self._guide(texts, allowed.tolist())):
                 own = rng.copy(child)
                 drawn = rng.choices(weights, num_guided, generator=own)
                 streams.append(((row,), allowed[drawn], own))
         return streams
+
+    def _guide(self, texts: Tensor, allowed: Sequence[int]) -> Tensor:
+        """How likely each class is to be drawn for each target, ``(T, classes)``, on the CPU.
+
+        Half goes by what CLIP finds near, and half to the classes that the prompt names, if any:
+        CLIP may take "a black cat" for nearer to a hat.
+        """
+        weights = self._class_weights(texts, allowed)
+        for row, target in enumerate(self.targets):
+            named = set(named_classes(self.gan.class_names, target))
+            chosen = torch.tensor([float(index in named) for index in allowed])
+            if chosen.any():
+                weights[row] = 0.5 * weights[row] + 0.5 * chosen / chosen.sum()
+        return weights
 
     def _class_weights(self, texts: Tensor, allowed: Sequence[int]) -> Tensor:
         """How likely each class is to be drawn for each text, shape ``(T, classes)``, on the CPU.
@@ -187,13 +202,22 @@ class _Search:
         """The best of a pool, checked to be enough of them."""
         config = self.config
         best = pool.best(config.num_basis, config.max_per_class)
-        if len(best) < config.num_basis:
-            raise ConfigError(
-                f"Only {len(best)} of the {config.num_basis} latents of the basis were found "
-                f"within max_per_class = {config.max_per_class}; raise it, or draw more candidates."
-            )
+        best = self._with_named(best, pool, target)
         latent = Latent(best.z, best.y, self.truncation)
         return Basis(latent, best.scores, best.class_index, self.gan.gan_id, target.prompt)
+
+    def _with_named(self, best: Pool, pool: Pool, target: Target) -> Pool:
+        """The best of a pool, the last of which gives way to a class that the prompt names.
+
+        Only where none of such a class is in: so the optimisation can try what CLIP thinks little
+        of before. Like all guidance it is off at a guided share of 0.
+        """
+        named = torch.tensor(named_classes(self.gan.class_names, target), dtype=torch.int64)
+        inside = bool(torch.isin(best.class_index, named).any())
+        if self.config.guided_share == 0 or len(best) < 2 or inside:
+            return best
+        own = pool.pick(torch.isin(pool.class_index, named).nonzero()[:, 0])
+        return best.pick(torch.arange(len(best) - 1)).join(own.best(1)) if len(own) else best
 
     def _candidates(
         self, classes: Tensor, generator: torch.Generator
@@ -202,19 +226,6 @@ class _Search:
         for part in classes.split(self.config.batch_size):
             z = self.gan.sample_z(len(part), truncation=self.truncation, generator=generator)
             yield z, self.gan.embed(part), part
-
-
-def _allowed_classes(gan: Gan, config: SearchConfig) -> list[int]:
-    """The classes to draw from, checked against the diversity limit."""
-    everything = range(len(gan.class_names))
-    classes = resolve_classes(gan.class_names, config.classes or everything)
-    cap = config.max_per_class
-    if cap is not None and cap * len(classes) < config.num_basis:
-        raise ConfigError(
-            f"max_per_class is {cap} and there are {len(classes)} classes to draw from, which "
-            f"cannot give a basis of {config.num_basis}; raise max_per_class or allow more classes."
-        )
-    return classes
 
 
 def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:

@@ -146,7 +146,9 @@ class StepInfo:
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
     """
 
-    stage: Literal["search", "rerank", "start", "optimize", "pair", "compose", "select", "score"]
+    stage: Literal[
+        "search", "rerank", "start", "optimize", "race", "pair", "compose", "select", "score"
+    ]
     step: int
     total: int
     score: Tensor

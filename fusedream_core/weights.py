@@ -116,8 +116,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
             faults.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
     if faults:
         raise CheckpointError(
-            f"The weights in {path} do not fit the model that the config describes: "
-            f"{'; '.join(faults)}; use the config and weights of one model."
+            f"The weights in {path} do not fit their model: {'; '.join(faults)}; use a whole file, "
+            "with its own config where the model has one."
         )
     module.load_state_dict(state, strict=True)
 

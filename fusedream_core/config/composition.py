@@ -14,7 +14,7 @@ Consistency = Literal["none", "whole", "patch", "seam"]
 BlendMode = Literal["none", "feather", "poisson", "mixed"]
 
 ALL = 1_000_000  # more configurations than anyone tries
-_OPTIMIZE = OptimizeConfig(start="alone")
+_OPTIMIZE = OptimizeConfig(start="alone", num_starts=1)
 _SEARCH = dataclasses.replace(DEFAULT.search, num_basis=16, max_per_class=4)
 
 
@@ -24,7 +24,8 @@ class ComposeConfig:
 
     Attributes:
         optimize: Steps, learning rates and what is returned, as for one picture. The pre-search
-            chooses the start, so ``start`` may not be "best".
+            chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
+            objective is AugCLIP.
         num_basis: Latents of each picture that are optimised together, taken from its basis.
         rungs: Successive halving: how many configurations go on, and up to which share of the
             steps, one pair for each rung. ``((ALL, 1.0),)`` is the paper's brute force.
@@ -39,7 +40,8 @@ class ComposeConfig:
         blend_strength: From 0 (the plain paste) to 1.
         blend_from: Share of the steps after which the blended picture is what is scored.
         part_weight: How much the scores of foreground and background by prompts of their own
-            count beside the composite's, where such prompts are given.
+            count beside the composite's, where such prompts are given: in every step and in the
+            halving. The pre-search and the choice of the iterate look at the composite alone.
     """
 
     optimize: OptimizeConfig = _OPTIMIZE
@@ -57,6 +59,9 @@ class ComposeConfig:
 
     def __post_init__(self) -> None:
         require(self.optimize.start != "best", "start", "best", "a start of its own")
+        require(self.optimize.num_starts == 1, "num_starts", self.optimize.num_starts, "1")
+        objective = self.optimize.objective
+        require(objective == "aug_clip", "objective", objective, "'aug_clip' in a composition")
         require_count("num_basis", self.num_basis, 1)
         require_count("batch_size", self.batch_size, 1)
         require_choice("consistency", self.consistency, ("none", "whole", "patch", "seam"))
@@ -68,6 +73,8 @@ class ComposeConfig:
         for name in ("beta", "part_weight"):
             value = getattr(self, name)
             require(0.0 <= value < math.inf, name, value, "a number of at least 0")
+        idle = self.beta == 0 and self.consistency == "none"
+        require(not idle, "beta", self.beta, "above 0 where consistency is 'none'")
         self._require_rungs()
 
     def _require_rungs(self) -> None:
@@ -87,7 +94,7 @@ class ComposeConfig:
 
 # The paper's section 3.3, as far as it is told: all configurations to the end, the Euclidean
 # barrier, blending as the last step. Which region its consistency compares is not told; this is
-# the likeliest reading.
+# the likeliest reading. The paper has no pre-search: its bases are the search's own k best.
 PAPER_COMPOSITION = ComposeConfig(
     optimize=PAPER.optimize,
     rungs=((ALL, 1.0),),

@@ -18,7 +18,7 @@ Mixing = Literal["scalar", "softmax"]
 Start = Literal["best", "alone", "uniform", "random", "preserving"]
 
 CANDIDATES_ON_ACCELERATOR = 10_000
-CANDIDATES_ON_CPU = 500
+CANDIDATES_ON_CPU = 400
 
 
 class Augment(enum.Enum):
@@ -75,7 +75,7 @@ class SearchConfig:
 
     Attributes:
         num_candidates: Random latents that are scored (M of the paper, 10,000 there). None means
-            10,000 on an accelerator and 500 on a CPU.
+            10,000 on an accelerator and 400 on a CPU.
         num_basis: How many of the best are kept (k of the paper, 5 there).
         batch_size: Pictures decoded at once; sets the memory, not the result.
         ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
@@ -83,10 +83,12 @@ class SearchConfig:
         rerank_fraction: Share of the candidates, the best by plain CLIP, that AugCLIP ranks.
         rerank_augments: Changed copies of each of those.
         truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
-        guided_share: Share of the candidates whose class is drawn by how near its name is to the
-            prompt in CLIP's eyes; the others come from all classes alike, as in the paper.
+        guided_share: Share of the candidates from classes that the prompt names or that CLIP finds
+            near it, of which one that is named then has a place in the basis; the others come from
+            all classes alike, as in the paper.
         classes: Names or indices of the classes to draw from. None means all.
-        max_per_class: At most this many of the basis from one class. None means no limit.
+        max_per_class: At most this many of the basis from one class, as far as other classes fill
+            the rest. None means no limit.
     """
 
     num_candidates: int | None = None
@@ -98,7 +100,7 @@ class SearchConfig:
     truncation: float | None = None
     guided_share: float = 0.5
     classes: tuple[str | int, ...] | None = None
-    max_per_class: int | None = None
+    max_per_class: int | None = 2
 
     def __post_init__(self) -> None:
         require_count("num_basis", self.num_basis, 1)
@@ -142,6 +144,10 @@ class OptimizeConfig:
         start: Mixing weights to begin with. "uniform" is the paper's 1/k, "random" the reference
             code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
             widely spread as one member; "best" is whichever of these scores highest.
+        num_starts: How many starts race at first: the one above, and the best member of as many
+            other classes of the basis by itself. The best by AugCLIP goes on, or one of a class
+            that the prompt names, if it is no worse than by a standard error.
+        trial_share: For which share of the steps they do, if there are several.
         y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
         units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
             some 15 times the smaller) or plain numbers as in the reference code ("absolute").
@@ -159,10 +165,12 @@ class OptimizeConfig:
         eval_augments: Fixed held-out copies that the returned score is measured on.
     """
 
-    num_steps: int = 40
+    num_steps: int = 30
     objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
     start: Start = "best"
+    num_starts: int = 3
+    trial_share: float = 0.5
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
@@ -179,6 +187,8 @@ class OptimizeConfig:
     def __post_init__(self) -> None:
         require_count("num_steps", self.num_steps, 1)
         require_count("num_snapshots", self.num_snapshots, 0)
+        require_count("num_starts", self.num_starts, 1)
+        require_range("trial_share", self.trial_share, 0.0, 1.0)
         require_count("eval_augments", self.eval_augments, 2)
         require_choice("objective", self.objective, ("aug_clip", "clip"))
         require_choice("mixing", self.mixing, ("scalar", "softmax"))
@@ -215,11 +225,14 @@ DEFAULT = Recipe()
 # The paper (arXiv:2112.01573): every candidate ranked by AugCLIP, scalar weights from 1/k. It names
 # neither steps nor learning rate, so those are the reference code's.
 PAPER = Recipe(
-    search=SearchConfig(num_candidates=10_000, rerank_fraction=1.0, guided_share=0.0),
+    search=SearchConfig(
+        num_candidates=10_000, rerank_fraction=1.0, guided_share=0.0, max_per_class=None
+    ),
     optimize=OptimizeConfig(
         num_steps=1_000,
         mixing="scalar",
         start="uniform",
+        num_starts=1,
         units="absolute",
         lr_z=5e-3,
         lr_y=5e-3,
@@ -233,11 +246,14 @@ PAPER = Recipe(
 # gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
 # a truncated one, and it returns the iterate before the last step where we return the one after.
 REFERENCE_CODE = Recipe(
-    search=SearchConfig(num_candidates=10_000, ranking="clip", guided_share=0.0),
+    search=SearchConfig(
+        num_candidates=10_000, ranking="clip", guided_share=0.0, max_per_class=None
+    ),
     optimize=OptimizeConfig(
         num_steps=1_000,
         mixing="softmax",
         start="random",
+        num_starts=1,
         units="absolute",
         lr_z=5e-3,
         lr_y=5e-3,

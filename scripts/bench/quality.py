@@ -118,8 +118,11 @@ def contestants() -> dict[str, Contestant]:
     The reference code's recipe is given four times our passes, in its own proportions.
     """
     one = dataclasses.replace(DEFAULT.search, num_candidates=1, num_basis=1)
-    plain = dataclasses.replace(DEFAULT.optimize, objective="clip", selection="last")
-    lone = dataclasses.replace(plain, num_steps=4 * DEFAULT.optimize.num_steps, start="alone")
+    # AugCLIP has no say in it: neither in the start nor in what is returned.
+    plain = dataclasses.replace(
+        DEFAULT.optimize, objective="clip", selection="last", start="alone", num_starts=1
+    )
+    lone = dataclasses.replace(plain, num_steps=4 * DEFAULT.optimize.num_steps)
     ours = Contestant("ours", DEFAULT)
     return {
         "random": Contestant("random latent", Recipe(search=one), optimizes=False),

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from fusedream_core import ConfigError
-from fusedream_core.classes import resolve_classes
+from fusedream_core import ConfigError, PromptPart, Target
+from fusedream_core.classes import named_classes, resolve_classes
 
 NAMES = ["dog", "cat", "Apple", "crane", "crane"]
 
@@ -27,3 +28,24 @@ class TestResolveClasses:
     def test_exception(self, wanted: str | int, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             resolve_classes(NAMES, [wanted])
+
+
+class TestNamedClasses:
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("a blue dog", [0]),
+            ("a DOG, and a cat!", [0, 1]),
+            ("cranes and dogs", []),  # whole words only
+            ("two crane drivers", [3, 4]),
+            ("an ice cream", [5]),
+            ("cream on ice", []),
+            ("a tabby", [6]),
+            ("", []),
+        ],
+    )
+    def test_value(self, text: str, found: list[int]) -> None:
+        names = [*NAMES, "ice cream", "tabby, tabby cat"]
+        parts = (PromptPart("nothing", 1.0), PromptPart(text, 0.5), PromptPart("a rug", -1.0))
+        target = Target(torch.zeros(2), parts, "a-clip", text)
+        assert named_classes([*names, "rug"], target) == found

@@ -24,10 +24,10 @@ from fusedream_core.compose import compose
 from fusedream_core.composer import Composer, Pictures
 from fusedream_core.composition import ComposeResult
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
-from fusedream_core.pairs import best_members, score_pairs
+from fusedream_core.pairs import PairSearch, best_members
 from fusedream_core.placement import Placement, all_placements, box_masks, paste
 
-STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone")
+STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
 BRUTE_FORCE = replace(CONFIG, rungs=((ALL, 1.0),))
 AUGMENT = AugmentConfig(num_augments=4)
@@ -88,9 +88,8 @@ class TestScorePairs:
     ) -> None:
         """The slow way: one pair at one place after the other."""
         boxes = [place.box(16, 16) for place in PLACES[:3]]
-        scores = score_pairs(
-            gan64, clip64, targets64[0], *bases64[:2], boxes, batch_size=batch_size
-        )
+        search = PairSearch(gan64, clip64, targets64[0], batch_size=batch_size)
+        scores = search.score(*search.decode(*bases64[:2], num_places=3), boxes)
         assert scores.shape == (3, 3, 3)
         fronts, backs = (
             gan64.decode(basis.latent.z, basis.latent.y, truncation=0.6) for basis in bases64[:2]

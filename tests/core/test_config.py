@@ -54,7 +54,7 @@ class TestSearchConfig:
             SearchConfig(**change)
 
     def test_candidates_on(self) -> None:
-        assert SearchConfig().candidates_on(torch.device("cpu")) == 500
+        assert SearchConfig().candidates_on(torch.device("cpu")) == 400
         assert SearchConfig().candidates_on(torch.device("mps")) == 10_000
         assert SearchConfig(num_candidates=7).candidates_on(torch.device("cpu")) == 7
         assert SearchConfig(num_basis=2_000).candidates_on(torch.device("cpu")) == 2_000

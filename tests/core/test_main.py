@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusedream_core import PAPER, BigGan, OpenClip
 from fusedream_core.__main__ import _make_composition_recipe, _make_recipe, _parse, main
@@ -16,7 +16,7 @@ def _tiny_demo(gan: BigGan, clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fusedream_core.pipeline.load_demo", lambda: (gan, clip))
 
 
-class PixelDifference:
+class PixelDifference(nn.Module):
     """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
 
     device = torch.device("cpu")

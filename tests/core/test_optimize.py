@@ -26,6 +26,7 @@ from fusedream_core import (
     sample_params,
 )
 from fusedream_core.mixing import Mixture
+from fusedream_core.optimize import _leaders
 from fusedream_core.rng import fork
 from fusedream_core.runs import Iterates
 
@@ -57,7 +58,7 @@ def run(
             gan64,
             clip64,
             [targets64[row] for row in rows],
-            [bases64[row] for row in rows],
+            options.pop("bases", [bases64[row] for row in rows]),
             config=config,
             augment=options.pop("augment", AUGMENT),
             generators=[make_generator(row) for row in rows],
@@ -120,7 +121,7 @@ class TestOptimize:
 
     def test_callback(self, run: RunOptimize) -> None:
         seen: list[StepInfo] = []
-        result = run([0, 2], callback=seen.append)
+        result = run([0, 2], replace(CONFIG, num_starts=1), callback=seen.append)
         stages = {info.stage: (info.step, info.total) for info in seen}
         assert list(stages) == ["start", "optimize", "select"]
         assert all(step == total for step, total in stages.values())
@@ -152,6 +153,35 @@ class TestOptimize:
         assert all(parameter.grad is None for parameter in models)
 
 
+class TestRace:
+    def test_leaders(self, bases64: list[Basis]) -> None:
+        basis = replace(bases64[0], class_index=torch.tensor([4, 4, 2]))
+        orders = [order.tolist() for order in _leaders(basis, 3)]
+        assert orders == [[0, 1, 2], [2, 0, 1], [1, 0, 2]]  # the other class before its own
+
+    @pytest.mark.parametrize("trial_share", [0.0, 0.5, 1.0])
+    def test_the_winner_ends_as_it_would_alone(
+        self, run: RunOptimize, bases64: list[Basis], trial_share: float
+    ) -> None:
+        config = replace(CONFIG, start="alone", latent_noise_std=0.05)
+        raced = run([0, 1], replace(config, num_starts=3, trial_share=trial_share))
+        for row, start in enumerate(raced.start):
+            rank = 1 if start == "alone" else int(start.split()[1])
+            order = _leaders(bases64[row], 3)[rank - 1]
+            alone = run([row], replace(config, num_starts=1), bases=[bases64[row].pick(order)])
+            torch.testing.assert_close(raced.trace[:, row], alone.trace[:, 0], rtol=0, atol=1e-9)
+            torch.testing.assert_close(raced.images[row], alone.images[0], rtol=0, atol=1e-9)
+
+    def test_a_late_bloomer_wins(self, run: RunOptimize) -> None:
+        """After a trial of all steps, the start that ends best is the one that is returned."""
+        config = replace(CONFIG, start="alone", num_steps=20, selection="last", eval_augments=64)
+        augment = AugmentConfig(num_augments=32)
+        raced = run([0, 1, 2], replace(config, num_starts=3, trial_share=1.0), augment=augment)
+        alone = run([0, 1, 2], replace(config, num_starts=1), augment=augment)
+        assert (raced.score.mean >= alone.score.mean - 0.01).all()
+        assert (raced.score.mean > alone.score.mean + 0.01).any()
+
+
 class TestTrainables:
     @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
     @pytest.mark.parametrize("y_mode", ["free", "hull"])
@@ -162,7 +192,17 @@ class TestTrainables:
         mixing: str,
         y_mode: str,
     ) -> None:
-        run([0, 1], replace(CONFIG, num_steps=1, mixing=mixing, y_mode=y_mode, start="uniform"))
+        run(
+            [0, 1],
+            replace(
+                CONFIG,
+                num_steps=1,
+                num_starts=1,
+                mixing=mixing,
+                y_mode=y_mode,
+                start="uniform",
+            ),
+        )
         mixture = mixtures[-1]
         moved = [mixture.z_basis, *mixture.mixes()]
         if y_mode == "free":
@@ -206,7 +246,15 @@ class TestTrainables:
     ) -> None:
         # the first step of Adam moves every coordinate by its learning rate
         before = torch.stack([basis.latent.z for basis in bases64[:1]]), bases64[0].latent.y[None]
-        config = replace(CONFIG, num_steps=1, lr_z=1e-3, lr_y=2e-3, lr_w=3e-3, start="uniform")
+        config = replace(
+            CONFIG,
+            num_steps=1,
+            num_starts=1,
+            lr_z=1e-3,
+            lr_y=2e-3,
+            lr_w=3e-3,
+            start="uniform",
+        )
         for units, z_unit, y_unit in (
             ("spread", gan64.z_std * 0.6, gan64.y_std),
             ("absolute", 1.0, 1.0),

@@ -41,7 +41,7 @@ class TestGenerate:
         )
         assert result.image.size == (16, 16)
         stages = list(dict.fromkeys(info.stage for info in seen))
-        assert stages == ["search", "rerank", "start", "optimize", "select"]
+        assert stages == ["search", "rerank", "start", "optimize", "race", "select"]
         assert result.seconds > 0
         result.save(tmp_path / "dog.png")
         with Image.open(tmp_path / "dog.png") as picture:
@@ -71,7 +71,7 @@ class TestGenerate:
 COMPOSITION = CompositionRecipe(
     search=SearchConfig(num_candidates=20, num_basis=3, batch_size=10, rerank_augments=4),
     compose=ComposeConfig(
-        optimize=OptimizeConfig(num_steps=4, eval_augments=4, start="alone"),
+        optimize=OptimizeConfig(num_steps=4, eval_augments=4, start="alone", num_starts=1),
         rungs=((3, 0.5), (1, 1.0)),
         consistency="none",
     ),

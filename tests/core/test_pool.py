@@ -13,13 +13,18 @@ def make_pool(scores: list[float], classes: list[int]) -> Pool:
 
 
 def slow_best(pool: Pool, num: int, cap: int | None) -> list[int]:
-    """Take one latent after the other, best first, skipping classes that are full."""
+    """Take one latent after the other, best first, skipping classes that are full.
+
+    Only when nothing else is left are those taken as well.
+    """
     taken: list[int] = []
-    for row in sorted(range(len(pool)), key=lambda row: -float(pool.scores[row])):
+    order = sorted(range(len(pool)), key=lambda row: -float(pool.scores[row]))
+    for row in order:
         same = [other for other in taken if pool.class_index[other] == pool.class_index[row]]
         if len(taken) < num and (cap is None or len(same) < cap):
             taken.append(row)
-    return taken
+    taken += [row for row in order if row not in taken][: num - len(taken)]
+    return [row for row in order if row in taken]
 
 
 class TestPool:
@@ -27,10 +32,11 @@ class TestPool:
         best = make_pool([1.0, 2.0, 2.0, 2.0], [0, 0, 0, 0]).best(2)
         assert best.z[:, 0].tolist() == [1.0, 2.0]
 
+    @pytest.mark.parametrize("classes", [1, 4, 30])
     @pytest.mark.parametrize("cap", [None, 1, 2])
-    def test_value(self, rng: torch.Generator, cap: int | None) -> None:
+    def test_value(self, rng: torch.Generator, cap: int | None, classes: int) -> None:
         scores = torch.rand(60, generator=rng).tolist()
-        pool = make_pool(scores, torch.randint(0, 4, (60,), generator=rng).tolist())
+        pool = make_pool(scores, torch.randint(0, classes, (60,), generator=rng).tolist())
         best = pool.best(7, cap)
         assert best.z[:, 0].tolist() == slow_best(pool, 7, cap)
         assert best.scores.tolist() == [scores[row] for row in slow_best(pool, 7, cap)]

@@ -69,7 +69,7 @@ class TestReadStateDict:
 class TestLoadWeights:
     def test_names_what_does_not_fit(self) -> None:
         state = {"weight": torch.zeros(3, 2), "a": torch.zeros(1), "b": torch.zeros(1)}
-        message = r"1 missing \(bias\); 2 unexpected \(a, b\); 1 reshaped \(weight\); use the"
+        message = r"1 missing \(bias\); 2 unexpected \(a, b\); 1 reshaped \(weight\); use a whole"
         with pytest.raises(CheckpointError, match=message):
             load_weights(Small(), state, Path("model.bin"))
 
