@@ -46,7 +46,7 @@ from fusedream_core.types import Basis, Target
 
 HERE = Path(__file__).resolve().parent
 FOLDER = OUTPUT / "quality"
-BATCH = 8  # runs optimised as one batch
+BATCH = 8  # prompts searched and optimised as one batch
 HELD_OUT = AugmentConfig(num_augments=64)
 SEARCH_STREAM, OPTIMIZE_STREAM, SCORE_STREAM = 0, 1, 99
 
@@ -219,15 +219,7 @@ def make(task: Task, gan: Gan, clip: ImageTextEncoder) -> tuple[Tensor, dict[str
     targets = [core.encode_target(clip, prompt) for prompt in task.prompts]
     begin = time.perf_counter()
     bases = find_bases(task.contestant, gan, clip, targets, task.seed)
-    parts = [slice(i, i + BATCH) for i in range(0, len(targets), BATCH)]
-    images = torch.cat(
-        [
-            make_pictures(
-                task.contestant, gan, clip, targets[p], bases[p], [task.seed] * len(targets[p])
-            )
-            for p in parts
-        ]
-    )
+    images = make_pictures(task.contestant, gan, clip, targets, bases, [task.seed] * len(targets))
     seconds = time.perf_counter() - begin
     params = sample_params(
         HELD_OUT.num_augments,
@@ -364,16 +356,17 @@ def main() -> None:
     }
     prompts = tuple(truths)
     tasks = [
-        Task(name, c, seed, prompts)
+        Task(name, c, seed, prompts[first : first + BATCH])
         for name, c in reversed(chosen.items())
         for seed in range(args.seeds)
+        for first in range(0, len(prompts), BATCH)
     ]
     with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         outcomes = list(
             tqdm(
                 pool.map(run, tasks, [args.go_on] * len(tasks)),
                 total=len(tasks),
-                desc="recipes x seeds",
+                desc="batches",
             )
         )
     rows, judge = [], Judge.load(JUDGE_FOLDER)

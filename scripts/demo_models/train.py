@@ -76,7 +76,7 @@ def train_lpips(out: Path, scale: float, extra: float | None) -> None:
 
 
 def train_judge(out: Path, scale: float, extra: float | None) -> None:
-    """Train and export the judge, on art that the other two never see."""
+    """Train and export the judge, on art that the others never see."""
     import judge_training as task
 
     run = task.JudgeRun()

@@ -1,4 +1,4 @@
-"""What the three trainings share: a budget of time, checkpoints and a learning rate.
+"""What the trainings share: a budget of time, checkpoints and a learning rate.
 
 An interrupted run goes on from its last checkpoint.
 """

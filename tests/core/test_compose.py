@@ -243,6 +243,53 @@ class TestCompose:
         with pytest.raises(ConfigError, match=told):
             run(**options)
 
+    def test_a_model_elsewhere_is_refused(self, run: RunCompose) -> None:
+        elsewhere = Squares()
+        elsewhere.device = torch.device("meta")
+        with pytest.raises(ConfigError, match="is on meta and the GAN on cpu"):
+            run(perceptual=elsewhere)
+
+    def test_settings_that_do_nothing_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="objective is 'clip'"):
+            ComposeConfig(optimize=replace(STEPS, objective="clip"))
+        with pytest.raises(ConfigError, match="num_starts is 3"):
+            ComposeConfig(optimize=replace(STEPS, num_starts=3))
+        with pytest.raises(ConfigError, match="beta is 0"):
+            ComposeConfig(beta=0, consistency="none")
+
+    def test_equal_boxes_are_tried_once(self, run: RunCompose) -> None:
+        result = run(placements=all_placements(scales=(1.0,)))
+        assert len(result.attempts) == 1
+
+    def test_a_shared_basis_is_decoded_once(self, run: RunCompose, bases64: list[Basis]) -> None:
+        seen: list[StepInfo] = []
+        run(background=bases64[0], callback=seen.append)
+        pairs = [info for info in seen if info.stage == "pair"]
+        assert len(pairs) == 3 + len(PLACES)  # each picture, then each place's pairs
+
+    def test_memory_does_not_grow_with_the_steps(self, run: RunCompose) -> None:
+        """No step's graph lives on while the next one's is built."""
+        alive: set[int] = set()
+        peaks: list[int] = [0]
+
+        class Kept:
+            def __init__(self, tensor: Tensor) -> None:
+                self.tensor = tensor.detach()
+                alive.add(id(self))
+                peaks[-1] = max(peaks[-1], len(alive))
+
+            def __del__(self) -> None:
+                alive.discard(id(self))
+
+        def next_step(info: StepInfo) -> None:
+            if info.stage == "compose":
+                peaks.append(0)
+
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            run(replace(BRUTE_FORCE, blend="none"), placements=PLACES[:1], callback=next_step)
+        assert peaks[0] > 0
+        assert max(peaks[1:7]) <= peaks[0] * 1.05
+
     def test_foreign_parts_are_refused(self, run: RunCompose, bases64: list[Basis]) -> None:
         other = replace(bases64[0], gan_id="another")
         with pytest.raises(ConfigError, match="another"):

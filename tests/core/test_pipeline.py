@@ -95,6 +95,11 @@ class TestGenerateComposition:
             text = picture.text  # type: ignore[attr-defined]
         assert text["placement"] == result.composition.placement.name
 
+    def test_one_prompt_is_searched_once(self, gan: BigGan, clip: OpenClip) -> None:
+        seen: list[StepInfo] = []
+        generate_composition("a dog", gan=gan, clip=clip, recipe=COMPOSITION, callback=seen.append)
+        assert [info.score.shape for info in seen if info.stage == "search"] == [(1,)] * 2
+
     def test_parts_have_searches_of_their_own(self, gan: BigGan, clip: OpenClip) -> None:
         result = generate_composition(
             "a dog and a cat",
