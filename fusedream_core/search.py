@@ -204,7 +204,14 @@ class _Search:
         best = pool.best(config.num_basis, config.max_per_class)
         best = self._with_named(best, pool, target)
         latent = Latent(best.z, best.y, self.truncation)
-        return Basis(latent, best.scores, best.class_index, self.gan.gan_id, target.prompt)
+        return Basis(
+            latent,
+            best.scores,
+            best.class_index,
+            self.gan.gan_id,
+            target.prompt,
+            config.ranking,
+        )
 
     def _with_named(self, best: Pool, pool: Pool, target: Target) -> Pool:
         """The best of a pool, the last of which gives way to a class that the prompt names.

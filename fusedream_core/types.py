@@ -56,6 +56,7 @@ class Basis(Record):
         class_index: The class whose embedding each ``y`` is, shape ``(k,)``, int64.
         gan_id: The GAN they belong to.
         prompt: The prompt they were found for.
+        ranking: What the scores are: AugCLIP's or plain CLIP's.
     """
 
     latent: Latent
@@ -63,6 +64,7 @@ class Basis(Record):
     class_index: Tensor
     gan_id: str
     prompt: str
+    ranking: Literal["aug_clip", "clip"] = "aug_clip"
 
     def pick(self, rows: Tensor) -> Basis:
         """Some of the members, in the order of these indices."""

@@ -202,6 +202,13 @@ def fit_batch(most: int, bytes_each: int) -> int:
     return max(1, min(most, int(_MEMORY_SHARE * memory) // bytes_each))
 
 
+def on_cpu() -> bool:
+    """Whether models work on the CPU, where several pieces at once are no quicker than in turn."""
+    import comfy.model_management as management
+
+    return bool(management.is_device_cpu(management.get_torch_device()))
+
+
 def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
     """Whether a tensor is on a device; ``mps`` and ``mps:0``, ``cuda`` and ``cuda:0`` are one."""
     here = tensor.device

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..fusedream_core.config import ComposeConfig
     from ..fusedream_core.types import Basis, OptimizeResult, Score, Target
 
+SCORE_NAMES = {"aug_clip": "AugCLIP", "clip": "CLIP"}
+
 
 def search_report(basis: Basis, class_names: Sequence[str]) -> str:
     """One line per kept picture: rank, score, class."""
@@ -22,7 +24,8 @@ def search_report(basis: Basis, class_names: Sequence[str]) -> str:
             zip(basis.scores.tolist(), basis.class_index.tolist(), strict=True), start=1
         )
     ]
-    return "\n".join([f"AugCLIP of the {len(lines)} best for: {basis.prompt}\n", *lines])
+    score = SCORE_NAMES[basis.ranking]
+    return "\n".join([f"{score} of the {len(lines)} best for: {basis.prompt}\n", *lines])
 
 
 def ranking_report(score: Score, order: Sequence[int], prompt: str) -> str:
@@ -38,12 +41,13 @@ def ranking_report(score: Score, order: Sequence[int], prompt: str) -> str:
 def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset: str) -> str:
     """What was aimed at, from where, and how far the score came."""
     mean, error = float(result.score.mean[0]), float(result.score.stderr[0])
-    lines = [
-        f"AugCLIP {mean:.4f} +- {error:.4f} for: {target.prompt}",
-        f"best seed of the search: {float(basis.scores.max()):.4f}",
-        f"{len(result.trace)} steps, preset {preset}, from the mix '{result.start[0]}', "
-        f"returned: {result.chosen[0]}",
-    ]
+    lines = [f"AugCLIP {mean:.4f} +- {error:.4f} for: {target.prompt}"]
+    if basis.ranking == "aug_clip":  # plain CLIP's scores are not to be compared with AugCLIP's
+        lines.append(f"best seed of the search: AugCLIP {float(basis.scores.max()):.4f}")
+    lines.append(
+        f"{len(result.trace)} steps, preset {preset}, from {_start(result.start[0])}, "
+        f"returned: {result.chosen[0]}"
+    )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -71,9 +75,18 @@ def compose_report(
     return "\n".join([*(f"- {line}" for line in lines), "\nPlacements, best first:\n", *tried])
 
 
+def _start(start: str) -> str:
+    """What a run started from: a mix, or for "rival 2" the 2nd of the starts that raced."""
+    word, _, rank = start.partition(" ")
+    if word != "rival":
+        return f"the mix '{start}'"
+    suffix = {"2": "nd", "3": "rd"}.get(rank, "th")
+    return f"the {rank}{suffix} start"
+
+
 def _attempt(attempt: Attempt) -> str:
     """How far one placement came, and by which score."""
     if attempt.num_steps == 0:
         return f"{attempt.placement.name}: CLIP {attempt.score:.4f} before any step"
     steps = f"{attempt.num_steps} step" + "s" * (attempt.num_steps > 1)
-    return f"{attempt.placement.name}: {attempt.score:.4f} after {steps}"
+    return f"{attempt.placement.name}: AugCLIP {attempt.score:.4f} after {steps}"

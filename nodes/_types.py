@@ -8,11 +8,17 @@ dataclasses of ``fusedream_core.types``; tensors are on the CPU.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 
-from ..fusedream_core.config import DEFAULT, PAPER, REFERENCE_CODE
+from ..fusedream_core.config import (
+    DEFAULT,
+    PAPER,
+    REFERENCE_CODE,
+    BlendMode,
+    ComposeConfig,
+)
 from ..fusedream_core.rng import MAX_SEED
 
 if TYPE_CHECKING:
@@ -70,3 +76,28 @@ def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
         control_after_generate=changes,
         tooltip=tooltip,
     )
+
+
+def blend_inputs() -> list[io.Input]:
+    """The widgets that say how what is pasted is blended in; the same in every node that pastes."""
+    default = ComposeConfig()
+    return [
+        io.Combo.Input(
+            "blend",
+            options=list(get_args(BlendMode)),
+            default=default.blend,
+            tooltip=(
+                "How the border of what is pasted is hidden. poisson: its colours are fitted to "
+                "what surrounds it. mixed: the background's stronger edges show through as well. "
+                "feather: a soft edge. none: a plain paste."
+            ),
+        ),
+        io.Float.Input(
+            "blend_strength",
+            default=default.blend_strength,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="From 0, the plain paste, to 1, the blended picture.",
+        ),
+    ]

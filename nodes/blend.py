@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from ..fusedream_core.config import ComposeConfig
+from ..fusedream_core import poisson
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.placement import POSITIONS, Box, Placement, box_masks, place
-from ..fusedream_core.poisson import blend, make_solver
 from ._boundary import autograd_scope, core_to_image, core_to_mask, image_to_core, mask_to_core
-from ._types import make_schema
+from ._types import blend_inputs, make_schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..fusedream_core.config import BlendMode
-
-_D = ComposeConfig()
 
 
 class FuseDreamPoissonBlend(io.ComfyNode):
@@ -37,7 +34,7 @@ class FuseDreamPoissonBlend(io.ComfyNode):
                 "size; needs no GAN and no other package."
             ),
             search_aliases=["seamless clone", "poisson", "blend", "paste", "composite"],
-            inputs=[*_picture_inputs(), *_place_inputs(), *_blend_inputs()],
+            inputs=[*_picture_inputs(), *_place_inputs(), *blend_inputs(), _mask_input()],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The background with it in."),
                 io.Mask.Output(
@@ -53,30 +50,29 @@ class FuseDreamPoissonBlend(io.ComfyNode):
         background: Tensor,
         position: str,
         scale: float,
-        mode: BlendMode,
-        strength: float,
+        blend: BlendMode,
+        blend_strength: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         with autograd_scope(), torch.no_grad():
-            front = image_to_core(foreground, "foreground")
             back = image_to_core(background, "background")
+            front = image_to_core(foreground, "foreground").to(back.device)
             height, width = back.shape[-2:]
             if mask is None:
                 placement = Placement.named(position, scale)
                 boxes = [placement.box(height, width, front.shape[-1] / front.shape[-2])]
                 region = box_masks(boxes, height, width)
             else:
-                region = mask_to_core(mask, height, width)
+                region = mask_to_core(mask, height, width).cpu()  # where boxes are found
                 boxes = _bounding_boxes(region)
             num = _common_batch({"foreground": front, "background": back, "mask": region})
             front, back, region = (
                 tensor.expand(num, -1, -1, -1) for tensor in (front, back, region)
             )
             boxes = boxes * (num // len(boxes))
-            region = region * box_masks(boxes, height, width)
-            blended = _blend_each(front, back, boxes, mode, strength)
-            image = core_to_image(torch.lerp(back, blended, region))
-            return io.NodeOutput(image, core_to_mask(region))
+            region = (region * box_masks(boxes, height, width)).to(back.device)
+            images = _blend_each(front, back, region, boxes, blend, blend_strength)
+            return io.NodeOutput(images, core_to_mask(region))
 
 
 def _bounding_boxes(masks: Tensor) -> list[Box]:
@@ -107,20 +103,31 @@ def _common_batch(batches: Mapping[str, Tensor]) -> int:
 
 
 def _blend_each(
-    front: Tensor, back: Tensor, boxes: Sequence[Box], mode: BlendMode, strength: float
+    front: Tensor,
+    back: Tensor,
+    region: Tensor,
+    boxes: Sequence[Box],
+    mode: BlendMode,
+    strength: float,
 ) -> Tensor:
-    """Each foreground in its own box of its background; Cancel acts between two pictures."""
+    """The IMAGE of each foreground in its own box of its background, where its mask shows it.
+
+    One after the other, which bounds the memory; Cancel acts between two of them.
+    """
     from comfy.model_management import throw_exception_if_processing_interrupted
 
-    layer = place(front, boxes, *back.shape[-2:])
     solved = mode in ("poisson", "mixed")
-    solvers = {box: make_solver(box, back) for box in set(boxes)} if solved else {}
-    rows = []
+    solver: poisson.PoissonSolver | None = None
+    images = []
     for index, box in enumerate(boxes):
         throw_exception_if_processing_interrupted()
-        one, solver = slice(index, index + 1), solvers.get(box)
-        rows.append(blend(layer[one], back[one], box, mode=mode, strength=strength, solver=solver))
-    return torch.cat(rows)
+        one = slice(index, index + 1)
+        layer = place(front[one], [box], *back.shape[-2:])
+        if solved and (solver is None or solver.box != box):
+            solver = poisson.make_solver(box, back)
+        blended = poisson.blend(layer, back[one], box, mode=mode, strength=strength, solver=solver)
+        images.append(core_to_image(torch.lerp(back[one], blended, region[one])))
+    return torch.cat(images)
 
 
 def _picture_inputs() -> list[io.Input]:
@@ -164,34 +171,14 @@ def _place_inputs() -> list[io.Input]:
     ]
 
 
-def _blend_inputs() -> list[io.Input]:
-    return [
-        io.Combo.Input(
-            "mode",
-            options=["poisson", "mixed", "feather", "none"],
-            default=_D.blend,
-            tooltip=(
-                "poisson: the foreground's colours are fitted to what surrounds it. mixed: the "
-                "background's stronger edges show through as well. feather: a soft edge. none: "
-                "a plain paste."
-            ),
+def _mask_input() -> io.Input:
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip=(
+            "Of the background's size: the foreground is stretched to the box around what is "
+            "above 0.5 and shows through the mask only. Blending knows rectangles: it hides "
+            "the border of that box, not a mask's own outline inside it, so a rectangular "
+            "mask works best."
         ),
-        io.Float.Input(
-            "strength",
-            default=_D.blend_strength,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            tooltip="From 0, the plain paste, to 1, the blended picture.",
-        ),
-        io.Mask.Input(
-            "mask",
-            optional=True,
-            tooltip=(
-                "Of the background's size: the foreground is stretched to the box around what is "
-                "above 0.5 and shows through the mask only. Blending knows rectangles: it hides "
-                "the border of that box, not a mask's own outline inside it, so a rectangular "
-                "mask works best."
-            ),
-        ),
-    ]
+    )

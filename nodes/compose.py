@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 
 from ..fusedream_core.compose import compose
-from ..fusedream_core.config import PAPER_COMPOSITION, ComposeConfig
+from ..fusedream_core.config import (
+    PAPER_COMPOSITION,
+    ComposeConfig,
+    CompositionRecipe,
+    Consistency,
+)
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
-from ._models import Managed, activation_bytes, fit_batch, use_models
+from ._models import Managed, activation_bytes, fit_batch, on_cpu, use_models
 from ._report import compose_report
 from ._types import (
     AS_PRESET,
@@ -25,6 +30,7 @@ from ._types import (
     LatentSocket,
     LpipsSocket,
     TargetSocket,
+    blend_inputs,
     make_schema,
     seed_input,
 )
@@ -32,7 +38,7 @@ from ._types import (
 if TYPE_CHECKING:
     from ..fusedream_core.clip.base import ImageTextEncoder
     from ..fusedream_core.composition import ComposeResult
-    from ..fusedream_core.config import AugmentConfig, BlendMode, Consistency
+    from ..fusedream_core.config import AugmentConfig, BlendMode
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.perceptual import Perceptual
     from ..fusedream_core.placement import Placement
@@ -43,6 +49,11 @@ ANYWHERE = "auto"
 
 _D = COMPOSE_PRESETS["default"]
 _PAPER = COMPOSE_PRESETS["paper"]
+_SEARCH = CompositionRecipe().search
+_HOW_TO_SEARCH = (
+    f"search with num_basis {_SEARCH.num_basis}, max_per_class {_SEARCH.max_per_class}, so that "
+    "there is something of each class to choose from."
+)
 _AUTO_SCALES = " and ".join(f"{scale:g}" for scale in SCALES)
 
 
@@ -128,7 +139,8 @@ class FuseDreamCompose(io.ComfyNode):
             augments=augment.num_augments,
             gradients=True,
         )
-        num = fit_batch(min(config.batch_size, len(placements)), each)
+        most = 1 if on_cpu() else config.batch_size  # one by one, Cancel need not wait for all
+        num = fit_batch(min(most, len(placements)), each)
         with autograd_scope():
             generator, encoder, *distance = use_models(
                 *filter(None, handles), activation_bytes=num * each
@@ -193,13 +205,14 @@ def _socket_inputs() -> list[io.Input]:
         ClipSocket.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
         TargetSocket.Input("target", tooltip="What the composite is to show."),
         BasisSocket.Input(
-            "foreground", tooltip="From Seed Search: where the pasted picture starts."
+            "foreground",
+            tooltip=f"From Seed Search: where the pasted picture starts; {_HOW_TO_SEARCH}",
         ),
         BasisSocket.Input(
             "background",
             tooltip=(
-                "From Seed Search: where the picture below starts. The paper takes the same basis "
-                "for both."
+                f"From Seed Search: where the picture below starts; {_HOW_TO_SEARCH} The same "
+                "basis may serve for both, as in the paper."
             ),
         ),
     ]
@@ -276,7 +289,7 @@ def _seam_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "consistency",
-            options=["seam", "patch", "whole", "none"],
+            options=list(get_args(Consistency)),
             default=_D.consistency,
             tooltip=(
                 "Where foreground and background are made to look alike, as far as it costs no "
@@ -284,24 +297,7 @@ def _seam_inputs() -> list[io.Input]:
                 "whole: everywhere, unscaled. none: nowhere, and lpips is not needed."
             ),
         ),
-        io.Combo.Input(
-            "blend",
-            options=["poisson", "mixed", "feather", "none"],
-            default=_D.blend,
-            tooltip=(
-                "How the border of the pasted picture is hidden. poisson: its colours are fitted "
-                "to what surrounds it. mixed: the background's stronger edges show through as "
-                "well. feather: a soft edge. none: a plain paste."
-            ),
-        ),
-        io.Float.Input(
-            "blend_strength",
-            default=_D.blend_strength,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            tooltip="From 0, the plain paste, to 1, the blended picture.",
-        ),
+        *blend_inputs(),
     ]
 
 

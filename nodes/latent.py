@@ -23,11 +23,14 @@ class FuseDreamDecodeLatent(io.ComfyNode):
         return make_schema(
             node_id="FuseDreamDecodeLatent",
             display_name="Decode Latent (FuseDream)",
-            description="Draws the picture of a latent that Optimize returned, with no search.",
+            description=(
+                "Draws the pictures of the latents that Optimize or Compose returned, with no "
+                "search."
+            ),
             search_aliases=["FuseDream", "BigGAN", "generate"],
             inputs=[
                 GanSocket.Input("gan", tooltip="The GAN that the latent belongs to."),
-                LatentSocket.Input("latent", tooltip="From Optimize (FuseDream)."),
+                LatentSocket.Input("latent", tooltip="From Optimize or Compose (FuseDream)."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="One picture per latent.")],
         )

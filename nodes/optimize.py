@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ..fusedream_core.optimize import optimize
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
-from ._models import Managed, activation_bytes, use_models
+from ._models import Managed, activation_bytes, fit_batch, use_models
 from ._report import optimize_report
 from ._types import (
     AS_PRESET,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.types import Basis, Target
 
+logger = logging.getLogger(__name__)
+
 _D = PRESETS["default"]
 _REFERENCE = PRESETS["reference code"]
 
@@ -46,7 +49,8 @@ class FuseDreamOptimize(io.ComfyNode):
             display_name="Optimize (FuseDream)",
             description=(
                 "Blends the basis pictures of Seed Search and improves the blend and the pictures "
-                "together until AugCLIP, CLIP under random augmentations, sees the prompt in it."
+                "together until AugCLIP, CLIP under random augmentations, sees the prompt in it. "
+                "The best pictures of different classes race at first, and the best goes on."
             ),
             search_aliases=["FuseDream", "text to image", "AugCLIP"],
             inputs=[
@@ -117,15 +121,16 @@ class FuseDreamOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         recipe = _recipe(preset, num_steps, num_augments)
         augments = recipe.augment.num_augments
-        memory = activation_bytes(gan, clip, pictures=1, augments=augments, gradients=True)
+        each = activation_bytes(gan, clip, pictures=1, augments=augments, gradients=True)
+        num = _fit_starts(min(recipe.optimize.num_starts, len(basis.scores)), each)
         with autograd_scope():
-            generator, encoder = use_models(gan, clip, activation_bytes=memory)
+            generator, encoder = use_models(gan, clip, activation_bytes=num * each)
             result = optimize(
                 generator,
                 encoder,
                 [target],
                 [basis],
-                config=recipe.optimize,
+                config=replace(recipe.optimize, num_starts=num),
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
                 callback=Progress(),
@@ -144,3 +149,13 @@ def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
     if num_augments != AS_PRESET:
         recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
     return recipe
+
+
+def _fit_starts(wanted: int, bytes_each: int) -> int:
+    """How many starts race: as many as are wanted, or as the device has memory for."""
+    num = fit_batch(wanted, bytes_each)
+    if num < wanted:
+        logger.warning(
+            "FuseDream: the memory is enough for %d of the %d starts that would race.", num, wanted
+        )
+    return num

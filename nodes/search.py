@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..fusedream_core.config import CompositionRecipe
 from ..fusedream_core.pipeline import SEARCH_STREAM
 from ..fusedream_core.rng import make_generator
 from ..fusedream_core.search import search_basis
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.types import Target
 
 _D = PRESETS["default"].search
+_COMPOSE = CompositionRecipe().search
 
 
 class FuseDreamSeedSearch(io.ComfyNode):
@@ -43,7 +45,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
             description=(
                 "Lets the GAN draw many random pictures and keeps the few that fit the prompt "
                 "best: CLIP ranks all of them, AugCLIP the best few per cent. They are the "
-                "starting point for Optimize, and often worth a look by themselves."
+                "starting point for Optimize and Compose, and often worth a look by themselves."
             ),
             search_aliases=["FuseDream", "best of N", "basis", "init"],
             inputs=[
@@ -58,7 +60,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     max=1_000_000,
                     tooltip=(
                         "How many random pictures to look at. More fit better and take longer. "
-                        "-1: automatic, 10,000 on a GPU and 500 on a CPU (the presets paper and "
+                        "-1: automatic, 10,000 on a GPU and 400 on a CPU (the presets paper and "
                         "reference code: 10,000 everywhere)."
                     ),
                 ),
@@ -67,7 +69,10 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     default=_D.num_basis,
                     min=1,
                     max=64,
-                    tooltip="How many of the best to keep; Optimize blends them. 5 is the paper's.",
+                    tooltip=(
+                        "How many of the best to keep; Optimize blends them. 5 is the paper's. For "
+                        f"Compose {_COMPOSE.num_basis} are better."
+                    ),
                 ),
                 io.Float.Input(
                     "truncation",
@@ -91,12 +96,13 @@ class FuseDreamSeedSearch(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_per_class",
-                    default=0,
+                    default=_D.max_per_class,
                     min=0,
                     max=64,
                     tooltip=(
-                        "Keep at most this many pictures of one class, for a more varied start. "
-                        "0: no limit."
+                        "Keep at most this many pictures of one class, as far as other classes "
+                        "fill the rest: Optimize then tries the best of each class. For Compose "
+                        f"{_COMPOSE.max_per_class} are better. 0: no limit."
                     ),
                 ),
                 io.Combo.Input(
@@ -111,7 +117,9 @@ class FuseDreamSeedSearch(io.ComfyNode):
                 ),
             ],
             outputs=[
-                BasisSocket.Output(display_name="basis", tooltip="The best latents, for Optimize."),
+                BasisSocket.Output(
+                    display_name="basis", tooltip="The best latents, for Optimize or Compose."
+                ),
                 io.Image.Output(display_name="images", tooltip="Their pictures, best first."),
                 io.String.Output(
                     display_name="scores", tooltip="Their scores and classes, one a line."

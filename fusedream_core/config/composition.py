@@ -29,7 +29,8 @@ class ComposeConfig:
         num_basis: Latents of each picture that are optimised together, taken from its basis.
         rungs: Successive halving: how many configurations go on, and up to which share of the
             steps, one pair for each rung. ``((ALL, 1.0),)`` is the paper's brute force.
-        batch_size: Configurations optimised at once; sets the memory, not the result.
+        batch_size: Configurations optimised at once; sets the memory, not the result, but for the
+            rounding of the models, which many steps may amplify.
         consistency: Where the two pictures should agree: "seam", just inside the border of the
             pasted picture; "patch", all under it; "whole", everywhere and unscaled; or "none".
         seam_width: Width of that seam, as a fraction of the pasted picture's shorter side.

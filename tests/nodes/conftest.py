@@ -127,6 +127,12 @@ def write_tiny_gan(folder: Path, seed: int = 0) -> Path:
     network.generator.bn.weight.data.fill_(1.0)  # the package leaves these two unset
     network.generator.bn.bias.data.zero_()
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    for name in [name for name in state if name.endswith("weight_orig")]:
+        # The spectral norm of each weight; random, it makes pictures of black and white alone,
+        # through which there is no gradient.
+        left, _, right = torch.linalg.svd(state[name].flatten(1), full_matrices=False)
+        state[name.replace("_orig", "_u")] = left[:, 0].contiguous()
+        state[name.replace("_orig", "_v")] = right[0].contiguous()
     save_file(state, folder / "model.safetensors")
     return folder
 

@@ -52,7 +52,7 @@ class TestPlacement:
     @pytest.mark.parametrize("mode", MODES)
     def test_outputs(self, blend: Blend, mode: str) -> None:
         background = pictures(1, 20, 30, 3)
-        image, mask = blend(pictures(1, 16, 16, 3, seed=1), background, mode=mode)
+        image, mask = blend(pictures(1, 16, 16, 3, seed=1), background, blend=mode)
         assert image.shape == (1, 20, 30, 3)
         assert not image.requires_grad
         assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0
@@ -69,7 +69,7 @@ class TestPlacement:
 
     def test_a_plain_paste_at_full_scale_is_the_foreground(self, blend: Blend) -> None:
         foreground = pictures(1, 20, 30, 3)
-        image, mask = blend(foreground, gray(0.5), mode="none", scale=1.0)
+        image, mask = blend(foreground, gray(0.5), blend="none", scale=1.0)
         torch.testing.assert_close(image, foreground)
         assert mask.all()
 
@@ -78,15 +78,15 @@ class TestPlacement:
         torch.testing.assert_close(image, gray(0.2))  # a flat foreground has no edges to keep
 
     def test_strength(self, blend: Blend) -> None:
-        paste, _ = blend(gray(0.9), gray(0.2), mode="none")
-        none, _ = blend(gray(0.9), gray(0.2), strength=0.0)
-        half, _ = blend(gray(0.9), gray(0.2), strength=0.5)
+        paste, _ = blend(gray(0.9), gray(0.2), blend="none")
+        none, _ = blend(gray(0.9), gray(0.2), blend_strength=0.0)
+        half, _ = blend(gray(0.9), gray(0.2), blend_strength=0.5)
         torch.testing.assert_close(none, paste)
         torch.testing.assert_close(half, (paste + gray(0.2)) / 2)
 
     def test_alpha_is_laid_on_white(self, blend: Blend) -> None:
         clear = torch.zeros(1, 8, 8, 4)
-        image, mask = blend(clear, gray(0.5), mode="none")
+        image, mask = blend(clear, gray(0.5), blend="none")
         assert (image[mask > 0] == 1.0).all()
 
     def test_inputs_are_left_alone(self, blend: Blend) -> None:
@@ -100,21 +100,21 @@ class TestMask:
     @pytest.mark.parametrize("mode", MODES)
     def test_a_rectangle_is_a_placement(self, blend: Blend, mode: str) -> None:
         front, back = pictures(1, 15, 10, 3), pictures(1, 20, 30, 3, seed=1)
-        by_name = blend(front, back, mode=mode, scale=0.5, position="top left")
-        by_mask = blend(front, back, mode=mode, mask=by_name[1], scale=0.9, position="right")
+        by_name = blend(front, back, blend=mode, scale=0.5, position="top left")
+        by_mask = blend(front, back, blend=mode, mask=by_name[1], scale=0.9, position="right")
         torch.testing.assert_close(by_mask[0], by_name[0])
         assert torch.equal(by_mask[1], by_name[1])
 
     def test_only_what_is_masked_shows(self, blend: Blend) -> None:
         ring = rectangle(4, 4, 16, 16) - rectangle(8, 8, 12, 12)
-        image, mask = blend(gray(0.9), gray(0.2), mask=ring, mode="none")
+        image, mask = blend(gray(0.9), gray(0.2), mask=ring, blend="none")
         torch.testing.assert_close(image, 0.2 + 0.7 * ring[..., None].expand(-1, -1, -1, 3))
         assert torch.equal(mask, ring)
 
     def test_soft_edges_stay_soft(self, blend: Blend) -> None:
         soft = 0.75 * rectangle(4, 4, 16, 16) + 0.25 * rectangle(0, 0, 20, 30)
         soft = soft - 0.25 * rectangle(4, 4, 16, 16)
-        image, mask = blend(gray(1.0), gray(0.0), mask=soft, mode="none")
+        image, mask = blend(gray(1.0), gray(0.0), mask=soft, blend="none")
         torch.testing.assert_close(image[..., 0], mask)
         assert mask.unique().tolist() == [0.0, 0.75]  # what is at most 0.5 is no part of it
 
@@ -141,7 +141,7 @@ class TestBatches:
 
     def test_a_mask_for_each(self, blend: Blend) -> None:
         masks = torch.cat([rectangle(0, 0, 10, 10), rectangle(5, 5, 15, 30)])
-        image, mask = blend(gray(1.0), gray(0.0), mask=masks, mode="none")
+        image, mask = blend(gray(1.0), gray(0.0), mask=masks, blend="none")
         assert torch.equal(mask, masks)
         torch.testing.assert_close(image[..., 0], masks)
 
@@ -151,6 +151,73 @@ class TestBatches:
         masks = rectangle(0, 0, 9, 9).expand(2, -1, -1)
         with pytest.raises(errors.ShapeError, match="foreground 1, background 3, mask 2"):
             blend(pictures(1, 9, 9, 3), pictures(3, 20, 30, 3), mask=masks)
+
+
+class TestDevices:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_all_goes_to_the_background(
+        self,
+        blend: Blend,
+        pack: SimpleNamespace,
+        monkeypatch: pytest.MonkeyPatch,
+        mode: str,
+        masked: bool,
+    ) -> None:
+        """Under --gpu-only a loaded picture is on the CPU and a made one is not."""
+        import comfy.model_management as management
+
+        elsewhere = torch.device("meta")  # where no values are, only shapes
+        boundary = pack.module("nodes._boundary")
+        monkeypatch.setattr(boundary, "check_image", lambda *given: None)  # it looks at values
+        monkeypatch.setattr(management, "intermediate_device", lambda: elsewhere)
+        masks = torch.cat([rectangle(0, 0, 10, 10), rectangle(5, 5, 15, 30)])
+        image, mask = blend(
+            pictures(2, 9, 9, 3),
+            torch.empty(1, 20, 30, 3, device=elsewhere),
+            blend=mode,
+            mask=masks if masked else None,
+        )
+        assert (image.device, image.shape) == (elsewhere, (2, 20, 30, 3))
+        assert (mask.device, mask.shape) == (elsewhere, (2, 20, 30))
+
+
+class TestMemory:
+    @pytest.fixture
+    def solvers(self, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The boxes that solvers are made for."""
+        poisson = pack.module("fusedream_core.poisson")
+        make_solver, boxes = poisson.make_solver, list[Any]()
+
+        def spy(box: Any, like: torch.Tensor) -> Any:  # noqa: ANN401
+            boxes.append(box)
+            return make_solver(box, like)
+
+        monkeypatch.setattr(poisson, "make_solver", spy)
+        return boxes
+
+    def test_one_solver_for_one_box(self, blend: Blend, solvers: list[Any]) -> None:
+        blend(pictures(3, 9, 9, 3), pictures(3, 20, 30, 3, seed=1))
+        assert len(solvers) == 1
+        masks = [rectangle(0, 0, 10, 10), rectangle(0, 0, 10, 10), rectangle(5, 5, 15, 30)]
+        blend(pictures(3, 9, 9, 3), pictures(1, 20, 30, 3), mask=torch.cat(masks))
+        assert len(solvers) == 3
+        blend(pictures(3, 9, 9, 3), pictures(1, 20, 30, 3), blend="feather")
+        assert len(solvers) == 3
+
+    def test_one_picture_at_a_time(
+        self, blend: Blend, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        node = pack.module("nodes.blend")
+        place, placed = node.place, list[int]()
+
+        def spy(front: torch.Tensor, *more: object) -> torch.Tensor:
+            placed.append(len(front))
+            return place(front, *more)
+
+        monkeypatch.setattr(node, "place", spy)
+        blend(pictures(1, 9, 9, 3), pictures(4, 20, 30, 3))
+        assert placed == [1, 1, 1, 1]
 
 
 class TestBadInput:
@@ -185,8 +252,8 @@ class TestBadInput:
         ("inputs", "match"),
         [
             ({"scale": 0.0}, "scale is 0"),
-            ({"strength": 2.0}, "strength is 2"),
-            ({"mode": "glue"}, "mode is 'glue'"),
+            ({"blend_strength": 2.0}, "strength is 2"),
+            ({"blend": "glue"}, "mode is 'glue'"),
             ({"position": "beside"}, "position is 'beside'"),
         ],
     )
@@ -198,9 +265,21 @@ class TestBadInput:
 
 
 class TestCancel:
-    def test_between_two_pictures(self, blend: Blend) -> None:
+    def test_between_two_pictures(
+        self, blend: Blend, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import comfy.model_management as management
 
-        management.interrupt_current_processing(True)
+        node = pack.module("nodes.blend")
+        place, placed = node.place, list[int]()
+
+        def press_cancel(front: torch.Tensor, *more: object) -> torch.Tensor:
+            placed.append(len(front))
+            if len(placed) == 2:
+                management.interrupt_current_processing(True)
+            return place(front, *more)
+
+        monkeypatch.setattr(node, "place", press_cancel)
         with pytest.raises(management.InterruptProcessingException):
-            blend(gray(1.0), gray(0.0))
+            blend(pictures(5, 9, 9, 3), gray(0.0))
+        assert placed == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -104,6 +105,50 @@ class TestSeedSearch:
         assert sorted(names) == ["dog", "dog", "fish", "fish"]
         assert "fish" in scores
 
+    @pytest.mark.parametrize(("most", "expected"), [(2, 2), (0, None)])
+    def test_most_of_one_class(
+        self,
+        pack: SimpleNamespace,
+        run: Run,
+        monkeypatch: pytest.MonkeyPatch,
+        gan: object,
+        most: int,
+        expected: int | None,
+    ) -> None:
+        seen = []
+
+        def spy(*args: object, config: Any, **kwargs: object) -> None:  # noqa: ANN401
+            seen.append(config.max_per_class)
+            raise InterruptedError
+
+        monkeypatch.setattr(pack.module("nodes.search"), "search_basis", spy)
+        with pytest.raises(InterruptedError):
+            run("FuseDreamSeedSearch", gan=gan, clip=gan, target=None, max_per_class=most)
+        assert seen == [expected]
+
+    def test_too_few_classes_for_the_limit(
+        self,
+        run: Run,
+        gan: Any,  # noqa: ANN401
+        clip: object,
+        target: object,
+    ) -> None:
+        inputs = {"gan": gan, "clip": clip, "target": target, **SEARCH}
+        basis, images, _ = run("FuseDreamSeedSearch", **inputs, classes="dog", max_per_class=2)
+        assert_image(images, 3)
+        assert {gan.model.class_names[index] for index in basis.class_index} == {"dog"}
+
+    @pytest.mark.parametrize(
+        ("preset", "score"),
+        [("default", "AugCLIP"), ("paper", "AugCLIP"), ("reference code", "CLIP")],
+    )
+    def test_scores_say_what_they_are(
+        self, run: Run, gan: object, clip: object, target: object, preset: str, score: str
+    ) -> None:
+        inputs = {"gan": gan, "clip": clip, "target": target, **SEARCH}
+        scores = run("FuseDreamSeedSearch", **inputs, preset=preset)[2]
+        assert scores.startswith(f"{score} of the 3 best for: a blue dog")
+
     def test_truncation(self, run: Run, gan: object, clip: object, target: object) -> None:
         inputs = {"gan": gan, "clip": clip, "target": target, **SEARCH}
         assert run("FuseDreamSeedSearch", **inputs)[0].latent.truncation == 0.5  # the GAN's
@@ -123,7 +168,7 @@ class TestSeedSearch:
         for preset in ("default", "paper", "reference code"):
             with pytest.raises(InterruptedError):
                 run("FuseDreamSeedSearch", gan=gan, clip=gan, target=None, preset=preset)
-        assert seen == [(500, "aug_clip"), (10_000, "aug_clip"), (10_000, "clip")]
+        assert seen == [(400, "aug_clip"), (10_000, "aug_clip"), (10_000, "clip")]
 
     @pytest.mark.parametrize(
         ("inputs", "match"),
@@ -132,7 +177,6 @@ class TestSeedSearch:
             ({"num_candidates": 4, "num_basis": 5}, "only 4 candidates"),
             ({"classes": "dgo"}, "did you mean dog"),
             ({"classes": "zeppelin"}, "no class 'zeppelin'"),
-            ({"classes": "dog", "max_per_class": 2}, "max_per_class is 2"),
             ({"seed": 2**64}, "The seed is"),
         ],
     )
@@ -173,12 +217,104 @@ class TestOptimize:
         assert preset in report
         assert f"{score:.4f}" in report
 
+    @pytest.mark.parametrize("ranking", ["aug_clip", "clip"])
+    def test_report_compares_like_with_like(
+        self, run: Run, inputs: dict[str, Any], ranking: str
+    ) -> None:
+        basis = replace(inputs["basis"], ranking=ranking)
+        report = run("FuseDreamOptimize", **(inputs | {"basis": basis}))[3]
+        best = float(basis.scores.max())
+        assert (f"- best seed of the search: AugCLIP {best:.4f}" in report) == (ranking != "clip")
+        assert len(report.splitlines()) == (2 if ranking == "clip" else 3)
+
+    @pytest.mark.parametrize(
+        ("start", "said"),
+        [
+            ("alone", "from the mix 'alone', "),
+            ("rival 2", "from the 2nd start, "),
+            ("rival 3", "from the 3rd start, "),
+            ("rival 4", "from the 4th start, "),
+        ],
+    )
+    def test_report_tells_the_start(
+        self,
+        pack: SimpleNamespace,
+        run: Run,
+        inputs: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        start: str,
+        said: str,
+    ) -> None:
+        node = pack.module("nodes.optimize")
+        optimize = node.optimize
+        monkeypatch.setattr(
+            node, "optimize", lambda *args, **more: replace(optimize(*args, **more), start=(start,))
+        )
+        assert said in run("FuseDreamOptimize", **inputs)[3]
+
+    @pytest.mark.parametrize(
+        ("preset", "fitting", "expected"),
+        [("default", 9, 3), ("default", 2, 2), ("default", 0, 1), ("paper", 0, 1)],
+    )
+    def test_as_many_starts_as_the_memory_holds(
+        self,
+        pack: SimpleNamespace,
+        run: Run,
+        inputs: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        preset: str,
+        fitting: int,
+        expected: int,
+    ) -> None:
+        import comfy.model_management as management
+
+        node, seen = pack.module("nodes.optimize"), list[int]()
+        each = pack.module("nodes._models").activation_bytes(
+            inputs["gan"], inputs["clip"], pictures=1, augments=2, gradients=True
+        )
+        asked = list[int]()
+
+        def use_models(*handles: Any, activation_bytes: int) -> tuple[object, ...]:  # noqa: ANN401
+            asked.append(activation_bytes // each)
+            return tuple(handle.model for handle in handles)
+
+        def spy(*args: object, config: Any, **kwargs: object) -> None:  # noqa: ANN401
+            seen.append(config.num_starts)
+            raise InterruptedError
+
+        monkeypatch.setattr(node, "use_models", use_models)
+        monkeypatch.setattr(node, "optimize", spy)
+        memory = each * (fitting + 0.5) / 0.7
+        monkeypatch.setattr(management, "get_total_memory", lambda device: memory)
+        with pytest.raises(InterruptedError):
+            run("FuseDreamOptimize", **inputs, preset=preset)
+        assert seen == asked == [expected]
+        lowered = expected < (3 if preset == "default" else 1)
+        assert caplog.text.count(f"enough for {expected} of the 3 starts") == lowered
+
+    def test_no_more_starts_than_the_basis_holds(
+        self, run: Run, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        basis = inputs["basis"].pick(torch.tensor([0]))
+        assert_image(run("FuseDreamOptimize", **(inputs | {"basis": basis}))[0], 1)
+        assert "starts" not in caplog.text
+
     def test_same_seed_same_picture(self, run: Run, inputs: dict[str, Any]) -> None:
-        first = run("FuseDreamOptimize", **inputs)[0]
-        again = run("FuseDreamOptimize", **inputs)[0]
-        other = run("FuseDreamOptimize", **inputs, seed=1)[0]
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
+        first = run("FuseDreamOptimize", **inputs, preset="paper")  # returns the last step's
+        again = run("FuseDreamOptimize", **inputs, preset="paper")
+        other = run("FuseDreamOptimize", **inputs, preset="paper", seed=1)
+        assert torch.equal(first[0], again[0])
+        assert first[2:] == again[2:]
+        assert not torch.equal(first[1].latent.z, other[1].latent.z)
+
+    def test_same_seed_same_race(self, run: Run, inputs: dict[str, Any]) -> None:
+        first, again = (run("FuseDreamOptimize", **inputs) for _ in range(2))
+        assert torch.equal(first[0], again[0])
+        assert first[2:] == again[2:]
+        assert (
+            first[2] != run("FuseDreamOptimize", **inputs, seed=1)[2]
+        )  # the start may be the best
 
     def test_weights_that_another_node_moved(self, run: Run, inputs: dict[str, Any]) -> None:
         expected = run("FuseDreamOptimize", **inputs)[0]

@@ -67,7 +67,7 @@ INTERFACE = {
         ["IMAGE", "MASK", "IMAGE", "IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "STRING"],
     ),
     "FuseDreamPoissonBlend": (
-        ["foreground", "background", "position", "scale", "mode", "strength", "mask"],
+        ["foreground", "background", "position", "scale", "blend", "blend_strength", "mask"],
         ["IMAGE", "MASK"],
     ),
 }
@@ -199,6 +199,7 @@ class TestDefaults:
             if hasattr(entry, "default")
         }
         assert widgets["FuseDreamSeedSearch", "num_basis"] == recipe.search.num_basis
+        assert widgets["FuseDreamSeedSearch", "max_per_class"] == recipe.search.max_per_class
         assert widgets["FuseDreamOptimize", "num_steps"] == recipe.optimize.num_steps
         assert widgets["FuseDreamOptimize", "num_augments"] == recipe.augment.num_augments
 
@@ -216,4 +217,19 @@ class TestDefaults:
         assert {name: inputs[name].default for name in expected} == expected
         choices = {"consistency": core.Consistency, "blend": core.BlendMode}
         for name, kind in choices.items():
-            assert set(inputs[name].options) == set(get_args(kind))
+            assert inputs[name].options == list(get_args(kind))
+
+    def test_all_nodes_blend_alike(self, pack: SimpleNamespace) -> None:
+        names = ["blend", "blend_strength"]
+        first, second = (
+            {entry.id: entry.as_dict() for entry in pack.nodes[node_id].GET_SCHEMA().inputs}
+            for node_id in ("FuseDreamCompose", "FuseDreamPoissonBlend")
+        )
+        assert [first[name] for name in names] == [second[name] for name in names]
+
+    def test_compose_says_how_to_search(self, pack: SimpleNamespace) -> None:
+        search = pack.module("fusedream_core.config").CompositionRecipe().search
+        said = f"num_basis {search.num_basis}, max_per_class {search.max_per_class}"
+        for entry in pack.nodes["FuseDreamCompose"].GET_SCHEMA().inputs:
+            if entry.id in ("foreground", "background"):
+                assert said in entry.tooltip

@@ -66,6 +66,9 @@ class TestWorkflow:
             assert socket["type"] in (kind, "*")
 
     def test_widgets_fit_the_schema(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
+        composes = any(node["type"] == "FuseDreamCompose" for node in graph["nodes"])
+        search = pack.module("fusedream_core.config").CompositionRecipe().search
+        wide = {name: getattr(search, name) for name in ("num_basis", "max_per_class")}
         for node in graph["nodes"]:
             if node["type"] not in pack.nodes:
                 continue
@@ -79,7 +82,9 @@ class TestWorkflow:
                     assert (sockets[0]["link"] is not None) == wanted, (node["type"], entry.id)
                     continue
                 value = values.pop(0)
-                if entry.id != "text":  # what a fresh node would hold, so that nothing drifts
+                if composes and node["type"] == "FuseDreamSeedSearch" and entry.id in wide:
+                    assert value == wide[entry.id], entry.id
+                elif entry.id != "text":  # what a fresh node would hold, so that nothing drifts
                     assert value == entry.default, (node["type"], entry.id)
                 if getattr(entry, "control_after_generate", None):
                     assert values.pop(0) == "fixed"

@@ -171,13 +171,18 @@ class TestProgressAndCancel:
             assert len(set(values)) > 1
         assert run.of(PREVIEW)
 
-    @pytest.mark.parametrize("node", [SEARCH, OPTIMIZE, COMPOSE])
+    @pytest.mark.parametrize(
+        ("node", "least"),
+        [(SEARCH, 0), (OPTIMIZE, 0), (COMPOSE, 0), (COMPOSE, LONG)],
+        ids=["search", "optimize", "compose, in the pre-search", "compose, in the steps"],
+    )
     def test_cancel_is_quick_and_leaves_the_server_sound(
         self,
         server: ComfyServer,
         client: ComfyClient,
         make_prompt: Callable[..., Prompt],
         node: str,
+        least: int,
     ) -> None:
         """Quick by the clock or, where others keep the machine busy, by the server's own work."""
         budget = {"num_candidates": LONG} if node == SEARCH else {"num_steps": LONG}
@@ -185,11 +190,13 @@ class TestProgressAndCancel:
         prompt = make_prompt(name, seed=51, **budget)
         (id_,) = ids(prompt, node)
         marks: list[tuple[float, float]] = []
+        totals: list[int] = []  # of the stage that is cancelled; it has at least ``least`` steps
 
         def cancel_in_the_middle(kind: str, data: dict[str, Any]) -> None:
             at_work = kind == "progress" and data["node"] == id_ and data["value"] > 1
-            if at_work and not marks:
+            if at_work and data["max"] >= least and not marks:
                 client.interrupt()
+                totals.append(data["max"])
                 marks.append((time.monotonic(), server.cpu_seconds))
             elif kind == "execution_interrupted":
                 marks.append((time.monotonic(), server.cpu_seconds))
@@ -197,6 +204,8 @@ class TestProgressAndCancel:
         run = client.run(prompt, on_event=cancel_in_the_middle)
         assert run.status == "interrupted"
         asked, stopped = marks
+        if node == COMPOSE:
+            assert (totals[0] < LONG) == (least == 0)
         assert min(stopped[0] - asked[0], stopped[1] - asked[1]) < CANCEL_SECONDS
         client.run(make_prompt(seed=52)).raise_for_status()
 
@@ -237,6 +246,22 @@ class TestComposition:
         report = max(texts, key=len)
         assert report.splitlines().count("Placements, best first:") == 1
         assert len([text for text in texts if text in report]) == 2  # the placement and itself
+
+    def test_the_basis_is_of_more_than_one_class(
+        self, client: ComfyClient, object_info: dict[str, Any]
+    ) -> None:
+        """As shipped, with as many candidates as a person gets."""
+        prompt = to_prompt(read(PACK / "workflows" / "composition.json"), object_info)
+        (search,) = ids(prompt, SEARCH)
+        for id_ in downstream(prompt, search) - {search}:
+            del prompt[id_]
+        show = {"class_type": "PreviewAny", "inputs": {"source": [search, 2]}}
+        prompt["scores"] = {**show, "_meta": {"title": "Scores"}}
+        run = client.run(prompt).raise_for_status()
+        lines = run.outputs["scores"]["text"][0].splitlines()
+        classes = [line.split(maxsplit=2)[2] for line in lines if line[:1].isdigit()]
+        assert len(classes) == 16
+        assert len(set(classes)) > 1
 
     def test_another_place_needs_no_new_search(
         self, client: ComfyClient, make_prompt: Callable[..., Prompt]
