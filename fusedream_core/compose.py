@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import rng
 from .checks import check_bases, check_targets
+from .classes import named_classes
 from .clip.base import ImageTextEncoder
 from .composer import Composer, Pictures
 from .composition import Attempt, ComposeResult, ComposeTrace
@@ -149,6 +150,8 @@ class _Tournament:
             places.setdefault(placement.box(*backs.shape[-2:]), placement)
         boxes = list(places)
         scores = search.score(fronts, backs, boxes)
+        if config.prefer_named:
+            scores = self._only_named(scores, foreground, background)
         tops = scores.flatten(1).amax(dim=1)  # (P,)
         for box, score in zip(boxes, tops.tolist(), strict=True):
             self._attempts[places[box]] = Attempt(places[box], score, 0)
@@ -166,6 +169,17 @@ class _Tournament:
                     self._start,
                 )
             )
+
+    def _only_named(self, scores: Tensor, foreground: Basis, background: Basis) -> Tensor:
+        """The scores ``(P, K_f, K_b)`` less those of pairs that are not of two named classes.
+
+        All of them stay where the prompt does not name two classes of the bases.
+        """
+        named = named_classes(self._composer.gan.class_names, self._composer.target)
+        front, back = (b.class_index.tolist() for b in (foreground, background))
+        both = [[f != b and f in named and b in named for b in back] for f in front]
+        fits = torch.tensor(both)
+        return scores.masked_fill(~fits, -torch.inf) if fits.any() else scores
 
     def play(self) -> None:
         """Optimise, dropping the worse configurations before each rung but the first."""

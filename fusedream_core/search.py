@@ -214,17 +214,28 @@ class _Search:
         )
 
     def _with_named(self, best: Pool, pool: Pool, target: Target) -> Pool:
-        """The best of a pool, the last of which gives way to a class that the prompt names.
+        """The best of a pool, the last of which give way to classes that the prompt names.
 
-        Only where none of such a class is in: so the optimisation can try what CLIP thinks little
-        of before. Like all guidance it is off at a guided share of 0.
+        Each such class has a member at least, as far as the pool has one and the first member
+        stays: so that what CLIP thinks little of can be tried all the same. Like all guidance it
+        is off at a guided share of 0.
         """
-        named = torch.tensor(named_classes(self.gan.class_names, target), dtype=torch.int64)
-        inside = bool(torch.isin(best.class_index, named).any())
-        if self.config.guided_share == 0 or len(best) < 2 or inside:
+        if self.config.guided_share == 0:
             return best
-        own = pool.pick(torch.isin(pool.class_index, named).nonzero()[:, 0])
-        return best.pick(torch.arange(len(best) - 1)).join(own.best(1)) if len(own) else best
+        named = named_classes(self.gan.class_names, target)
+        missing = set(named) & set(pool.class_index.tolist()) - set(best.class_index.tolist())
+        others = [
+            row for row, own in enumerate(best.class_index.tolist()) if row and own not in named
+        ]
+        added = sorted(missing)[: len(others)]
+        if not added:
+            return best
+        gone = others[-len(added) :]
+        kept = best.pick(torch.tensor([row for row in range(len(best)) if row not in gone]))
+        for index in added:
+            own = pool.pick((pool.class_index == index).nonzero()[:, 0])
+            kept = kept.join(own.best(1))
+        return kept.best(len(kept))
 
     def _candidates(
         self, classes: Tensor, generator: torch.Generator

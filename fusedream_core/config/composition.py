@@ -27,6 +27,8 @@ class ComposeConfig:
             chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
             objective is AugCLIP.
         num_basis: Latents of each picture that are optimised together, taken from its basis.
+        prefer_named: Whether the pre-search looks only at pairs of two classes that the prompt
+            names, where it names two of the bases' classes.
         rungs: Successive halving: how many configurations go on, and up to which share of the
             steps, one pair for each rung. ``((ALL, 1.0),)`` is the paper's brute force.
         batch_size: Configurations optimised at once; sets the memory, not the result, but for the
@@ -47,6 +49,7 @@ class ComposeConfig:
 
     optimize: OptimizeConfig = _OPTIMIZE
     num_basis: int = 5
+    prefer_named: bool = True
     rungs: tuple[tuple[int, float], ...] = ((6, 0.25), (3, 0.5), (1, 1.0))
     batch_size: int = 6
     consistency: Consistency = "seam"
@@ -98,6 +101,7 @@ class ComposeConfig:
 # the likeliest reading. The paper has no pre-search: its bases are the search's own k best.
 PAPER_COMPOSITION = ComposeConfig(
     optimize=PAPER.optimize,
+    prefer_named=False,
     rungs=((ALL, 1.0),),
     consistency="patch",
     metric="euclidean",

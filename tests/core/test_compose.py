@@ -18,6 +18,7 @@ from fusedream_core import (
     StepInfo,
     Target,
     clip_score,
+    encode_target,
     make_generator,
 )
 from fusedream_core.compose import compose
@@ -168,6 +169,23 @@ class TestCompose:
         without = run(replace(config, consistency="none"), placements=place)
         assert (without.trace.loss == 0).all()
         assert under_the_paste(with_it) < 0.8 * under_the_paste(without)
+
+    def test_named_classes_are_paired(
+        self, run: RunCompose, gan64: BigGan, clip64: OpenClip, bases64: list[Basis]
+    ) -> None:
+        """Whatever CLIP thinks of them: the prompt names a dog and an apple."""
+        target = encode_target(clip64, "a dog and an apple")
+        basis = replace(bases64[0], class_index=torch.tensor([1, 0, 2]))  # cat, dog, apple
+        config = replace(
+            BRUTE_FORCE,
+            num_basis=1,
+            optimize=replace(STEPS, num_steps=1, lr_z=0.0, lr_y=0.0, lr_w=0.0),
+        )
+        result = run(config, target=target, foreground=basis, background=basis)
+        pair = [int((basis.latent.z == z).all(dim=1).nonzero()) for z in result.latent.z]
+        assert sorted(pair) == [1, 2]
+        free = run(replace(config, prefer_named=False), target=target, foreground=basis)
+        assert free.images.shape == result.images.shape
 
     def test_score_rises(self, run: RunCompose) -> None:
         steps = replace(STEPS, num_steps=60)

@@ -151,6 +151,15 @@ class TestSearchBasis:
             assert list(gan.class_names).index(name) in basis.class_index.tolist()
             assert basis.scores.tolist() == sorted(basis.scores.tolist(), reverse=True)
 
+    def test_all_classes_that_the_prompt_names_are_in_the_basis(
+        self, gan: BigGan, clip: OpenClip
+    ) -> None:
+        target = encode_target(clip, "a dog, cat, apple")
+        config = replace(CONFIG, num_basis=4, max_per_class=1)
+        basis = search(gan, clip, target, config)
+        assert {0, 1, 2} <= set(basis.class_index.tolist())
+        assert basis.scores.tolist() == sorted(basis.scores.tolist(), reverse=True)
+
     def test_callback(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
         seen: list[StepInfo] = []
         generator = make_generator(0)
