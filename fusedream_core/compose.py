@@ -63,8 +63,8 @@ def compose(
         perceptual: The distance behind consistency; needed unless that is "none".
         foreground_target: What the foreground is to show by itself; the paper has none.
         background_target: What the background is to show by itself; the paper has none.
-        callback: Called after each place of the pre-search, each step and each scored iterate;
-            it may raise to stop.
+        callback: Called after each picture and each batch of the pre-search, each step, each
+            comparison and each scored iterate; it may raise to stop.
 
     Returns:
         The best composite, its parts and their latents. Its score is of the composite alone, on
@@ -206,7 +206,11 @@ class _Tournament:
         generator = rng.fork(self._rank)
         ranked = []
         for index, some in enumerate(self._fields):
-            objectives, scores = some.rank(rng.copy(generator))
+            objectives, scores, composites = some.rank(rng.copy(generator))
+            if self._callback is not None:
+                top = slice(int(scores.argmax()), int(scores.argmax()) + 1)
+                info = StepInfo("race", index + 1, len(self._fields), scores[top], composites[top])
+                self._callback(info)
             for row, (objective, score) in enumerate(zip(objectives, scores, strict=True)):
                 self._remember(some, row, float(score))
                 ranked.append((-float(objective), index, row))

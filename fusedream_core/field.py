@@ -101,12 +101,12 @@ class Field:
         return score.detach(), pictures.composite.detach()
 
     @torch.no_grad()
-    def rank(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The objective as of now, and the composites' own scores, ``(B,)`` on the CPU."""
+    def rank(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """As of now the objective and the composites' own scores, ``(B,)`` on the CPU, and they."""
         pictures = self._draw(self.descent.mixture.latent())
         params = self._sample(self.augment.num_augments, pictures, generator)
         score = self.composer.score(pictures, params).mean
-        return self.composer.objective(pictures, params).cpu(), score.cpu()
+        return self.composer.objective(pictures, params).cpu(), score.cpu(), pictures.composite
 
     @torch.no_grad()
     def judge(

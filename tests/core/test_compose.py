@@ -230,13 +230,13 @@ class TestCompose:
         seen: list[StepInfo] = []
         run(callback=seen.append)
         last = {info.stage: (info.step, info.total) for info in seen}
-        assert list(last) == ["pair", "compose", "select"]
+        assert list(last) == ["pair", "compose", "race", "select"]
         assert all(step == total for step, total in last.values())
         assert last["compose"] == (15, 15)  # 4 configurations for 3 steps, 1 for 3 more
         assert all(info.preview.shape == (1, 3, 16, 16) for info in seen)
         assert not any(info.preview.requires_grad for info in seen)
 
-    @pytest.mark.parametrize("stage", ["pair", "compose", "select"])
+    @pytest.mark.parametrize("stage", ["pair", "compose", "race", "select"])
     def test_callback_may_stop(self, run: RunCompose, stage: str) -> None:
         def stop(info: StepInfo) -> None:
             if info.stage == stage:
