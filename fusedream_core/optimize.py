@@ -228,9 +228,11 @@ def _leaders(basis: Basis, num: int) -> list[Tensor]:
     classes = basis.class_index.tolist()
     first = [index for index, own in enumerate(classes) if own not in classes[:index]]
     others = [index for index in range(len(classes)) if index not in first]
-    leaders = [first[0], *first[1:], *others][:num]
     everyone = range(len(classes))
-    return [torch.tensor([lead, *(i for i in everyone if i != lead)]) for lead in leaders]
+    return [
+        torch.tensor([lead, *(index for index in everyone if index != lead)])
+        for lead in [*first, *others][:num]
+    ]
 
 
 def _choose_start(

@@ -82,7 +82,9 @@ class TestOptimizeConfig:
 class TestRecipe:
     @pytest.mark.parametrize("recipe", [DEFAULT, PAPER, REFERENCE_CODE])
     def test_to_dict(self, recipe: Recipe) -> None:
-        json.dumps(recipe.to_dict())
+        plain = json.loads(json.dumps(recipe.to_dict()))
+        assert plain["optimize"] == dataclasses.asdict(recipe.optimize)
+        assert plain["augment"]["policy"] == [member.value for member in recipe.augment.policy]
 
     def test_frozen(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -31,7 +31,8 @@ class TestMakeGenerator:
         assert draw(make_generator(5)) != draw(make_generator(5 + 2**32))
 
     def test_largest_seed(self) -> None:
-        draw(make_generator(2**64 - 1))
+        assert draw(make_generator(2**64 - 1)) == draw(make_generator(2**64 - 1))
+        assert draw(make_generator(2**64 - 1)) != draw(make_generator(2**64 - 2))
 
     @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True, "7"])
     def test_exception(self, seed: object) -> None:

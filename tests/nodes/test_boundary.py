@@ -209,5 +209,8 @@ class TestProgress:
 
 
 class TestShowText:
-    def test_silent_outside_a_server(self, boundary: ModuleType) -> None:
+    def test_silent_outside_a_server(
+        self, boundary: ModuleType, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         boundary.show_text("no server is listening")
+        assert capsys.readouterr() == ("", "")

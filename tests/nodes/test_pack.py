@@ -170,7 +170,8 @@ class TestSchema:
             assert entry.tooltip.endswith((".", "blurry:-0.3")), entry.tooltip
 
     def test_serialisable(self, pack: SimpleNamespace, node_id: str) -> None:
-        json.dumps(pack.nodes[node_id].GET_NODE_INFO_V1())
+        info = json.loads(json.dumps(pack.nodes[node_id].GET_NODE_INFO_V1()))
+        assert info["name"] == node_id
 
     def test_only_loaders_have_a_fingerprint(self, pack: SimpleNamespace, node_id: str) -> None:
         own = "fingerprint_inputs" in vars(pack.nodes[node_id])

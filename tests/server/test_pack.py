@@ -327,17 +327,17 @@ class TestMistakes:
     def test_the_largest_seed_is_accepted(
         self, client: ComfyClient, make_prompt: Callable[..., Prompt]
     ) -> None:
-        client.run(make_prompt(seed=2**64 - 1)).raise_for_status()
+        assert client.run(make_prompt(seed=2**64 - 1)).raise_for_status().outputs
 
     def test_a_long_prompt_is_cut(
         self, client: ComfyClient, make_prompt: Callable[..., Prompt]
     ) -> None:
-        client.run(make_prompt(text="a red apple " * 100)).raise_for_status()
+        assert client.run(make_prompt(text="a red apple " * 100)).raise_for_status().outputs
 
     def test_pictures_of_odd_sizes_are_scored(
         self, client: ComfyClient, object_info: dict[str, Any]
     ) -> None:
-        client.run(rank_prompt(object_info, width=33, height=70)).raise_for_status()
+        assert client.run(rank_prompt(object_info, width=33, height=70)).raise_for_status().outputs
 
     def test_a_single_pixel_is_refused(
         self, client: ComfyClient, object_info: dict[str, Any]

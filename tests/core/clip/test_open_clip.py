@@ -88,7 +88,8 @@ class TestLoadFolder:
             raise AssertionError("the network was used")
 
         monkeypatch.setattr("socket.socket.connect", refuse)
-        load_open_clip_folder(clip_dir)
+        features = load_open_clip_folder(clip_dir).encode_text(["a dog"])
+        torch.testing.assert_close(features.norm(dim=-1), torch.ones(1))
 
     def test_name_follows_content(self, clip: OpenClip, clip_dir: Path, tmp_path: Path) -> None:
         copy = shutil.copytree(clip_dir, tmp_path / "renamed")
