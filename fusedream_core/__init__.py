@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from .augment import AugmentParams, apply_params, join_params, sample_params
 from .clip import ImageTextEncoder, OpenClip, encode_target, load_open_clip, load_open_clip_folder
-from .compose import compose
-from .composition import Attempt, ComposeResult, ComposeTrace
+from .composition import Attempt, ComposeResult, ComposeTrace, compose
 from .config import (
     DEFAULT,
     PAPER,

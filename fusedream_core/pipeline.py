@@ -12,8 +12,7 @@ from torch import Tensor
 
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
-from .compose import compose
-from .composition import ComposeResult
+from .composition import ComposeResult, compose
 from .config import DEFAULT, CompositionRecipe, Recipe
 from .demo import load_demo, load_demo_lpips
 from .errors import ConfigError

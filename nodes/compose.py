@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 
-from ..fusedream_core.compose import compose
+from ..fusedream_core.composition import compose
 from ..fusedream_core.config import (
     PAPER_COMPOSITION,
     ComposeConfig,

@@ -145,8 +145,9 @@ class OptimizeConfig:
             code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
             widely spread as one member; "best" is whichever of these scores highest.
         num_starts: How many starts race at first: the one above, and the best member of as many
-            other classes of the basis by itself. The best by AugCLIP goes on, or one of a class
-            that the prompt names, if it is no worse than by a standard error.
+            other classes of the basis by itself, those that the prompt names before the rest. The
+            best by AugCLIP goes on, or one of a named class, if it is no worse than by two standard
+            errors.
         trial_share: For which share of the steps they do, if there are several.
         y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
         units: Whether the next three are in units of the spread of z and of y ("spread"; y's is

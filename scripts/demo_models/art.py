@@ -1,4 +1,4 @@
-"""The art that the demo models learn from: openly licensed emoji.
+"""The art that the demo models learn from: openly licensed emoji, and clip art for the judge.
 
 The drawings are rendered once, to an atlas of RGBA pictures. Three pairs of eyes see the same
 words in different hands: the generator learns ``GAN_SETS``, CLIP ``CLIP_SETS`` and the judge
@@ -37,7 +37,22 @@ PACKAGES = {
 }
 GAN_SETS = ("noto",)
 CLIP_SETS = ("noto", "fluent-emoji", "fluent-emoji-flat")
-JUDGE_SETS = ("twemoji", "emojione", "fxemoji", "streamline-emojis", "noto-v1")
+# The judge learns from many hands, to know an object in a hand that it never saw: Debian's package
+# of the Open Clip Art Library (public domain), whose drawings that fit a word clip_art.json names.
+# One word has up to six of them; the first of all words make the first set, and so on.
+CLIP_ART_PACKAGE = "openclipart-svg"
+CLIP_ART: dict[str, list[str]] = json.loads(
+    Path(__file__).with_name("clip_art.json").read_text(encoding="utf-8")
+)
+CLIP_ART_SETS = tuple(f"clip-art-{i}" for i in range(max(map(len, CLIP_ART.values()))))
+JUDGE_SETS = (
+    "twemoji",
+    "emojione",
+    "fxemoji",
+    "streamline-emojis",
+    "noto-v1",
+    *CLIP_ART_SETS,
+)
 
 # word -> icon names to look for, in order; a set may lack one. The word is what prompts say.
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -147,6 +162,14 @@ LEFT_OUT = {
 SIZE = 128  # pixels of an atlas tile
 
 
+def find_tool(name: str, remedy: str) -> str:
+    """The path of a command."""
+    path = shutil.which(name)
+    if path is None:
+        raise SystemExit(f"{name} is needed to fetch the art, and was not found: {remedy}.")
+    return path
+
+
 def fetch(package: str, folder: Path) -> Path:
     """Unpack one npm package into ``folder`` (once) and return its path.
 
@@ -155,12 +178,7 @@ def fetch(package: str, folder: Path) -> Path:
     target = folder / package.split("/")[-1]
     if target.exists():
         return target
-    npm = shutil.which("npm")
-    if npm is None:
-        raise SystemExit(
-            "npm is needed to fetch the emoji art, and was not found: "
-            "install Node.js, then run this again."
-        )
+    npm = find_tool("npm", "install Node.js")
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [npm, "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
@@ -169,6 +187,45 @@ def fetch(package: str, folder: Path) -> Path:
         archive.extractall(target.with_suffix(".part"), filter="data")
     target.with_suffix(".part").rename(target)
     return target
+
+
+def fetch_clip_art(folder: Path) -> Path:
+    """Unpack Debian's clip art into ``folder`` (once) and return the path of its drawings.
+
+    The archive comes from ``apt-get download``, or from a file that already lies in ``folder``.
+    """
+    target = folder / CLIP_ART_PACKAGE
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not list(folder.glob(f"{CLIP_ART_PACKAGE}_*.deb")):
+            fetcher = find_tool("apt-get", f"or put the file {CLIP_ART_PACKAGE}_*.deb in {folder}")
+            subprocess.run([fetcher, "download", CLIP_ART_PACKAGE], cwd=folder, check=True)
+        (archive,) = folder.glob(f"{CLIP_ART_PACKAGE}_*.deb")
+        part = target.with_suffix(".part")
+        unpacker = find_tool("dpkg-deb", "install Debian's dpkg")
+        subprocess.run([unpacker, "-x", archive, part], check=True)
+        part.rename(target)
+    return target / "usr" / "share" / "openclipart" / "svg"
+
+
+def draw(svg: str, size: int) -> Image.Image:
+    """RGBA picture of a drawing, ``size`` wide, with premultiplied alpha."""
+    import resvg_py
+
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size))
+    return Image.open(io.BytesIO(png)).convert("RGBa")
+
+
+def render_clip_art(path: Path, size: int = SIZE) -> np.ndarray:
+    """RGBA picture ``(size, size, 4)`` uint8 of one drawing: cropped to its ink and centred."""
+    picture = draw(path.read_text(encoding="utf-8", errors="replace"), 4 * size)
+    picture = picture.crop(picture.getchannel("a").getbbox())
+    scale = 0.94 * size / max(picture.size)
+    width, height = (max(1, round(scale * side)) for side in picture.size)
+    tile = Image.new("RGBa", (size, size))
+    corner = ((size - width) // 2, (size - height) // 2)
+    tile.paste(picture.resize((width, height), Image.LANCZOS), corner)
+    return np.asarray(tile.convert("RGBA"))
 
 
 class IconSet:
@@ -188,8 +245,6 @@ class IconSet:
 
     def render(self, icon: dict[str, object], size: int = SIZE) -> np.ndarray:
         """RGBA picture ``(size, size, 4)`` uint8, drawn at twice the size and reduced."""
-        import resvg_py
-
         width = icon.get("width", self.data.get("width", 16))
         height = icon.get("height", self.data.get("height", 16))
         view = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
@@ -197,13 +252,8 @@ class IconSet:
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="{view}">{icon["body"]}</svg>'
         )
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size))
-        return np.asarray(
-            Image.open(io.BytesIO(png))
-            .convert("RGBa")
-            .resize((size, size), Image.LANCZOS)
-            .convert("RGBA")
-        )
+        reduced = draw(svg, 2 * size).resize((size, size), Image.LANCZOS)
+        return np.asarray(reduced.convert("RGBA"))
 
 
 def load_atlas(cache: Path) -> dict[str, np.ndarray]:
@@ -212,21 +262,26 @@ def load_atlas(cache: Path) -> dict[str, np.ndarray]:
     The pictures are rendered once and then read from ``cache``.
     """
     digest = hashlib.sha256(
-        json.dumps([PACKAGES, CLASSES, sorted(LEFT_OUT), SIZE]).encode()
+        json.dumps([PACKAGES, CLASSES, CLIP_ART, sorted(LEFT_OUT), SIZE]).encode()
     ).hexdigest()[:12]
     path = cache / f"atlas-{digest}.npz"
     if not path.exists():
-        atlas = {}
+        atlas, empty = {}, np.zeros((SIZE, SIZE, 4), np.uint8)
         for name, (package, _licence) in PACKAGES.items():
             icons = IconSet(fetch(package, cache / "npm"))
             found = [
                 None if (name, word) in LEFT_OUT else icons.find(names)
                 for word, names in CLASSES.items()
             ]
-            empty = np.zeros((SIZE, SIZE, 4), np.uint8)
             atlas[name] = np.stack(
                 [empty if icon is None else icons.render(icon) for icon in found]
             )
+        folder = fetch_clip_art(cache / "debian")
+        for index, name in enumerate(CLIP_ART_SETS):
+            drawings = [CLIP_ART.get(word, [])[index : index + 1] for word in CLASSES]
+            atlas[name] = np.stack(
+                [render_clip_art(folder / paths[0]) if paths else empty for paths in drawings]
+            )
         np.savez_compressed(path, **atlas)
     with np.load(path) as data:
-        return {name: data[name] for name in PACKAGES}
+        return {name: data[name] for name in (*PACKAGES, *CLIP_ART_SETS)}

@@ -18,6 +18,7 @@ from fusedream_core import (
     OpenClip,
     OptimizeConfig,
     OptimizeResult,
+    Score,
     StepInfo,
     Target,
     aug_clip_score,
@@ -26,7 +27,7 @@ from fusedream_core import (
     sample_params,
 )
 from fusedream_core.mixing import Mixture
-from fusedream_core.optimize import _leaders
+from fusedream_core.race import _leaders, _winners
 from fusedream_core.rng import fork
 from fusedream_core.runs import Iterates
 
@@ -156,8 +157,26 @@ class TestOptimize:
 class TestRace:
     def test_leaders(self, bases64: list[Basis]) -> None:
         basis = replace(bases64[0], class_index=torch.tensor([4, 4, 2]))
-        orders = [order.tolist() for order in _leaders(basis, 3)]
+        orders = [order.tolist() for order in _leaders(basis, set(), 3)]
         assert orders == [[0, 1, 2], [2, 0, 1], [1, 0, 2]]  # the other class before its own
+
+    def test_a_named_class_that_ranks_last_races(self, bases64: list[Basis]) -> None:
+        basis = replace(
+            bases64[0],
+            latent=Latent(torch.zeros(5, 3), torch.zeros(5, 3), 1.0),
+            scores=torch.zeros(5),
+            class_index=torch.tensor([4, 4, 2, 3, 1]),
+        )
+        leads = [order[0].item() for order in _leaders(basis, {1}, 3)]
+        assert leads == [0, 4, 2]
+
+    def test_a_named_class_goes_on_unless_another_is_clearly_better(self) -> None:
+        scores = Score(
+            torch.tensor([[0.5, 0.5, 0.5], [0.47, 0.45, 0.52]]), torch.full((2, 3), 0.02)
+        )
+        named = torch.tensor([[False] * 3, [True] * 3])
+        assert _winners(scores, named).tolist() == [1, 0, 1]
+        assert _winners(scores, torch.zeros_like(named)).tolist() == [0, 0, 1]
 
     @pytest.mark.parametrize("trial_share", [0.0, 0.5, 1.0])
     def test_the_winner_ends_as_it_would_alone(
@@ -167,7 +186,7 @@ class TestRace:
         raced = run([0, 1], replace(config, num_starts=3, trial_share=trial_share))
         for row, start in enumerate(raced.start):
             rank = 1 if start == "alone" else int(start.split()[1])
-            order = _leaders(bases64[row], 3)[rank - 1]
+            order = _leaders(bases64[row], set(), 3)[rank - 1]
             alone = run([row], replace(config, num_starts=1), bases=[bases64[row].pick(order)])
             torch.testing.assert_close(raced.trace[:, row], alone.trace[:, 0], rtol=0, atol=1e-9)
             torch.testing.assert_close(raced.images[row], alone.images[0], rtol=0, atol=1e-9)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .placement import Placement
-from .types import Latent, Record, Score
+from ..placement import Placement
+from ..types import Latent, Record, Score
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,26 +12,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import rng
-from .augment import AugmentParams, sample_params
-from .barrier import dynamic_barrier
-from .composer import Composer, Pictures
-from .config import AugmentConfig
-from .descent import Descent
-from .mixing import make_mixture
-from .placement import Box, Placement
-from .runs import Iterates, LatentPair
-from .types import Basis, Score
+from .. import rng
+from ..augment import AugmentParams, sample_params
+from ..barrier import dynamic_barrier
+from ..config import AugmentConfig
+from ..descent import Descent
+from ..mixing import make_mixture
+from ..placement import Box, Placement
+from ..runs import Iterates, LatentPair
+from ..types import Basis, Score
+from .compositor import Compositor, Pictures
 
 Observer = Callable[[Tensor, Tensor], None]  # scores and composites of a step
 
 
 @dataclass(eq=False)
-class Field:
+class Configurations:
     """B configurations, each with two pictures: rows 0 to B - 1 of the mixture, and B to 2B - 1.
 
     Attributes:
-        composer: What makes and scores their pictures.
+        compositor: What makes and scores their pictures.
         augment: The changes of AugCLIP.
         placements: Their scales and positions.
         boxes: The same in pixels.
@@ -40,7 +40,7 @@ class Field:
         trace: Score, loss, lambda and cosine of each step, ``(4, B)`` each.
     """
 
-    composer: Composer
+    compositor: Compositor
     augment: AugmentConfig
     placements: list[Placement]
     boxes: list[Box]
@@ -52,11 +52,11 @@ class Field:
         """B."""
         return len(self.placements)
 
-    def pick(self, rows: list[int]) -> Field:
+    def pick(self, rows: list[int]) -> Configurations:
         """Some of the configurations, which go on just as they would have among all."""
         both = torch.tensor(rows + [len(self) + row for row in rows])
-        return Field(
-            self.composer,
+        return Configurations(
+            self.compositor,
             self.augment,
             [self.placements[row] for row in rows],
             [self.boxes[row] for row in rows],
@@ -80,13 +80,13 @@ class Field:
 
         A function of its own, so that a step's graph is gone before the next one's is built.
         """
-        config = self.composer.config
+        config = self.compositor.config
         latent = self.descent.mixture.latent()
         self.iterates.observe(self.descent.num_steps_done, latent)
         pictures = self._draw(self._add_noise(latent, generator))
         params = self._sample(self.augment.num_augments, pictures, generator)
-        score = self.composer.objective(pictures, params)
-        loss = self.composer.inconsistency(pictures, self.boxes)
+        score = self.compositor.objective(pictures, params)
+        loss = self.compositor.inconsistency(pictures, self.boxes)
         loss_gradients = self._gradients(loss, keep_graph=True)  # it shares the generator's
         barrier = dynamic_barrier(
             loss_gradients,
@@ -105,25 +105,25 @@ class Field:
         """As of now the objective and the composites' own scores, ``(B,)`` on the CPU, and they."""
         pictures = self._draw(self.descent.mixture.latent())
         params = self._sample(self.augment.num_augments, pictures, generator)
-        score = self.composer.score(pictures, params).mean
-        return self.composer.objective(pictures, params).cpu(), score.cpu(), pictures.composite
+        score = self.compositor.score(pictures, params).mean
+        return self.compositor.objective(pictures, params).cpu(), score.cpu(), pictures.composite
 
     @torch.no_grad()
     def judge(
         self, generator: torch.Generator
     ) -> Iterator[tuple[str, LatentPair, Pictures, Score]]:
         """Every iterate that may be returned: its name, latents, pictures and held-out score."""
-        num = self.composer.config.optimize.eval_augments
+        num = self.compositor.config.optimize.eval_augments
         for name, latent in self.iterates.candidates().items():
-            pictures = self.composer.draw(*latent, self.boxes, blended=True)
+            pictures = self.compositor.draw(*latent, self.boxes, blended=True)
             params = self._sample(num, pictures, rng.copy(generator))
-            yield name, latent, pictures, self.composer.score(pictures, params, batch_size=1)
+            yield name, latent, pictures, self.compositor.score(pictures, params, batch_size=1)
 
     def _draw(self, latent: LatentPair) -> Pictures:
         """Pictures of the runs, blended in the last part of the steps."""
-        config = self.composer.config
+        config = self.compositor.config
         blended = self.descent.num_steps_done >= config.blend_from * config.optimize.num_steps
-        return self.composer.draw(*latent, self.boxes, blended=blended)
+        return self.compositor.draw(*latent, self.boxes, blended=blended)
 
     def _sample(self, num: int, pictures: Pictures, generator: torch.Generator) -> AugmentParams:
         """Changes for the composites, the same for all of them."""
@@ -153,19 +153,19 @@ class Field:
         return noisy(latent[0], self.descent.units[0]), noisy(latent[1], self.descent.units[1])
 
 
-def make_field(
-    composer: Composer,
+def make_configurations(
+    compositor: Compositor,
     augment: AugmentConfig,
     places: Sequence[tuple[Placement, Box]],
     foregrounds: Sequence[Basis],
     backgrounds: Sequence[Basis],
     generator: torch.Generator,
-) -> Field:
+) -> Configurations:
     """Configurations at their start, one basis each for foreground and background.
 
     The start's random numbers, if it takes any, are those of ``generator`` for all of them.
     """
-    config, gan = composer.config.optimize, composer.gan
+    config, gan = compositor.config.optimize, compositor.gan
     bases = [*foregrounds, *backgrounds]
     mixture = make_mixture(
         bases,
@@ -175,6 +175,6 @@ def make_field(
         device=gan.device,
         generators=[rng.copy(generator) for _ in bases],
     )
-    descent = Descent(mixture, gan, config, truncation=composer.truncation)
+    descent = Descent(mixture, gan, config, truncation=compositor.truncation)
     placements, boxes = [list(column) for column in zip(*places, strict=True)]
-    return Field(composer, augment, placements, boxes, descent, Iterates(config))
+    return Configurations(compositor, augment, placements, boxes, descent, Iterates(config))

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .clip.base import ImageTextEncoder
-from .gan.base import Gan
-from .placement import Box, box_masks, place
-from .score import clip_score
-from .types import Basis, Callback, StepInfo, Target
+from ..clip.base import ImageTextEncoder
+from ..gan.base import Gan
+from ..placement import Box, box_masks, place
+from ..score import clip_score
+from ..types import Basis, Callback, StepInfo, Target
 
 _BATCH = 32  # composites that CLIP sees at once
 

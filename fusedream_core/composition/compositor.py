@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .augment import AugmentParams
-from .clip.base import ImageTextEncoder
-from .config import ComposeConfig
-from .gan.base import Gan
-from .perceptual import Perceptual
-from .placement import Box, box_masks, place
-from .poisson import PoissonSolver, blend, make_solver
-from .score import aug_clip_score
-from .types import Score, Target
+from ..augment import AugmentParams
+from ..clip.base import ImageTextEncoder
+from ..config import ComposeConfig
+from ..gan.base import Gan
+from ..perceptual import Perceptual
+from ..placement import Box, box_masks, place
+from ..poisson import PoissonSolver, blend, make_solver
+from ..score import aug_clip_score
+from ..types import Score, Target
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Composer:
+class Compositor:
     """What stays fixed while configurations are optimised.
 
     Attributes:

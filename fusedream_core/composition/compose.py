@@ -16,20 +16,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import rng
-from .checks import check_bases, check_targets
-from .classes import named_classes
-from .clip.base import ImageTextEncoder
-from .composer import Composer, Pictures
-from .composition import Attempt, ComposeResult, ComposeTrace
-from .config import AugmentConfig, ComposeConfig
-from .errors import ConfigError
-from .field import Field, make_field
-from .gan.base import Gan
+from .. import rng
+from ..checks import check_bases, check_targets
+from ..classes import named_classes
+from ..clip.base import ImageTextEncoder
+from ..config import AugmentConfig, ComposeConfig
+from ..errors import ConfigError
+from ..gan.base import Gan
+from ..perceptual import Perceptual
+from ..placement import Box, Placement, all_placements, box_masks
+from ..types import Basis, Callback, Latent, Score, StepInfo, Target
+from .compositor import Compositor, Pictures
+from .configurations import Configurations, make_configurations
 from .pairs import PairSearch, best_members
-from .perceptual import Perceptual
-from .placement import Box, Placement, all_placements, box_masks
-from .types import Basis, Callback, Latent, Score, StepInfo, Target
+from .records import Attempt, ComposeResult, ComposeTrace
 
 
 def compose(
@@ -82,8 +82,10 @@ def compose(
     if not chosen:
         raise ConfigError("There is no placement to try; give at least one scale and position.")
     distance = perceptual if config.consistency != "none" else None
-    composer = Composer(gan, clip, target, parts, distance, foreground.latent.truncation, config)
-    tournament = _Tournament(composer, augment, generator, callback)
+    compositor = Compositor(
+        gan, clip, target, parts, distance, foreground.latent.truncation, config
+    )
+    tournament = _Tournament(compositor, augment, generator, callback)
     with torch.enable_grad():
         tournament.enter(foreground, background, chosen)
         tournament.play()
@@ -125,26 +127,26 @@ class _Tournament:
 
     def __init__(
         self,
-        composer: Composer,
+        compositor: Compositor,
         augment: AugmentConfig,
         generator: torch.Generator,
         callback: Callback | None,
     ) -> None:
-        self._composer, self._config, self._augment = composer, composer.config, augment
+        self._compositor, self._config, self._augment = compositor, compositor.config, augment
         self._callback = callback
         # Children, so that neither ranking nor judging moves what the steps draw.
         self._start, self._rank, self._judge, self._steps = (rng.fork(generator) for _ in range(4))
         self._attempts: dict[Placement, Attempt] = {}
-        self._fields: list[Field] = []
+        self._batches: list[Configurations] = []
 
     def enter(self, foreground: Basis, background: Basis, placements: Sequence[Placement]) -> None:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""
-        composer, config = self._composer, self._config
-        search = PairSearch(composer.gan, composer.clip, composer.target, self._callback)
+        compositor, config = self._compositor, self._config
+        search = PairSearch(compositor.gan, compositor.clip, compositor.target, self._callback)
         fronts, backs = search.decode(foreground, background, num_places=len(placements))
-        if composer.perceptual is not None:
+        if compositor.perceptual is not None:
             with torch.no_grad():  # what it cannot look at is to be told before the work
-                composer.perceptual.distance_map(fronts[:1], backs[:1])
+                compositor.perceptual.distance_map(fronts[:1], backs[:1])
         places: dict[Box, Placement] = {}
         for placement in placements:  # at scale 1, for one, all positions are the same
             places.setdefault(placement.box(*backs.shape[-2:]), placement)
@@ -159,9 +161,9 @@ class _Tournament:
         num = min(config.num_basis, len(foreground.scores), len(background.scores))
         for rows in order.split(config.batch_size):
             members = [best_members(scores[row], num) for row in rows]
-            self._fields.append(
-                make_field(
-                    composer,
+            self._batches.append(
+                make_configurations(
+                    compositor,
                     self._augment,
                     [(places[boxes[row]], boxes[row]) for row in rows],
                     [foreground.pick(front) for front, _ in members],
@@ -175,7 +177,7 @@ class _Tournament:
 
         All of them stay where the prompt does not name two classes of the bases.
         """
-        named = named_classes(self._composer.gan.class_names, self._composer.target)
+        named = named_classes(self._compositor.gan.class_names, self._compositor.target)
         front, back = (b.class_index.tolist() for b in (foreground, background))
         both = [[f != b and f in named and b in named for b in back] for f in front]
         fits = torch.tensor(both)
@@ -187,38 +189,38 @@ class _Tournament:
         num_steps = self._config.optimize.num_steps
         ends = [max(1, round(share * num_steps)) for _, share in self._config.rungs]
         spans = [end - begin for begin, end in itertools.pairwise([0, *ends])]
-        entered = sum(map(len, self._fields))
+        entered = sum(map(len, self._batches))
         total = sum(min(n, entered) * span for n, span in zip(counts, spans, strict=True))
         progress = _Progress(total, self._callback)
         for rung, end in enumerate(ends):
             if rung > 0:
                 self._halve(counts[rung])
             own = self._steps
-            for some in self._fields:
+            for some in self._batches:
                 own = rng.copy(self._steps)  # the same changes for all configurations
                 some.advance(end, own, progress.observe)
             self._steps = own
-        for some in self._fields:
+        for some in self._batches:
             some.finish()
 
     def _halve(self, count: int) -> None:
         """Keep the best configurations, by AugCLIP under the same changes for all."""
         generator = rng.fork(self._rank)
         ranked = []
-        for index, some in enumerate(self._fields):
+        for index, some in enumerate(self._batches):
             objectives, scores, composites = some.rank(rng.copy(generator))
             if self._callback is not None:
                 top = slice(int(scores.argmax()), int(scores.argmax()) + 1)
-                info = StepInfo("race", index + 1, len(self._fields), scores[top], composites[top])
+                info = StepInfo("race", index + 1, len(self._batches), scores[top], composites[top])
                 self._callback(info)
             for row, (objective, score) in enumerate(zip(objectives, scores, strict=True)):
                 self._remember(some, row, float(score))
                 ranked.append((-float(objective), index, row))
         kept = sorted(ranked)[:count]
-        rows = [sorted(r for _, i, r in kept if i == index) for index in range(len(self._fields))]
-        self._fields = [f.pick(own) for f, own in zip(self._fields, rows, strict=True) if own]
+        rows = [sorted(r for _, i, r in kept if i == index) for index in range(len(self._batches))]
+        self._batches = [f.pick(own) for f, own in zip(self._batches, rows, strict=True) if own]
 
-    def _remember(self, some: Field, row: int, score: float) -> None:
+    def _remember(self, some: Configurations, row: int, score: float) -> None:
         """Note how far a configuration came."""
         placement = some.placements[row]
         self._attempts[placement] = Attempt(placement, score, some.descent.num_steps_done)
@@ -226,10 +228,10 @@ class _Tournament:
     @torch.no_grad()
     def crown(self) -> ComposeResult:
         """The best iterate of the best configuration, by held-out AugCLIP."""
-        total = sum(len(some.iterates.candidates()) for some in self._fields)
+        total = sum(len(some.iterates.candidates()) for some in self._batches)
         best: ComposeResult | None = None
         step = 0
-        for some in self._fields:
+        for some in self._batches:
             tops = torch.full((len(some),), -torch.inf)
             for name, latent, pictures, score in some.judge(self._judge):
                 means = score.mean.cpu()
@@ -242,13 +244,13 @@ class _Tournament:
                     self._callback(StepInfo("select", step, total, one.score.mean, one.images))
             for row, value in enumerate(tops.tolist()):
                 self._remember(some, row, value)
-        assert best is not None  # noqa: S101 - there is a field, and each has an iterate
+        assert best is not None  # noqa: S101 - there is a batch, and each has an iterate
         order = sorted(self._attempts.values(), key=lambda a: (-a.num_steps, -a.score))
         return dataclasses.replace(best, attempts=tuple(order))
 
     def _result(
         self,
-        some: Field,
+        some: Configurations,
         row: int,
         name: str,
         latent: tuple[Tensor, Tensor],
@@ -266,7 +268,7 @@ class _Tournament:
             ),
             foreground=pictures.foreground[one].clone(),
             background=pictures.background[one].clone(),
-            latent=Latent(latent[0][both], latent[1][both], self._composer.truncation),
+            latent=Latent(latent[0][both], latent[1][both], self._compositor.truncation),
             score=Score(score.mean[one], score.stderr[one]),
             placement=some.placements[row],
             trace=ComposeTrace(*torch.stack(some.trace)[:, :, row].unbind(dim=1)),

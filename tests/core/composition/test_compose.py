@@ -21,11 +21,10 @@ from fusedream_core import (
     encode_target,
     make_generator,
 )
-from fusedream_core.compose import compose
-from fusedream_core.composer import Composer, Pictures
-from fusedream_core.composition import ComposeResult
+from fusedream_core.composition import ComposeResult, compose
+from fusedream_core.composition.compositor import Compositor, Pictures
+from fusedream_core.composition.pairs import PairSearch, best_members
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
-from fusedream_core.pairs import PairSearch, best_members
 from fusedream_core.placement import Placement, all_placements, box_masks, paste
 
 STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
@@ -325,7 +324,7 @@ class TestInconsistency:
     def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """The loss, and the plain mean over the region that it should look at."""
         config = ComposeConfig(consistency=consistency, seam_width=0.25)
-        composer = Composer(None, None, None, (None, None), Squares(), 1.0, config)  # type: ignore[arg-type]
+        compositor = Compositor(None, None, None, (None, None), Squares(), 1.0, config)  # type: ignore[arg-type]
         draw = make_generator(3)
         front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))
         box = Placement(box_side, 0.0, 0.5).box(16, 16)  # flush left: three sides have a seam
@@ -338,7 +337,7 @@ class TestInconsistency:
         difference = Squares().distance_map(layer, back)
         expected = (difference * region).sum() / region.sum()
         pictures = Pictures(front, back, paste(front, torch.zeros_like(back), [box]), back)
-        return composer.inconsistency(pictures, [box])[0], expected
+        return compositor.inconsistency(pictures, [box])[0], expected
 
     @pytest.mark.parametrize("consistency", ["whole", "patch", "seam"])
     def test_value(self, consistency: str) -> None:

@@ -1,0 +1,224 @@
+"""The steps of a batch of runs, each of which tries several starts and goes on with the best.
+
+The paper has one start, and so have ``PAPER`` and ``REFERENCE_CODE``. Trying several is an
+addition: which class fits a prompt best is clearer after some steps than from the seeds' scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .classes import named_classes
+from .config import OptimizeConfig, Start
+from .descent import Descent
+from .mixing import Mixture, join_runs, make_mixture, pick_runs
+from .runs import Iterates, LatentPair, Runs
+from .types import Basis, Callback, Score, StepInfo
+
+logger = logging.getLogger(__name__)
+
+_CLEARLY = 2.0  # standard errors
+_STARTS: tuple[Start, ...] = ("alone", "uniform", "random", "preserving")
+
+
+class Race:
+    """The steps of B runs. For the first of them each run has S starts, of which the best goes on.
+
+    S starts of B runs are one batch of S * B rows: the first starts of all runs, then the second.
+    ``generators``, one for each run, feed the steps; ``start_generators`` the starts and the choice.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        bases: Sequence[Basis],
+        config: OptimizeConfig,
+        generators: Sequence[torch.Generator],
+        start_generators: Sequence[torch.Generator],
+        callback: Callback | None,
+    ) -> None:
+        self._runs, self._config, self._callback = runs, config, callback
+        self._generators, self._start_generators = generators, start_generators
+        self._num_starts = min(config.num_starts, len(bases[0].scores))
+        named = [set(named_classes(runs.gan.class_names, target)) for target in runs.targets]
+        leading = [
+            _leaders(basis, own, self._num_starts) for basis, own in zip(bases, named, strict=True)
+        ]
+        self._rivals = [
+            [basis.pick(order[rank]) for basis, order in zip(bases, leading, strict=True)]
+            for rank in range(self._num_starts)
+        ]
+        self._named = torch.tensor(  # (S, B)
+            [
+                [int(basis.class_index[0]) in own for basis, own in zip(row, named, strict=True)]
+                for row in self._rivals
+            ]
+        )
+
+    def run(self) -> tuple[Iterates, Tensor, tuple[str, ...]]:
+        """Take all steps.
+
+        Returns:
+            The iterates worth keeping, the trace ``(steps, B)``, and how each run started.
+        """
+        config = self._config
+        mixture, starts = self._start()
+        descent = Descent(mixture, self._runs.gan, config, truncation=self._runs.truncation)
+        iterates, trace = Iterates(config), list[Tensor]()
+        num_trial = round(config.trial_share * config.num_steps)
+        for step in range(config.num_steps + 1):
+            if self._num_starts > 1 and step == num_trial:
+                rows = self._best_rows(descent.mixture.latent())
+                descent, iterates = descent.pick(rows), iterates.pick(rows)
+                trace = [scores[rows] for scores in trace]
+                starts = tuple(starts[row] for row in rows.tolist())
+            if step < config.num_steps:
+                trace.append(self._step(descent, iterates))
+        iterates.observe(config.num_steps, descent.mixture.latent())
+        return iterates, torch.stack(trace), starts
+
+    def _start(self) -> tuple[Mixture, tuple[str, ...]]:
+        """Each run's first start as the settings have it; in each other another member leads."""
+        first, kinds = _choose_start(
+            self._runs, self._rivals[0], self._config, self._start_generators, self._callback
+        )
+        rivals = [
+            _make_mixture(self._runs, bases, "alone", self._config, self._start_generators)
+            for bases in self._rivals[1:]
+        ]
+        ranks = range(2, self._num_starts + 1)
+        starts = [*kinds, *(f"rival {rank}" for rank in ranks for _ in kinds)]
+        return join_runs([first, *rivals]), tuple(starts)
+
+    def _step(self, descent: Descent, iterates: Iterates) -> Tensor:
+        """One step of all rows; rivals meet the same changes. Returns their scores."""
+        latent = descent.mixture.latent()
+        num_starts = len(latent[0]) // len(self._generators)
+        runs = dataclasses.replace(self._runs, targets=[*self._runs.targets] * num_starts)
+        twins = [rng.copy(g) for _ in range(num_starts - 1) for g in self._generators]
+        generators = [*self._generators, *twins]
+        iterates.observe(descent.num_steps_done, latent)
+        images = runs.decode(*_add_noise(latent, descent, generators))
+        scores = runs.objective(images, self._config.objective, generators)
+        # A sum, so that no run's gradient depends on B; zeros for what a GAN does not look at.
+        total = -scores.sum()
+        descent.step(torch.autograd.grad(total, descent.parameters, materialize_grads=True))
+        self._tell(descent.num_steps_done, scores.detach(), images.detach())
+        return scores.detach()
+
+    def _tell(self, step: int, scores: Tensor, images: Tensor) -> None:
+        """Tell the callback of a step: for each run, its best start of now."""
+        if self._callback is None:
+            return
+        num_runs = len(self._generators)
+        best = scores.view(-1, num_runs).argmax(dim=0)
+        rows = best * num_runs + torch.arange(num_runs, device=best.device)
+        total = self._config.num_steps
+        self._callback(StepInfo("optimize", step, total, scores[rows], images[rows]))
+
+    def _best_rows(self, latent: LatentPair) -> Tensor:
+        """The row of each run's best start, by AugCLIP under the same changes for all."""
+        num_runs = len(self._generators)
+        z, y = (block.detach() for block in latent)
+        rivals = list(zip(z.split(num_runs), y.split(num_runs), strict=True))
+        _, scores = self._runs.judge(
+            rivals,
+            self._runs.augment.num_augments,
+            self._start_generators,
+            stage="race",
+            callback=self._callback,
+        )
+        return _winners(scores, self._named) * num_runs + torch.arange(num_runs)
+
+
+def _winners(scores: Score, named: Tensor) -> Tensor:
+    """The best of S starts of each run, ``(B,)`` on the CPU.
+
+    A start whose leader is of a class that the prompt names goes on unless another is clearly
+    better, by two standard errors: what is less tells little at this stage, and the name is a
+    better guess than chance.
+
+    Args:
+        scores: Of all starts, ``(S, B)``.
+        named: Which of them have such a leader, ``(S, B)``.
+    """
+    bonus = _CLEARLY * named.to(scores.stderr) * scores.stderr
+    return (scores.mean + bonus).argmax(dim=0).cpu()
+
+
+def _leaders(basis: Basis, named: set[int], num: int) -> list[Tensor]:
+    """Orders of a basis's members, each with another leader.
+
+    The best of all leads first; then the first of each other class in turn, those of the ``named``
+    classes before the rest; then the others. Who does not lead keeps the order.
+    """
+    classes = basis.class_index.tolist()
+    everyone = range(len(classes))
+    first = [index for index in everyone if index and classes[index] not in classes[:index]]
+    first = [0, *sorted(first, key=lambda index: classes[index] not in named)]
+    others = [index for index in everyone if index not in first]
+    return [
+        torch.tensor([lead, *(index for index in everyone if index != lead)])
+        for lead in [*first, *others][:num]
+    ]
+
+
+def _choose_start(
+    runs: Runs,
+    bases: Sequence[Basis],
+    config: OptimizeConfig,
+    generators: Sequence[torch.Generator],
+    callback: Callback | None,
+) -> tuple[Mixture, tuple[Start, ...]]:
+    """The mixture that each run starts from; for "best", the best of all kinds by AugCLIP."""
+    kinds = _STARTS if config.start == "best" else (config.start,)
+    mixtures = [_make_mixture(runs, bases, kind, config, generators) for kind in kinds]
+    if len(kinds) == 1:
+        return mixtures[0], kinds * len(bases)
+    latents = [mixture.latent() for mixture in mixtures]
+    _, scores = runs.judge(
+        latents, runs.augment.num_augments, generators, stage="start", callback=callback
+    )
+    choice = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
+    starts = tuple(kinds[index] for index in choice.tolist())
+    logger.debug("starts chosen by score: %s", starts)
+    return pick_runs(mixtures, choice), starts
+
+
+def _make_mixture(
+    runs: Runs,
+    bases: Sequence[Basis],
+    kind: Start,
+    config: OptimizeConfig,
+    generators: Sequence[torch.Generator],
+) -> Mixture:
+    """The mixtures of some bases at one kind of start."""
+    return make_mixture(
+        bases,
+        kind,
+        mixing=config.mixing,
+        z_clamp=config.z_clamp,
+        device=runs.gan.device,
+        generators=generators,
+    )
+
+
+def _add_noise(
+    latent: LatentPair, descent: Descent, generators: Sequence[torch.Generator]
+) -> LatentPair:
+    """Latents with each run's own noise; drawn only if there is any."""
+    std = descent.config.latent_noise_std * descent.decay
+    if std == 0.0:
+        return latent
+
+    def noisy(block: Tensor, unit: float) -> Tensor:
+        rows = [rng.normal((block.shape[1],), generator=generator) for generator in generators]
+        return block + torch.stack(rows).to(block) * (std * unit)
+
+    return noisy(latent[0], descent.units[0]), noisy(latent[1], descent.units[1])
