@@ -31,7 +31,7 @@ class Race:
     """The steps of B runs. For the first of them each run has S starts, of which the best goes on.
 
     S starts of B runs are one batch of S * B rows: the first starts of all runs, then the second.
-    ``generators``, one for each run, feed the steps; ``start_generators`` the starts and the choice.
+    ``generators`` (one for each run) feed the steps, ``start_generators`` starts and choice.
     """
 
     def __init__(
