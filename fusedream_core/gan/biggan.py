@@ -1,6 +1,6 @@
 """BigGAN-deep, over the package ``pytorch_pretrained_biggan``.
 
-The package has traps that this module keeps from the rest of the core: spectral normalisation that
+The package has traps that this folder keeps from the rest of the core: spectral normalisation that
 is recomputed at each call, normalisation statistics mixed the wrong way round, and a loader that
 asks the network and ignores wrong files.
 """
@@ -17,16 +17,13 @@ from torch import Tensor, nn
 from .. import rng
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from ..weights import find_file, fingerprint, load_weights, read_json, read_state_dict
+from .lean import LeanGenerator
 
 if TYPE_CHECKING:
     from pytorch_pretrained_biggan import BigGAN
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 TRUNCATED_NORMAL_STD = 0.8796  # of N(0, 1) within [-2, 2]
-
-# Distance kept from the ends of a cell of the statistics, see ``package_truncation``. Large beside
-# the rounding of tau * 50 (1e-14), and far below what a picture can show.
-_CELL_EDGE = 1e-12
 
 
 class BigGan(nn.Module):
@@ -55,8 +52,7 @@ class BigGan(nn.Module):
         """Wrap a network that has its weights.
 
         Args:
-            network: The package's model; it is frozen, and its spectral normalisation folded
-                into the weights, which leaves the numbers as they are.
+            network: The package's model, whose weights are taken over; it is of no use afterwards.
             gan_id: Name of the weights.
             class_names: One name for each class; "class 0" and so on if not given.
             truncation: The tau that the weights look best at, above 0 and at most 1.
@@ -76,7 +72,8 @@ class BigGan(nn.Module):
             raise ConfigError(
                 f"truncation is {truncation!r}, but it must be above 0 and at most 1."
             )
-        self.network = _freeze(network)
+        self.class_weight = nn.Parameter(network.embeddings.weight.detach().clone(), False)
+        self.generator = LeanGenerator(network)
         self.gan_id = gan_id
         self.class_names: tuple[str, ...] = tuple(names)
         self.truncation = float(truncation)
@@ -85,13 +82,13 @@ class BigGan(nn.Module):
         self.num_classes: int = config.num_classes
         self.resolution: int = 4 * 2 ** sum(bool(layer[0]) for layer in config.layers)
         self.z_std = TRUNCATED_NORMAL_STD
-        self.y_std = float(network.embeddings.weight.float().std())
+        self.y_std = float(self.class_weight.float().std())
         self.eval()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.embeddings.weight.device  # type: ignore[no-any-return]
+        return self.class_weight.device
 
     def sample_z(self, num: int, *, truncation: float, generator: torch.Generator) -> Tensor:
         """Draw ``z ~ truncation * truncnorm(-2, 2)``, shape ``(num, dim_z)``.
@@ -105,13 +102,11 @@ class BigGan(nn.Module):
             The convention of the TF Hub release, whose weights the package converts.
         """
         z = truncation * rng.truncated_normal((num, self.dim_z), generator=generator)
-        weight = self.network.embeddings.weight
-        return z.to(weight.device, weight.dtype)
+        return z.to(self.class_weight)
 
     def embed(self, class_index: Tensor) -> Tensor:
         """Class embeddings, shape ``(N, dim_y)``, of indices ``(N,)``."""
-        weight: Tensor = self.network.embeddings.weight  # (dim_y, num_classes)
-        return weight[:, class_index.to(weight.device)].T.contiguous()
+        return self.class_weight[:, class_index.to(self.device)].T.contiguous()
 
     def decode(self, z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
         """Decode latents into pictures.
@@ -124,30 +119,8 @@ class BigGan(nn.Module):
         Returns:
             Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
         """
-        tau = package_truncation(truncation, self.network.config.n_stats)
-        images: Tensor = self.network.generator(torch.cat((z, y), dim=1), tau)
+        images: Tensor = self.generator(torch.cat((z, y), dim=1), truncation)
         return images
-
-
-def package_truncation(truncation: float, n_stats: int) -> float:
-    """The tau to hand to the package so that it interpolates its statistics rightly.
-
-    The package stores statistics for ``n_stats`` values of tau from 0 to 1. Between two of them
-    it swaps the two weights, and on one of them rounding may make it take a neighbour (0.58 gives
-    the statistics of 0.56). Mirroring tau inside its cell undoes the swap; staying a hair away
-    from the cell's ends keeps rounding from leaving the cell.
-
-    Args:
-        truncation: The tau that is wanted, from 0 to 1.
-        n_stats: How many statistics are stored, at least 2.
-
-    Returns:
-        The tau to hand over.
-    """
-    position = truncation * (n_stats - 1)
-    cell = min(int(position), n_stats - 2)
-    fraction = min(max(position - cell, _CELL_EDGE), 1.0 - _CELL_EDGE)
-    return (cell + 1.0 - fraction) / (n_stats - 1)
 
 
 def load_biggan(folder: Path | str) -> BigGan:
@@ -215,17 +188,3 @@ def make_network(settings: dict[str, Any], path: Path) -> BigGAN:
             f"The config {path} does not describe a BigGAN ({error}); use the one that came with "
             "the weights."
         ) from error
-
-
-def _freeze(network: BigGAN) -> BigGAN:
-    """Put a network in its final form: evaluation mode, no gradients, plain weights.
-
-    Its last layer makes ``channel_width`` channels of which the package then takes 3; the others
-    are dropped here, which changes no picture and saves a quarter of the work at 256 px.
-    """
-    for module in network.eval().modules():
-        if hasattr(module, "weight_orig"):
-            nn.utils.remove_spectral_norm(module)
-    last = network.generator.conv_to_rgb
-    last.weight, last.bias = nn.Parameter(last.weight[:3]), nn.Parameter(last.bias[:3])
-    return network.requires_grad_(False).to(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,13 @@ TINY_CLIP: dict[str, Any] = {
 }
 
 
-def make_package_gan(seed: int = 0) -> nn.Module:
+def make_package_gan(seed: int = 0, **settings: object) -> nn.Module:
     """The package's own model with every tensor set: its constructor leaves some as they lie."""
     from pytorch_pretrained_biggan import BigGAN, BigGANConfig
 
     generator = make_generator(seed)
     with torch.random.fork_rng(devices=[]):
-        network = BigGAN(BigGANConfig(**TINY_GAN))
+        network = BigGAN(BigGANConfig(**{**TINY_GAN, **settings}))
     state = network.state_dict()
     for name, tensor in state.items():
         noise = torch.randn(tensor.shape, generator=generator)
@@ -85,6 +85,12 @@ def make_package_gan(seed: int = 0) -> nn.Module:
         state[name.replace("_orig", "_u")].copy_(left[:, 0])
         state[name.replace("_orig", "_v")].copy_(right[0])
     return network.eval()
+
+
+@pytest.fixture
+def package_gan() -> Callable[..., nn.Module]:
+    """Makes the package's model with random weights, see ``make_package_gan``."""
+    return make_package_gan
 
 
 @pytest.fixture(scope="session")

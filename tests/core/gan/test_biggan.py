@@ -7,42 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from fusedream_core import BigGan, CheckpointError, ConfigError, load_biggan, make_generator
-from fusedream_core.gan.biggan import package_truncation
-
-
-def right_statistics(table: Tensor, truncation: float) -> Tensor:
-    """What the interpolation should give, written out."""
-    position = truncation * (len(table) - 1)
-    low = min(
-        round(position - 1e-9) if abs(position - round(position)) < 1e-9 else int(position),
-        len(table) - 2,
-    )
-    share = position - low
-    return table[low] * (1 - share) + table[low + 1] * share
-
-
-class TestPackageTruncation:
-    @pytest.mark.parametrize("n_stats", [2, 3, 6, 51])
-    def test_value(self, n_stats: int, rng: torch.Generator) -> None:
-        from pytorch_pretrained_biggan.model import BigGANBatchNorm
-
-        norm = BigGANBatchNorm(3, n_stats=n_stats, conditional=False, eps=0.0).double()
-        torch.nn.init.zeros_(norm.bias)
-        torch.nn.init.ones_(norm.weight)
-        norm.running_means.copy_(torch.randn(n_stats, 3, generator=rng))
-        x = torch.zeros(1, 3, 1, 1, dtype=torch.float64)
-        for truncation in [i / 100 for i in range(1, 101)] + [0.123456, 0.999]:
-            mean = -norm(x, package_truncation(truncation, n_stats)).flatten()
-            expected = right_statistics(norm.running_means, truncation)
-            torch.testing.assert_close(mean, expected, rtol=0, atol=1e-9)
-
-    def test_the_package_alone_is_wrong(self) -> None:
-        # 0.58 should be statistic 29 of 51, and 0.43 lie half-way of 21 and 22
-        assert int(0.58 / (1.0 / 50)) == 28
-        assert package_truncation(0.58, 51) * 50 == pytest.approx(29, abs=1.01)
 
 
 class TestLoadBigGan:
