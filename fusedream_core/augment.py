@@ -18,6 +18,8 @@ from .config import Augment, AugmentConfig
 from .errors import ConfigError, ShapeError
 from .types import Record
 
+Resize = tuple[Tensor, Tensor]  # what makes the rows and the columns of a new size, (side', side)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AugmentParams(Record):
@@ -128,18 +130,24 @@ def _replace(params: AugmentParams, drawn: dict[str, Tensor]) -> AugmentParams:
     return dataclasses.replace(params, **drawn)  # type: ignore[arg-type]
 
 
-def apply_params(images: Tensor, params: AugmentParams) -> Tensor:
+def apply_params(images: Tensor, params: AugmentParams, *, resize: Resize | None = None) -> Tensor:
     """Make the changed copies of each picture; deterministic and differentiable.
 
     What a shift, zoom or box leaves uncovered is 0, mid-grey, which CLIP's normalisation maps to
     about 0. Colours are not clamped.
 
+    All changes of place are two small matrices for each copy, and so is a resize after them: the
+    copies are made at their last size, and none is ever there at the picture's. Colours change
+    alike in all pixels, so they are changed last, on the few pixels that are left; exactly so, as
+    long as what is added is weighted by how much of a pixel is covered.
+
     Args:
         images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
         params: A draw for this size with G = B, or G = 1 for the same changes on each picture.
+        resize: Matrices ``(H', H)`` and ``(W', W)`` that change the copies' size at the end.
 
     Returns:
-        Copies, shape ``(B, n, 3, H, W)``.
+        Copies, shape ``(B, n, 3, H, W)``, or ``(B, n, 3, H', W')`` after a resize.
 
     Raises:
         ConfigError: If the draw is for another number of pictures.
@@ -160,24 +168,31 @@ def apply_params(images: Tensor, params: AugmentParams) -> Tensor:
             f"{len(images)}; draw one for all of them, or one for each."
         )
     params = params.to(images.device)
-    copies = _change_colors(images[:, None], params)  # (B, 1, 3, H, W) -> (B, 1 or n, 3, H, W)
-    copies = _move(copies, params)
-    if params.box is not None:
-        copies = copies * _outside_box(params.box, params).to(copies.dtype)
-    return copies.expand(-1, params.num, -1, -1, -1)
+    rows, columns = (
+        _axis_matrices(params, axis, images, None if resize is None else resize[axis])
+        for axis in (0, 1)
+    )
+    copies = _less_box(_resample(images, rows, columns))
+    covered = _less_box(rows.sum(-1)[..., None, :, None] * columns.sum(-1)[..., None, None, :])
+    return _change_colors(copies, covered, images, params)
 
 
-def _change_colors(copies: Tensor, params: AugmentParams) -> Tensor:
-    """Brightness, saturation and contrast."""
-    if params.brightness is not None:
-        copies = copies + _per_copy(params.brightness, copies)
+def _change_colors(
+    copies: Tensor, covered: Tensor, images: Tensor, params: AugmentParams
+) -> Tensor:
+    """Brightness, saturation and contrast of copies ``(B, n, 3, H, W)`` that were moved before."""
     if params.saturation is not None:
         grey = copies.mean(dim=2, keepdim=True)
         copies = torch.lerp(grey, copies, _per_copy(params.saturation, copies))
+    added = None
     if params.contrast is not None:
-        mean = copies.mean(dim=(2, 3, 4), keepdim=True)
-        copies = torch.lerp(mean, copies, _per_copy(params.contrast, copies))
-    return copies
+        contrast = _per_copy(params.contrast, copies)
+        mean = images.mean(dim=(1, 2, 3))[:, None, None, None, None]
+        copies, added = contrast * copies, (1.0 - contrast) * mean
+    if params.brightness is not None:
+        brightness = _per_copy(params.brightness, copies)
+        added = brightness if added is None else added + brightness
+    return copies if added is None else torch.addcmul(copies, added, covered)
 
 
 def _per_copy(values: Tensor, copies: Tensor) -> Tensor:
@@ -185,16 +200,38 @@ def _per_copy(values: Tensor, copies: Tensor) -> Tensor:
     return values.to(copies.dtype)[:, :, None, None, None]
 
 
-def _move(copies: Tensor, params: AugmentParams) -> Tensor:
-    """Translation and zoom at once: one small matrix for each copy and axis."""
-    if params.shift is None and params.size is None:
-        return copies
-    rows, columns = (_axis_matrix(params, axis, copies) for axis in (0, 1))
-    return rows[:, :, None] @ copies @ columns[:, :, None].mT
+def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """All axes' matrices ``(G, n, p, side', side)`` on all pictures: ``(B, n, p, 3, H', W')``."""
+    num, channels, height, width = images.shape
+    across = images.permute(0, 2, 1, 3).reshape(num, height, channels * width)
+    tall = rows.flatten(1, 3) @ across  # (B, n * p * H', 3 * W)
+    tall = tall.view(num, *rows.shape[1:4], channels, width).transpose(3, 4)
+    return tall @ columns[:, :, :, None].mT
+
+
+def _less_box(parts: Tensor) -> Tensor:
+    """The picture less what is in its box: both are parts of one tensor, ``(G, n, p, ...)``."""
+    return parts[:, :, 0] if parts.shape[2] == 1 else parts[:, :, 0] - parts[:, :, 1]
+
+
+def _axis_matrices(params: AugmentParams, axis: int, like: Tensor, resize: Tensor | None) -> Tensor:
+    """The matrices ``(G, n, p, side', side)`` of one axis.
+
+    p is 1, or 2 where something is cut out: the second are those of what the box shows.
+    """
+    matrix = _axis_matrix(params, axis, like)
+    parts = [matrix]
+    if params.box is not None:
+        offset = torch.arange(params.image_size[axis], device=like.device)
+        offset = offset - params.box[..., axis, None]  # (G, n, side)
+        inside = (offset >= 0) & (offset < params.box_size[axis])
+        parts.append(matrix * inside[..., None])
+    matrices = torch.stack(parts, dim=2)
+    return matrices if resize is None else resize.to(matrices) @ matrices
 
 
 def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
-    """The matrix ``(G, n, side, side)`` that resamples one axis; row o says what makes pixel o.
+    """The matrix ``(G, n, side, side)`` that moves one axis; row o says what makes pixel o.
 
     Zooming is bilinear to a new size, then cropped or padded about the centre. Output pixel o is
     pixel ``o + offset`` of the zoomed axis, whose centre lies at ``source`` on the old one, and
@@ -203,7 +240,8 @@ def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
     """
     side = params.image_size[axis]
     pixels = torch.arange(side, device=like.device)
-    source, inside = pixels.to(like.dtype), torch.ones_like(pixels, dtype=torch.bool)
+    source = pixels.to(like.dtype).expand(params.num_groups, params.num, side)
+    inside = torch.ones_like(pixels, dtype=torch.bool)
     if params.size is not None:
         size = params.size[..., axis, None]  # (G, n, 1)
         margin = torch.where(size < side, side - size, size - side) // 2
@@ -214,12 +252,3 @@ def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
         source = source + params.shift[..., axis, None]
     triangle = (1.0 - (source[..., None] - pixels).abs()).clamp(min=0.0)
     return triangle * inside[..., None]
-
-
-def _outside_box(box: Tensor, params: AugmentParams) -> Tensor:
-    """Which pixels lie outside the box that is cut out, shape ``(G, n, 1, H, W)``."""
-    inside = []
-    for axis, (side, length) in enumerate(zip(params.image_size, params.box_size, strict=True)):
-        offset = torch.arange(side, device=box.device) - box[..., axis, None]
-        inside.append((offset >= 0) & (offset < length))  # (G, n, side)
-    return ~(inside[0][:, :, None, :, None] & inside[1][:, :, None, None, :])

@@ -105,8 +105,13 @@ def aug_clip_score(
 def _copy_scores(
     images: Tensor, texts: Tensor, clip: ImageTextEncoder, params: AugmentParams
 ) -> Tensor:
-    """Cosine of every copy with its picture's text, shape ``(B, n)``."""
-    copies = apply_params(images, params)  # (B, n, 3, H, W)
+    """Cosine of every copy with its picture's text, shape ``(B, n)``.
+
+    An encoder that says how it resizes gets copies of its own size.
+    """
+    resizing = getattr(clip, "resizing", None)
+    resize = None if resizing is None else resizing(*images.shape[-2:])
+    copies = apply_params(images, params, resize=resize)  # (B, n, 3, H', W')
     features = clip.encode_images(copies.flatten(0, 1))  # (B * n, D)
     features = features.reshape(*copies.shape[:2], -1)  # (B, n, D)
     return (features * texts[:, None]).sum(dim=-1)

@@ -10,7 +10,12 @@ from torch import Tensor
 
 
 class ImageTextEncoder(Protocol):
-    """A frozen pair of encoders into one space, f_image and f_text of the paper."""
+    """A frozen pair of encoders into one space, f_image and f_text of the paper.
+
+    An encoder may also have ``resizing(height, width)``, which returns the matrices
+    ``(H', height)`` and ``(W', width)`` by which ``encode_images`` changes the size of pictures, or
+    None. AugCLIP's copies are then made at that size in the first place.
+    """
 
     @property
     def clip_id(self) -> str:

@@ -90,6 +90,18 @@ class OpenClip(nn.Module):
         features = self.model.encode_image((pixels - self.mean) / self.std)  # type: ignore[operator]
         return _unit(features)
 
+    def resizing(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
+        """The matrices by which pictures of this size are brought to the model's own.
+
+        Returns:
+            What makes the rows, ``(image_size[0], height)``, and the columns,
+            ``(image_size[1], width)``. None where borders have another colour than mid-grey, which
+            no matrix can add.
+        """
+        rows, columns = self._axes(height, width)
+        padded = (rows.sum(dim=1) == 0).any() or (columns.sum(dim=1) == 0).any()
+        return None if padded and self._fill != 0.0 else (rows, columns)
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts; those longer than the context are cut as CLIP does it.
 
@@ -108,24 +120,40 @@ class OpenClip(nn.Module):
         return not torch.equal(roomy[:, :-1], self.tokenizer([text]))
 
     def _resize(self, images: Tensor) -> Tensor:
-        """Bring pictures to the model's size, as its own preprocessing would."""
-        height, width = self.image_size
-        old_height, old_width = images.shape[-2:]
-        if (old_height, old_width) == (height, width):
+        """Bring pictures to the model's size, as its own preprocessing would.
+
+        By two matrix products, which have the same gradient twice on every device; torch's own
+        antialiased resize has not.
+        """
+        if images.shape[-2:] == self.image_size:
             return images
-        scales = height / old_height, width / old_width
+        rows, columns = self._axes(*images.shape[-2:])
+        covered = rows.sum(dim=1)[:, None] * columns.sum(dim=1)
+        resized: Tensor = rows @ images @ columns.T + self._fill * (1.0 - covered)
+        return resized
+
+    def _axes(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The matrix of each axis, ``(new side, old side)``; rows of borders are zero."""
+        sides = (height, width)
+        scales = [new / old for new, old in zip(self.image_size, sides, strict=True)]
         if self._resize_mode != "squash":
             # "shortest" covers the frame and is cropped, "longest" lies inside it and is padded
             scale = max(scales) if self._resize_mode == "shortest" else min(scales)
-            scales = scale, scale
-        new_height = max(1, int(old_height * scales[0] + _ROUNDING))
-        new_width = max(1, int(old_width * scales[1] + _ROUNDING))
-        images = F.interpolate(
-            images, (new_height, new_width), mode=self._interpolation, antialias=True
+            scales = [scale, scale]
+        rows, columns = (
+            self._axis(side, max(1, int(side * scale + _ROUNDING)), new)
+            for side, scale, new in zip(sides, scales, self.image_size, strict=True)
         )
-        top, left = round((height - new_height) / 2), round((width - new_width) / 2)
-        borders = (left, width - new_width - left, top, height - new_height - top)
-        return F.pad(images, borders, value=self._fill)  # a negative border crops
+        return rows, columns
+
+    def _axis(self, side: int, scaled: int, new: int) -> Tensor:
+        """The matrix that scales an axis and then crops or pads it about the centre."""
+        matrix = F.interpolate(
+            torch.eye(side)[None, None], (scaled, side), mode=self._interpolation, antialias=True
+        )
+        before = round((new - scaled) / 2)
+        matrix = F.pad(matrix, (0, 0, before, new - scaled - before))  # a negative border crops
+        return matrix[0, 0].to(self.mean)
 
 
 def load_open_clip_folder(folder: Path | str) -> OpenClip:

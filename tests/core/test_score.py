@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fusedream_core import (
+    Augment,
     AugmentConfig,
     ConfigError,
     OpenClip,
@@ -58,6 +59,24 @@ class TestAugClipScore:
             cosines = torch.stack([clip_score(copies[b, n][None], target, clip) for n in range(5)])
             torch.testing.assert_close(score.mean[b], cosines.mean())
             torch.testing.assert_close(score.stderr[b], cosines.std() / 5**0.5)
+
+    @pytest.mark.parametrize("size", [(16, 16), (32, 32), (40, 24), (9, 13)])
+    @pytest.mark.parametrize("policy", [tuple(Augment), (Augment.CUTOUT,), (Augment.CONTRAST,)])
+    def test_copies_of_the_encoders_size_are_resized_copies(
+        self,
+        clip64: OpenClip,
+        targets64: list[Target],
+        rng: torch.Generator,
+        size: tuple[int, int],
+        policy: tuple[Augment, ...],
+    ) -> None:
+        images = torch.rand(2, 3, *size, generator=rng, dtype=torch.float64) * 2 - 1
+        params = sample_params(4, *size, config=AugmentConfig(policy=policy), generator=rng)
+        copies = apply_params(images, params)  # at the pictures' size
+        features = clip64.encode_images(copies.flatten(0, 1)).view(2, 4, -1)
+        expected = (features * targets64[0].features).sum(-1).mean(1)
+        score = aug_clip_score(images, targets64[0], clip64, params=params)
+        torch.testing.assert_close(score.mean, expected, rtol=0, atol=1e-7)
 
     def test_identity_is_the_plain_score(
         self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator

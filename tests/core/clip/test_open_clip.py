@@ -57,6 +57,28 @@ class TestOpenClip:
         expected = [1.0] * 16 if mode == "squash" else [-1.0] * 4 + [1.0] * 8 + [-1.0] * 4
         torch.testing.assert_close(rows, torch.tensor(expected))
 
+    @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+    @pytest.mark.parametrize("size", [(16, 16), (40, 24), (9, 30)])
+    def test_resizing(
+        self, clip: OpenClip, mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clip, "_resize_mode", mode)
+        monkeypatch.setattr(clip, "_fill", 0.0)
+        images = torch.rand(2, 3, *size, generator=make_generator(0)) * 2 - 1
+        matrices = clip.resizing(*size)
+        assert matrices is not None
+        resized = matrices[0] @ images @ matrices[1].T
+        assert resized.shape[-2:] == clip.image_size
+        torch.testing.assert_close(clip.encode_images(resized), clip.encode_images(images))
+
+    def test_no_matrix_adds_a_border_of_another_colour(
+        self, clip: OpenClip, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clip, "_resize_mode", "longest")
+        monkeypatch.setattr(clip, "_fill", -1.0)
+        assert clip.resizing(40, 24) is None
+        assert clip.resizing(40, 40) is not None
+
     def test_unit_norm_and_precision(
         self, clip: OpenClip, clip64: OpenClip, images: Tensor
     ) -> None:
