@@ -60,6 +60,12 @@ class AugmentParams(Record):
             return self
         return _replace(self, {name: values[rows] for name, values in self.drawn().items()})
 
+    def copies(self, some: slice) -> AugmentParams:
+        """The draws of some of each picture's copies."""
+        num = len(range(*some.indices(self.num)))
+        cut = {name: values[:, some] for name, values in self.drawn().items()}
+        return dataclasses.replace(_replace(self, cut), num=num)
+
     def drawn(self) -> dict[str, Tensor]:
         """The tensors of the draw, by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -31,6 +31,7 @@ def optimize(
     config: OptimizeConfig,
     augment: AugmentConfig,
     generators: Sequence[torch.Generator],
+    clip_batch: int | None = None,
     callback: Callback | None = None,
 ) -> OptimizeResult:
     """Optimise B runs as one batch.
@@ -43,6 +44,8 @@ def optimize(
         config: Steps, learning rates, form of the weights, what is returned.
         augment: The changes of AugCLIP.
         generators: A CPU generator for each run; nothing else is drawn from.
+        clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
+            memory, not the result.
         callback: Called after each step and each scored mix or iterate; it may raise to stop.
 
     Returns:
@@ -62,7 +65,7 @@ def optimize(
     """
     _check_runs(targets, bases, generators)
     check_bases(bases, gan.gan_id)
-    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment)
+    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, clip_batch)
     # Children of each run's generator: the changes that choose the start and judge the result
     # are apart from those that train.
     start_generators = [rng.fork(generator) for generator in generators]

@@ -30,6 +30,7 @@ class Runs:
         targets: The prompt of each run.
         truncation: tau of all runs.
         augment: The changes of AugCLIP.
+        clip_batch: Most copies that CLIP sees at once; None means all of a step's.
     """
 
     gan: Gan
@@ -37,6 +38,7 @@ class Runs:
     targets: Sequence[Target]
     truncation: float
     augment: AugmentConfig
+    clip_batch: int | None = None
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Pictures ``(B, 3, H, W)`` of the runs' latents."""
@@ -60,7 +62,11 @@ class Runs:
         if kind == "clip":
             return clip_score(images, self.targets, self.clip)
         params = self.sample(self.augment.num_augments, images, generators)
-        return aug_clip_score(images, self.targets, self.clip, params=params).mean
+        return self._score(images, params, self.clip_batch).mean
+
+    def _score(self, images: Tensor, params: AugmentParams, batch_size: int | None) -> Score:
+        """AugCLIP of each run's picture."""
+        return aug_clip_score(images, self.targets, self.clip, params=params, batch_size=batch_size)
 
     @torch.no_grad()
     def judge(
@@ -88,7 +94,7 @@ class Runs:
         params = self.sample(num_augments, images[0], generators)
         scores = []
         for step, batch in enumerate(images, start=1):
-            score = aug_clip_score(batch, self.targets, self.clip, params=params, batch_size=1)
+            score = self._score(batch, params, self.clip_batch or num_augments)
             scores.append(score)
             if callback is not None:
                 callback(StepInfo(stage, step, len(images), score.mean, batch))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,10 +79,12 @@ def aug_clip_score(
         clip: Frozen encoder.
         params: The changes, from ``sample_params``: the same for each picture (common random
             numbers, for a fair comparison), or joined from a draw for each.
-        batch_size: Pictures scored at once; None means all. Sets the memory, not the result.
+        batch_size: Most copies that CLIP sees at once; None means all. Sets the memory, for
+            gradients too, and not the result.
 
     Returns:
-        Mean and standard error, shape ``(B,)`` each. The mean is differentiable.
+        Mean and standard error, shape ``(B,)`` each. The mean is differentiable, once if the
+        copies are seen in several batches.
 
     Raises:
         ShapeError: If the pictures are not ``(B, 3, H, W)``, or the changes were drawn for
@@ -94,12 +98,78 @@ def aug_clip_score(
     """
     check_shape(images)
     texts = _text_of_each(images, targets, clip)
-    size = batch_size or len(images)
-    parts = [slice(first, first + size) for first in range(0, len(images), size)]
-    cosines = torch.cat(
-        [_copy_scores(images[rows], texts[rows], clip, params.part(rows)) for rows in parts]
-    )
-    return Score(cosines.mean(dim=1), cosines.std(dim=1) / cosines.shape[1] ** 0.5)
+    pieces = _pieces(len(images), params.num, batch_size)
+
+    def score(pictures: Tensor, piece: Piece) -> Tensor:
+        own = params.part(piece.rows).copies(piece.copies)
+        return _copy_scores(pictures, texts[piece.rows], clip, own)
+
+    if len(pieces) == 1:
+        cosines = score(images, pieces[0])
+        means = cosines.mean(dim=1)
+    else:
+        means, cosines = _MeanOfPieces.apply(images, params.num, score, pieces)  # type: ignore[no-untyped-call]
+    return Score(means, cosines.std(dim=1) / params.num**0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some copies of some pictures."""
+
+    rows: slice
+    copies: slice
+
+
+def _pieces(num_images: int, num_copies: int, batch_size: int | None) -> list[Piece]:
+    """All copies of all pictures, in pieces of at most ``batch_size`` copies each."""
+    size = batch_size or num_images * num_copies
+    tall, wide = max(1, size // num_copies), min(size, num_copies)
+    return [
+        Piece(slice(row, row + tall), slice(copy, copy + wide))
+        for row in range(0, num_images, tall)
+        for copy in range(0, num_copies, wide)
+    ]
+
+
+class _MeanOfPieces(torch.autograd.Function):
+    """Mean cosines ``(B,)`` and all of them ``(B, n)``, with the memory of one piece.
+
+    Each piece is followed back to the pictures as soon as it is scored, where gradients add up;
+    what is kept for the backward pass is one picture-sized gradient instead of CLIP's activations.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's
+        images: Tensor,
+        num_copies: int,
+        score: Callable[[Tensor, Piece], Tensor],
+        pieces: Sequence[Piece],
+    ) -> tuple[Tensor, Tensor]:
+        """Score all pieces; and their gradients, if these will be asked for."""
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(images) if wanted else None
+        cosines: Tensor | None = None
+        for piece in pieces:
+            with torch.set_grad_enabled(wanted):
+                leaf = images[piece.rows].detach().requires_grad_(wanted)
+                found = score(leaf, piece)
+                if gradient is not None:
+                    gradient[piece.rows] += torch.autograd.grad(found.sum(), leaf)[0]
+            if cosines is None:
+                cosines = found.new_empty(len(images), num_copies)
+            cosines[piece.rows, piece.copies] = found.detach()
+        assert cosines is not None  # noqa: S101 - there is a piece
+        if gradient is not None:
+            ctx.save_for_backward(gradient / num_copies)
+        ctx.mark_non_differentiable(cosines)
+        return cosines.mean(dim=1), cosines
+
+    @staticmethod
+    def backward(ctx: Any, of_means: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        """Each picture's gradient, as much as its mean counts."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * of_means[:, None, None, None], None, None, None
 
 
 def _copy_scores(

@@ -202,6 +202,16 @@ def fit_batch(most: int, bytes_each: int) -> int:
     return max(1, min(most, int(_MEMORY_SHARE * memory) // bytes_each))
 
 
+def fit_clip_batch(clip: Managed[Any], most: int) -> int:
+    """How many copies CLIP sees at once with gradients: all, or as many as fit half of the memory.
+
+    Args:
+        clip: The encoder.
+        most: Copies there are.
+    """
+    return fit_batch(most, 2 * activation_bytes(None, clip, pictures=1, gradients=True))
+
+
 def on_cpu() -> bool:
     """Whether models work on the CPU, where several pieces at once are no quicker than in turn."""
     import comfy.model_management as management

@@ -18,7 +18,7 @@ from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
-from ._models import Managed, activation_bytes, fit_batch, on_cpu, use_models
+from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, on_cpu, use_models
 from ._report import compose_report
 from ._types import (
     AS_PRESET,
@@ -132,18 +132,17 @@ class FuseDreamCompose(io.ComfyNode):
         placements = _placements(scale, position)
         handles = (gan, clip, lpips if consistency != "none" else None)
         parts = {"foreground_target": foreground_target, "background_target": background_target}
-        each = activation_bytes(
-            *handles,
-            pictures=2,
-            scored=1 + sum(part is not None for part in parts.values()),
-            augments=augment.num_augments,
-            gradients=True,
-        )
+        each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
         most = 1 if on_cpu() else config.batch_size  # one by one, Cancel need not wait for all
-        num = fit_batch(min(most, len(placements)), each)
+        num = fit_batch(min(most, len(placements)), 2 * each)
+        scored = num * (1 + sum(part is not None for part in parts.values()))
+        copies = fit_clip_batch(clip, num * augment.num_augments)
+        memory = num * each + activation_bytes(
+            None, clip, pictures=1, augments=scored * copies // num, gradients=True
+        )
         with autograd_scope():
             generator, encoder, *distance = use_models(
-                *filter(None, handles), activation_bytes=num * each
+                *filter(None, handles), activation_bytes=memory
             )
             result = compose(
                 generator,
@@ -156,6 +155,7 @@ class FuseDreamCompose(io.ComfyNode):
                 generator=make_generator(seed, OPTIMIZE_STREAM),
                 placements=placements,
                 perceptual=distance[0] if distance else None,
+                clip_batch=copies,
                 callback=Progress(),
                 **parts,
             ).to("cpu")

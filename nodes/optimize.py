@@ -12,7 +12,7 @@ from ..fusedream_core.optimize import optimize
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
-from ._models import Managed, activation_bytes, fit_batch, use_models
+from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
 from ._report import optimize_report
 from ._types import (
     AS_PRESET,
@@ -120,11 +120,14 @@ class FuseDreamOptimize(io.ComfyNode):
         preset: str,
     ) -> io.NodeOutput:
         recipe = _recipe(preset, num_steps, num_augments)
-        augments = recipe.augment.num_augments
-        each = activation_bytes(gan, clip, pictures=1, augments=augments, gradients=True)
-        num = _fit_starts(min(recipe.optimize.num_starts, len(basis.scores)), each)
+        each = activation_bytes(gan, pictures=1, gradients=True)
+        num = _fit_starts(min(recipe.optimize.num_starts, len(basis.scores)), 2 * each)
+        copies = fit_clip_batch(clip, num * recipe.augment.num_augments)
+        memory = num * each + activation_bytes(
+            None, clip, pictures=1, augments=copies, gradients=True
+        )
         with autograd_scope():
-            generator, encoder = use_models(gan, clip, activation_bytes=num * each)
+            generator, encoder = use_models(gan, clip, activation_bytes=memory)
             result = optimize(
                 generator,
                 encoder,
@@ -133,6 +136,7 @@ class FuseDreamOptimize(io.ComfyNode):
                 config=replace(recipe.optimize, num_starts=num),
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
+                clip_batch=copies,
                 callback=Progress(),
             ).to("cpu")
             image = core_to_image(result.images)

@@ -46,6 +46,7 @@ def compose(
     perceptual: Perceptual | None = None,
     foreground_target: Target | None = None,
     background_target: Target | None = None,
+    clip_batch: int | None = None,
     callback: Callback | None = None,
 ) -> ComposeResult:
     """Optimise a foreground and a background together, and where the one lies on the other.
@@ -63,6 +64,8 @@ def compose(
         perceptual: The distance behind consistency; needed unless that is "none".
         foreground_target: What the foreground is to show by itself; the paper has none.
         background_target: What the background is to show by itself; the paper has none.
+        clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
+            memory, not the result.
         callback: Called after each picture and each batch of the pre-search, each step, each
             comparison and each scored iterate; it may raise to stop.
 
@@ -82,9 +85,8 @@ def compose(
     if not chosen:
         raise ConfigError("There is no placement to try; give at least one scale and position.")
     distance = perceptual if config.consistency != "none" else None
-    compositor = Compositor(
-        gan, clip, target, parts, distance, foreground.latent.truncation, config
-    )
+    tau = foreground.latent.truncation
+    compositor = Compositor(gan, clip, target, parts, distance, tau, config, clip_batch)
     tournament = _Tournament(compositor, augment, generator, callback)
     with torch.enable_grad():
         tournament.enter(foreground, background, chosen)

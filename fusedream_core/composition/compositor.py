@@ -52,6 +52,7 @@ class Compositor:
         perceptual: The distance behind consistency, or None for no consistency.
         truncation: tau of both pictures.
         config: How two pictures become one.
+        clip_batch: Most copies that CLIP sees at once; None means all of a step's.
         solvers: Of the boxes that were blended so far.
     """
 
@@ -62,6 +63,7 @@ class Compositor:
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
+    clip_batch: int | None = None
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
     def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, blended: bool) -> Pictures:
@@ -89,7 +91,9 @@ class Compositor:
         images = (pictures.foreground, pictures.background)
         for image, target in zip(images, self.parts, strict=True):
             if target is not None and self.config.part_weight > 0:
-                part = aug_clip_score(image, target, self.clip, params=params).mean
+                part = aug_clip_score(
+                    image, target, self.clip, params=params, batch_size=self.clip_batch
+                ).mean
                 total = total + self.config.part_weight * part
         return total
 
@@ -98,7 +102,11 @@ class Compositor:
     ) -> Score:
         """AugCLIP of the composites alone, ``(B,)``."""
         return aug_clip_score(
-            pictures.composite, self.target, self.clip, params=params, batch_size=batch_size
+            pictures.composite,
+            self.target,
+            self.clip,
+            params=params,
+            batch_size=self.clip_batch or batch_size,
         )
 
     def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:

@@ -175,7 +175,7 @@ class OptimizeConfig:
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
-    lr_y: float = 0.05
+    lr_y: float = 0.02
     latent_noise_std: float = 0.0
     lr_w: float = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -87,7 +89,7 @@ class TestAugClipScore:
         torch.testing.assert_close(score.mean, clip_score(images, target, clip))
         assert float(score.stderr.max()) < 1e-6
 
-    @pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+    @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 6, 12, 100])
     @pytest.mark.parametrize("own", [True, False])
     def test_batch_size(
         self,
@@ -104,6 +106,50 @@ class TestAugClipScore:
         parts = aug_clip_score(images, target, clip, params=params, batch_size=batch_size)
         torch.testing.assert_close(parts.mean, whole.mean)
         torch.testing.assert_close(parts.stderr, whole.stderr)
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+    def test_gradient_in_pieces(
+        self,
+        clip64: OpenClip,
+        images: Tensor,
+        targets64: list[Target],
+        rng: torch.Generator,
+        batch_size: int,
+    ) -> None:
+        draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in range(4)]
+        weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+        grads = []
+        for size in (None, batch_size):
+            leaf = images.double().requires_grad_()
+            score = aug_clip_score(
+                leaf, targets64[0], clip64, params=join_params(draws), batch_size=size
+            )
+            (score.mean * weights).sum().backward()
+            grads.append(leaf.grad)
+        assert grads[0].abs().max() > 0
+        torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=1e-14)
+
+    def test_pieces_hold_on_to_one_gradient(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        seen: list[int] = []
+        encode = clip.encode_images
+
+        class Spy:
+            def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+                return getattr(clip, name)
+
+            def encode_images(self, pictures: Tensor) -> Tensor:
+                seen.append(len(pictures))
+                return encode(pictures)
+
+        params = sample_params(50, 16, 16, config=ALL, generator=rng)
+        images.requires_grad_()
+        score = aug_clip_score(images, target, Spy(), params=params, batch_size=8)  # type: ignore[arg-type]
+        assert max(seen) == 8
+        assert sum(seen) == 200
+        (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]
+        assert kept.shape == images.shape
 
     def test_gradient(
         self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator

@@ -304,7 +304,7 @@ class TestCancel:
     ) -> None:
         import comfy.model_management as management
 
-        pairs = pack.module("fusedream_core.pairs")
+        pairs = pack.module("fusedream_core.composition.pairs")
         clip_score, looked = pairs.clip_score, list[int]()
 
         def press_cancel(images: torch.Tensor, *more: object) -> torch.Tensor:

@@ -270,26 +270,29 @@ class TestOptimize:
         import comfy.model_management as management
 
         node, seen = pack.module("nodes.optimize"), list[int]()
-        each = pack.module("nodes._models").activation_bytes(
-            inputs["gan"], inputs["clip"], pictures=1, augments=2, gradients=True
-        )
-        asked = list[int]()
+        measure = pack.module("nodes._models").activation_bytes
+        each = measure(inputs["gan"], pictures=1, gradients=True)
+        of_copy = measure(None, inputs["clip"], pictures=1, gradients=True)
+        asked, copies = list[int](), list[int]()
 
         def use_models(*handles: Any, activation_bytes: int) -> tuple[object, ...]:  # noqa: ANN401
-            asked.append(activation_bytes // each)
+            asked.append(activation_bytes)
             return tuple(handle.model for handle in handles)
 
-        def spy(*args: object, config: Any, **kwargs: object) -> None:  # noqa: ANN401
+        def spy(*args: object, config: Any, clip_batch: int, **kwargs: object) -> None:  # noqa: ANN401
             seen.append(config.num_starts)
+            copies.append(clip_batch)
             raise InterruptedError
 
         monkeypatch.setattr(node, "use_models", use_models)
         monkeypatch.setattr(node, "optimize", spy)
-        memory = each * (fitting + 0.5) / 0.7
+        memory = 2 * each * (fitting + 0.5) / 0.7
         monkeypatch.setattr(management, "get_total_memory", lambda device: memory)
         with pytest.raises(InterruptedError):
             run("FuseDreamOptimize", **inputs, preset=preset)
-        assert seen == asked == [expected]
+        assert seen == [expected]
+        assert asked == [expected * each + copies[0] * of_copy]
+        assert copies[0] == 1 or 2 * copies[0] * of_copy <= 0.7 * memory
         lowered = expected < (3 if preset == "default" else 1)
         assert caplog.text.count(f"enough for {expected} of the 3 starts") == lowered
 
