@@ -7,6 +7,7 @@ CLIP+GAN Space Optimization" (arXiv:2112.01573). ``generate("a blue dog")`` runs
 from __future__ import annotations
 
 from .augment import AugmentParams, apply_params, join_params, sample_params
+from .bank import Bank, build_bank, load_bank, save_bank
 from .clip import ImageTextEncoder, OpenClip, encode_target, load_open_clip, load_open_clip_folder
 from .composition import Attempt, ComposeResult, ComposeTrace, compose
 from .config import (
@@ -22,7 +23,15 @@ from .config import (
     Recipe,
     SearchConfig,
 )
-from .demo import demo_clip_dir, demo_gan_dir, demo_lpips_path, load_demo, load_demo_lpips
+from .demo import (
+    demo_bank_path,
+    demo_clip_dir,
+    demo_gan_dir,
+    demo_lpips_path,
+    load_demo,
+    load_demo_bank,
+    load_demo_lpips,
+)
 from .errors import (
     CheckpointError,
     ConfigError,
@@ -62,6 +71,7 @@ __all__ = [
     "Augment",
     "AugmentConfig",
     "AugmentParams",
+    "Bank",
     "Basis",
     "BigGan",
     "Box",
@@ -96,8 +106,10 @@ __all__ = [
     "apply_params",
     "aug_clip_score",
     "blend",
+    "build_bank",
     "clip_score",
     "compose",
+    "demo_bank_path",
     "demo_clip_dir",
     "demo_gan_dir",
     "demo_lpips_path",
@@ -105,8 +117,10 @@ __all__ = [
     "generate",
     "generate_composition",
     "join_params",
+    "load_bank",
     "load_biggan",
     "load_demo",
+    "load_demo_bank",
     "load_demo_lpips",
     "load_lpips",
     "load_open_clip",
@@ -117,6 +131,7 @@ __all__ = [
     "paste",
     "rank_images",
     "sample_params",
+    "save_bank",
     "search_basis",
     "truncated_normal",
 ]

@@ -1,9 +1,10 @@
-"""The demo models: a small generator, CLIP and perceptual distance that come with this package."""
+"""The demo models that come with this package: generator, CLIP, seed bank, perceptual distance."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from .bank import Bank, load_bank
 from .clip.open_clip import OpenClip, load_open_clip_folder
 from .gan.biggan import BigGan, load_biggan
 from .perceptual import Lpips, load_lpips
@@ -26,6 +27,11 @@ def demo_lpips_path() -> Path:
     return _DEMO / "lpips" / "squeeze.safetensors"
 
 
+def demo_bank_path() -> Path:
+    """File of the demo pair's seed bank, for ``load_bank``."""
+    return _DEMO / "bank.safetensors"
+
+
 def load_demo() -> tuple[BigGan, OpenClip]:
     """Load the demo pair onto the CPU.
 
@@ -34,6 +40,15 @@ def load_demo() -> tuple[BigGan, OpenClip]:
         MissingDependencyError: If a package is not installed.
     """
     return load_biggan(demo_gan_dir()), load_open_clip_folder(demo_clip_dir())
+
+
+def load_demo_bank() -> Bank:
+    """Load the demo pair's seed bank.
+
+    Raises:
+        CheckpointError: If its file is missing or damaged.
+    """
+    return load_bank(demo_bank_path())
 
 
 def load_demo_lpips() -> Lpips:

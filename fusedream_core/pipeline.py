@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .bank import Bank
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
 from .composition import ComposeResult, compose
-from .config import DEFAULT, CompositionRecipe, Recipe
-from .demo import load_demo, load_demo_lpips
+from .config import DEFAULT, CompositionRecipe, Recipe, SearchConfig
+from .demo import load_demo, load_demo_bank, load_demo_lpips
 from .errors import ConfigError
 from .gan.base import Gan
 from .images import save_png, to_pil
@@ -77,6 +78,7 @@ def generate(
     seed: int = 0,
     gan: Gan | None = None,
     clip: ImageTextEncoder | None = None,
+    bank: Bank | None = None,
     recipe: Recipe = DEFAULT,
     callback: Callback | None = None,
 ) -> GenerationResult:
@@ -87,6 +89,8 @@ def generate(
         seed: From 0 to 2**64 - 1; the same seed gives the same picture.
         gan: The generator.
         clip: The encoder. With neither generator nor encoder, the demo pair is loaded.
+        bank: Candidates that CLIP has seen before. With the demo pair its own is used, unless the
+            recipe tells the number of candidates or a truncation.
         recipe: The settings of all stages.
         callback: Called after each scored batch and each step; it may raise to stop.
 
@@ -97,7 +101,7 @@ def generate(
         FuseDreamError: If the prompt is empty, the seed out of range, or models do not fit.
     """
     search_generator = make_generator(seed, SEARCH_STREAM)
-    gan, clip = _pair(gan, clip)
+    gan, clip, bank = _models(gan, clip, bank, recipe.search)
     begin = time.perf_counter()
     target = encode_target(clip, prompt)
     bases = search_basis(
@@ -107,6 +111,7 @@ def generate(
         config=recipe.search,
         augment=recipe.augment,
         generator=search_generator,
+        bank=bank,
         callback=callback,
     )
     result = optimize(
@@ -132,6 +137,7 @@ def generate_composition(
     gan: Gan | None = None,
     clip: ImageTextEncoder | None = None,
     perceptual: Perceptual | None = None,
+    bank: Bank | None = None,
     recipe: CompositionRecipe = CompositionRecipe(),  # noqa: B008 - frozen
     placements: Sequence[Placement] | None = None,
     foreground_prompt: str | None = None,
@@ -146,6 +152,7 @@ def generate_composition(
         gan: The generator.
         clip: The encoder. With neither generator nor encoder, the demo models are loaded.
         perceptual: The distance behind consistency; None means the demo's, if any is needed.
+        bank: Candidates that CLIP has seen before; see :func:`generate`.
         recipe: The settings of all stages.
         placements: Scales and positions to try; None means the paper's 18.
         foreground_prompt: What the pasted picture is to show. With it, its basis has a search of
@@ -163,7 +170,7 @@ def generate_composition(
         Liu et al. 2021, section 3.3, where one text serves all; the others are an addition.
     """
     search_generator = make_generator(seed, SEARCH_STREAM)
-    gan, clip = _pair(gan, clip)
+    gan, clip, bank = _models(gan, clip, bank, recipe.search)
     if perceptual is None and recipe.compose.consistency != "none":
         perceptual = load_demo_lpips().to(gan.device)
     begin = time.perf_counter()
@@ -179,6 +186,7 @@ def generate_composition(
         config=recipe.search,
         augment=recipe.augment,
         generator=search_generator,
+        bank=bank,
         callback=callback,
     )
     result = compose(
@@ -202,12 +210,15 @@ def generate_composition(
     )
 
 
-def _pair(gan: Gan | None, clip: ImageTextEncoder | None) -> tuple[Gan, ImageTextEncoder]:
-    """The generator and encoder that were given, or the demo pair."""
+def _models(
+    gan: Gan | None, clip: ImageTextEncoder | None, bank: Bank | None, search: SearchConfig
+) -> tuple[Gan, ImageTextEncoder, Bank | None]:
+    """The generator, encoder and bank that were given, or the demo's."""
     if gan is None and clip is None:
-        return load_demo()
+        as_usual = search.num_candidates is None and search.truncation is None
+        return *load_demo(), load_demo_bank() if bank is None and as_usual else bank
     if gan is None or clip is None:
         raise ConfigError(
             "Only one of gan and clip was given; give both, or neither for the demo pair."
         )
-    return gan, clip
+    return gan, clip, bank

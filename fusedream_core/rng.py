@@ -74,6 +74,11 @@ def choices(weights: Tensor, num: int, *, generator: torch.Generator) -> Tensor:
     return torch.multinomial(weights, num, replacement=True, generator=generator)
 
 
+def permutation(num: int, *, generator: torch.Generator) -> Tensor:
+    """Draw an order of ``num`` things. Returns int64."""
+    return torch.randperm(num, generator=generator)
+
+
 def normal(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
     """Draw from N(0, 1). Returns a float32 CPU tensor of the given shape."""
     return torch.randn(shape, generator=generator)

@@ -17,19 +17,17 @@ import torch
 from torch import Tensor
 
 from . import rng
-from .augment import AugmentParams, sample_params
+from .augment import sample_params
+from .bank import Bank
 from .classes import named_classes, resolve_classes
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, SearchConfig
+from .errors import ConfigError
 from .gan.base import Gan
+from .guidance import class_weights
 from .pool import Pool
 from .score import aug_clip_score, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
-
-# Of the softmax over classes, in standard deviations of similarity: if the others were normally
-# spread, a class that stands out by four would take some 80 % of the guided draws among a hundred
-# classes and 30 % among a thousand.
-_GUIDANCE_TEMPERATURE = 0.5
 
 # Rows of the targets, the class of each candidate, and the generator of their z.
 _Stream = tuple[tuple[int, ...], Tensor, torch.Generator]
@@ -43,12 +41,17 @@ def search_basis(
     config: SearchConfig,
     augment: AugmentConfig,
     generator: torch.Generator,
+    bank: Bank | None = None,
     callback: Callback | None = None,
 ) -> list[Basis]:
     """Find the best latents among random ones, for each of several prompts.
 
     Every prompt gets the basis that it would get alone. The result does not depend on
     ``config.batch_size``, but for the rounding of the models.
+
+    With a bank, the candidates are a random half of it, or of its part in the classes asked for:
+    ``num_candidates`` only says how many of them AugCLIP ranks, and no class need be guessed, as
+    all are looked at.
 
     Args:
         gan: The generator.
@@ -57,13 +60,14 @@ def search_basis(
         config: How many candidates, how many are kept, from which classes.
         augment: The changes that AugCLIP ranks by; their number is ``config.rerank_augments``.
         generator: CPU generator of the candidates and changes, advanced by this call.
+        bank: Candidates that CLIP has seen before, of these models and this truncation.
         callback: Called after each scored batch; it may raise to stop.
 
     Returns:
         One basis for each target, best latent first.
 
     Raises:
-        ConfigError: If a class is unknown, or a target is another CLIP's.
+        ConfigError: If a class is unknown, or a target or the bank is another model's.
 
     References:
         Liu et al. 2021, section 3.2 (the k best by AugCLIP). gnobitab/FuseDream,
@@ -72,11 +76,9 @@ def search_basis(
     """
     search = _Search(gan, clip, targets, config, callback)
     with torch.no_grad():
-        pools, size = search.scan(generator)
+        pools = search.scan(generator) if bank is None else search.look_up(bank, generator)
         if config.ranking == "aug_clip":
-            num = config.rerank_augments
-            params = sample_params(num, *size, config=augment, generator=generator)
-            pools = search.rerank(pools, params)
+            pools = search.rerank(pools, augment, generator)
     return [search.make_basis(*pair) for pair in zip(pools, targets, strict=True)]
 
 
@@ -96,8 +98,8 @@ class _Search:
         asked = self.config.truncation
         return self.gan.truncation if asked is None else asked
 
-    def scan(self, generator: torch.Generator) -> tuple[list[Pool], tuple[int, int]]:
-        """First pass, plain CLIP: a pool of the best for each target, and the pictures' size."""
+    def scan(self, generator: torch.Generator) -> list[Pool]:
+        """First pass, plain CLIP: a pool of the best for each target."""
         texts = text_features(self.targets, self.clip)  # (T, D)
         keep, cap = _pool_size(self._num_candidates, self.config)
         pools: list[Pool | None] = [None] * len(self.targets)
@@ -120,7 +122,36 @@ class _Search:
                     scores[others] = -torch.inf
                     leaders = _lead(leaders, images, scores)
                     self.callback(StepInfo("search", step, total, *leaders))
-        return [pool for pool in pools if pool], (images.shape[-2], images.shape[-1])
+        return [pool for pool in pools if pool]
+
+    def look_up(self, bank: Bank, generator: torch.Generator) -> list[Pool]:
+        """First pass over a bank, which is a matrix product."""
+        if not bank.fits(self.gan, self.clip, self.truncation):
+            raise ConfigError(
+                f"The seed bank is of {bank.gan_id}, {bank.clip_id} at truncation "
+                f"{bank.truncation:g}, but the search is of {self.gan.gan_id}, "
+                f"{self.clip.clip_id} at {self.truncation:g}; search without it, or build another."
+            )
+        rows = torch.isin(bank.class_index, self._allowed).nonzero()[:, 0]
+        half = rng.permutation(len(rows), generator=generator)[: max(1, (len(rows) + 1) // 2)]
+        rows = rows[half.sort().values]
+        classes = bank.class_index[rows]
+        z = bank.sample_z(self.gan)
+        z, y = z[rows.to(z.device)], self.gan.embed(classes)
+        texts = text_features(self.targets, self.clip)  # (T, D)
+        scores = (texts @ bank.features[rows].to(texts).T).cpu()  # (T, N)
+        keep, cap = _pool_size(min(self._num_candidates, len(rows)), self.config)
+        pools = []
+        for row, target in enumerate(self.targets):
+            whole = Pool(z, y, classes, scores[row])
+            pools.append(self._with_named(whole.best(keep, cap), whole, target))
+        return pools
+
+    @property
+    def _allowed(self) -> Tensor:
+        """Indices of the classes that are drawn from."""
+        names = self.gan.class_names
+        return torch.tensor(resolve_classes(names, self.config.classes or range(len(names))))
 
     @property
     def _num_candidates(self) -> int:
@@ -134,8 +165,7 @@ class _Search:
         are cut into candidates in the same way whatever the batch size is. The guided streams
         start from the same random state, so a target's is the one that it would get alone.
         """
-        names = self.gan.class_names
-        allowed = torch.tensor(resolve_classes(names, self.config.classes or range(len(names))))
+        allowed = self._allowed
         num_guided = int(self._num_candidates * self.config.guided_share) * (len(allowed) > 1)
         num_shared = self._num_candidates - num_guided
         everyone = tuple(range(len(texts)))
@@ -143,45 +173,19 @@ class _Search:
         streams = [(everyone, allowed[shared], generator)]
         if num_guided:
             child = rng.fork(generator)
-            for row, weights in enumerate(self._guide(texts, allowed.tolist())):
+            guidance = class_weights(self.gan, self.clip, self.targets, texts, allowed.tolist())
+            for row, weights in enumerate(guidance):
                 own = rng.copy(child)
                 drawn = rng.choices(weights, num_guided, generator=own)
                 streams.append(((row,), allowed[drawn], own))
         return streams
 
-    def _guide(self, texts: Tensor, allowed: Sequence[int]) -> Tensor:
-        """How likely each class is to be drawn for each target, ``(T, classes)``, on the CPU.
-
-        Half goes by what CLIP finds near, and half to the classes that the prompt names, if any:
-        CLIP may take "a black cat" for nearer to a hat.
-        """
-        weights = self._class_weights(texts, allowed)
-        for row, target in enumerate(self.targets):
-            named = set(named_classes(self.gan.class_names, target))
-            chosen = torch.tensor([float(index in named) for index in allowed])
-            if chosen.any():
-                weights[row] = 0.5 * weights[row] + 0.5 * chosen / chosen.sum()
-        return weights
-
-    def _class_weights(self, texts: Tensor, allowed: Sequence[int]) -> Tensor:
-        """How likely each class is to be drawn for each text, shape ``(T, classes)``, on the CPU.
-
-        A softmax of the texts' similarity to the names, in standard deviations over the classes,
-        since the scale of cosines differs from one CLIP to another.
-        """
-        names = [f"a photo of a {self.gan.class_names[index]}" for index in allowed]
-        features = torch.cat(
-            [self.clip.encode_text(names[i : i + 250]) for i in range(0, len(names), 250)]
-        )
-        similarity = texts @ features.T
-        spread = similarity.std(dim=1, keepdim=True).clamp_min(1e-6)
-        deviation = (similarity - similarity.mean(dim=1, keepdim=True)) / spread
-        return (deviation / _GUIDANCE_TEMPERATURE).softmax(dim=1).cpu()
-
-    def rerank(self, pools: Sequence[Pool], params: AugmentParams) -> list[Pool]:
+    def rerank(
+        self, pools: Sequence[Pool], augment: AugmentConfig, generator: torch.Generator
+    ) -> list[Pool]:
         """Second pass: the pools with AugCLIP scores, under the same changes for all."""
         total = sum(math.ceil(len(pool) / self.config.batch_size) for pool in pools)
-        step = 0
+        step, params = 0, None
         ranked = []
         for pool, target in zip(pools, self.targets, strict=True):
             parts = []
@@ -189,6 +193,9 @@ class _Search:
             for rows in torch.arange(len(pool)).split(self.config.batch_size):
                 some = pool.pick(rows)
                 images = self.gan.decode(some.z, some.y, truncation=self.truncation)
+                if params is None:
+                    num, size = self.config.rerank_augments, images.shape[-2:]
+                    params = sample_params(num, *size, config=augment, generator=generator)
                 scores = aug_clip_score(images, target, self.clip, params=params).mean
                 parts.append(scores.cpu())
                 step += 1

@@ -149,7 +149,16 @@ class StepInfo:
     """
 
     stage: Literal[
-        "search", "rerank", "start", "optimize", "race", "pair", "compose", "select", "score"
+        "bank",
+        "search",
+        "rerank",
+        "start",
+        "optimize",
+        "race",
+        "pair",
+        "compose",
+        "select",
+        "score",
     ]
     step: int
     total: int

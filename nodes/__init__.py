@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ._folders import register_folders
+from .bank import FuseDreamSeedBank
 from .blend import FuseDreamPoissonBlend
 from .compose import FuseDreamCompose
 from .latent import FuseDreamDecodeLatent
@@ -29,6 +30,7 @@ NODE_CLASS_MAPPINGS = {
     "FuseDreamLoadLPIPS": FuseDreamLoadLPIPS,
     "FuseDreamCompose": FuseDreamCompose,
     "FuseDreamPoissonBlend": FuseDreamPoissonBlend,
+    "FuseDreamSeedBank": FuseDreamSeedBank,
 }
 
 

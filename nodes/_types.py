@@ -32,6 +32,7 @@ GanSocket = io.Custom("FUSEDREAM_GAN")
 ClipSocket = io.Custom("FUSEDREAM_CLIP")
 LpipsSocket = io.Custom("FUSEDREAM_LPIPS")
 TargetSocket = io.Custom("FUSEDREAM_TARGET")
+BankSocket = io.Custom("FUSEDREAM_BANK")
 BasisSocket = io.Custom("FUSEDREAM_BASIS")
 LatentSocket = io.Custom("FUSEDREAM_LATENT")
 

@@ -17,6 +17,7 @@ from ._report import search_report
 from ._types import (
     AS_PRESET,
     PRESETS,
+    BankSocket,
     BasisSocket,
     ClipSocket,
     GanSocket,
@@ -26,6 +27,7 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
+    from ..fusedream_core.bank import Bank
     from ..fusedream_core.clip.base import ImageTextEncoder
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.types import Target
@@ -115,6 +117,15 @@ class FuseDreamSeedSearch(io.ComfyNode):
                         "plain CLIP alone, as in the authors' code."
                     ),
                 ),
+                BankSocket.Input(
+                    "bank",
+                    optional=True,
+                    tooltip=(
+                        "From Seed Bank, with the same models: search a random half of it instead "
+                        "of new pictures, in moments. num_candidates then only says how many of "
+                        "them AugCLIP ranks."
+                    ),
+                ),
             ],
             outputs=[
                 BasisSocket.Output(
@@ -140,11 +151,12 @@ class FuseDreamSeedSearch(io.ComfyNode):
         classes: str,
         max_per_class: int,
         preset: str,
+        bank: Bank | None = None,
     ) -> io.NodeOutput:
         config = replace(
             PRESETS[preset].search,
             num_basis=num_basis,
-            truncation=truncation or None,
+            truncation=truncation or (bank.truncation if bank else None),
             classes=_split_names(classes),
             max_per_class=max_per_class or None,
         )
@@ -160,6 +172,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                 config=config,
                 augment=PRESETS[preset].augment,
                 generator=make_generator(seed, SEARCH_STREAM),
+                bank=bank,
                 callback=Progress(),
             )
             images = core_to_image(decode(generator, basis.latent))

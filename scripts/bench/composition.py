@@ -1,18 +1,20 @@
 """Composition on the demo models: two objects in one picture, its cost, and its seams.
 
-    python scripts/dev.py bench composition [objects pruning seams] [--seeds 3] [--workers N]
+    python scripts/dev.py bench composition [objects pruning seams] [--seeds 3] [--go-on]
 
 ``objects``: how often the judge finds both things of a prompt, in composites and in single pictures
 that took as many passes of generator and CLIP. ``pruning``: what the default's halving keeps of the
 score that brute force over all 18 configurations reaches, and at what share of the passes.
 ``seams``: how much steeper pictures are across the paste's border than elsewhere, by consistency
-and blending. Pictures go to the output folder.
+and blending. Pictures go to the output folder; ``--go-on`` keeps those that are there and were made
+by the same settings and weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -31,8 +33,10 @@ from tqdm import tqdm
 
 from _measures import JUDGE_FOLDER, OUTPUT, Counter, Judge, mean, percent, share
 from fusedream_core import (
+    BigGan,
     CompositionRecipe,
     GenerationResult,
+    OpenClip,
     Recipe,
     generate,
     generate_composition,
@@ -70,10 +74,20 @@ class Outcome:
     seam: float
 
 
-def run(task: Task) -> Outcome:
-    """Make one picture on one thread, counting passes."""
+def run(task: Task, go_on: bool) -> Outcome:
+    """Make one picture on one thread, counting passes, or take that of an earlier run."""
     torch.set_num_threads(1)
     gan, clip = load_demo()
+    made_by = repr((task.prompt, task.seed, task.recipe, gan.gan_id, clip.clip_id)).encode()
+    path = FOLDER / f"{hashlib.sha256(made_by).hexdigest()[:16]}.pt"
+    if not (go_on and path.is_file()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(make(task, gan, clip), path)
+    return Outcome(task, **torch.load(path, weights_only=True))
+
+
+def make(task: Task, gan: BigGan, clip: OpenClip) -> dict[str, Any]:
+    """The picture of a task and its numbers: all of an outcome but the task."""
     gan, clip = Counter(gan, "decode"), Counter(clip, "encode_images")
     call: Callable[..., GenerationResult] = (
         generate if isinstance(task.recipe, Recipe) else generate_composition
@@ -82,15 +96,14 @@ def run(task: Task) -> Outcome:
     result = call(task.prompt, seed=task.seed, gan=gan, clip=clip, recipe=task.recipe)
     seconds = time.perf_counter() - begin
     made = result.composition
-    return Outcome(
-        task,
-        result.images,
-        float(result.score.mean),
-        gan.passes + clip.passes,
-        seconds,
-        made.placement.name if made else "",
-        steepness_of_seam(made.images, made.mask) if made else 0.0,
-    )
+    return {
+        "images": result.images,
+        "score": float(result.score.mean),
+        "passes": gan.passes + clip.passes,
+        "seconds": seconds,
+        "placement": made.placement.name if made else "",
+        "seam": steepness_of_seam(made.images, made.mask) if made else 0.0,
+    }
 
 
 def steepness_of_seam(images: Tensor, mask: Tensor) -> float:
@@ -113,10 +126,19 @@ def as_saved(images: Tensor) -> Tensor:
     return torch.from_numpy(saved).movedim(-1, 1) / 127.5 - 1
 
 
-def run_all(tasks: Sequence[Task], workers: int, title: str) -> list[Outcome]:
-    """Run tasks in parallel, in order."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(run, tasks), total=len(tasks), desc=title))
+@dataclass(frozen=True)
+class Runner:
+    """How tasks are run: in parallel, in order, anew or not."""
+
+    workers: int
+    go_on: bool
+
+    def __call__(self, tasks: Sequence[Task], title: str) -> list[Outcome]:
+        """Run them all."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
+            made = pool.map(run, tasks, [self.go_on] * len(tasks))
+            return list(tqdm(made, total=len(tasks), desc=title))
 
 
 def composed(**changes: Any) -> CompositionRecipe:  # noqa: ANN401 - settings of many types
@@ -129,7 +151,7 @@ def single_recipe(passes: int) -> Recipe:
 
     Candidates and steps grow alike.
     """
-    base = run(Task("single", "a dog and a church", 0, DEFAULT)).passes
+    base = run(Task("single", "a dog and a church", 0, DEFAULT), go_on=True).passes
     factor = passes / base
     candidates = DEFAULT.search.candidates_on(load_demo()[0].device)
     return dataclasses.replace(
@@ -141,10 +163,10 @@ def single_recipe(passes: int) -> Recipe:
     )
 
 
-def objects(prompts: list[dict[str, Any]], seeds: int, workers: int) -> dict[str, Any]:
+def objects(prompts: list[dict[str, Any]], seeds: int, run_all: Runner) -> dict[str, Any]:
     """Both objects found: composites beside single pictures of equal compute."""
     judge = Judge.load(JUDGE_FOLDER)
-    passes = run(Task("composed", prompts[0]["prompt"], 0, OURS)).passes
+    passes = run(Task("composed", prompts[0]["prompt"], 0, OURS), go_on=True).passes
     kinds: dict[str, CompositionRecipe | Recipe] = {
         "single": single_recipe(passes),
         "composed": OURS,
@@ -155,7 +177,7 @@ def objects(prompts: list[dict[str, Any]], seeds: int, workers: int) -> dict[str
         for entry in prompts
         for kind, recipe in kinds.items()
     ]
-    outcomes = run_all(tasks, workers, "objects")
+    outcomes = run_all(tasks, "objects")
     wanted = {entry["prompt"]: set(entry["objects"]) for entry in prompts}
     rows = {}
     for kind in kinds:
@@ -191,12 +213,12 @@ def objects(prompts: list[dict[str, Any]], seeds: int, workers: int) -> dict[str
     return rows
 
 
-def pruning(prompts: list[dict[str, Any]], workers: int) -> dict[str, Any]:
+def pruning(prompts: list[dict[str, Any]], run_all: Runner) -> dict[str, Any]:
     """The default's score and passes over those of brute force."""
     kinds = {"brute force": composed(rungs=((ALL, 1.0),)), "pruned": OURS}
     chosen = [entry["prompt"] for entry in prompts[:PRUNING_PROMPTS]]
     tasks = [Task(kind, prompt, 0, recipe) for prompt in chosen for kind, recipe in kinds.items()]
-    outcomes = {(o.task.prompt, o.task.kind): o for o in run_all(tasks, workers, "pruning")}
+    outcomes = {(o.task.prompt, o.task.kind): o for o in run_all(tasks, "pruning")}
     rows: dict[str, Any] = {}
     print(
         "| prompt | brute force | pruned | score kept | share of passes |\n|---|---|---|---:|---:|"
@@ -218,7 +240,7 @@ def pruning(prompts: list[dict[str, Any]], workers: int) -> dict[str, Any]:
     return rows | {"all": total}
 
 
-def seams(prompts: list[dict[str, Any]], workers: int) -> dict[str, Any]:
+def seams(prompts: list[dict[str, Any]], run_all: Runner) -> dict[str, Any]:
     """Steepness across the seam and score, for each consistency with each blending."""
     settings: list[tuple[Consistency, BlendMode]] = [
         (consistency, blend)
@@ -236,7 +258,7 @@ def seams(prompts: list[dict[str, Any]], workers: int) -> dict[str, Any]:
         for entry in prompts[-SEAM_PROMPTS:]
         for consistency, blend in settings
     ]
-    outcomes = run_all(tasks, workers, "seams")
+    outcomes = run_all(tasks, "seams")
     rows = {}
     print("| consistency | blend | jump at the seam | AugCLIP |\n|---|---|---|---|")
     for consistency, blend in settings:
@@ -298,16 +320,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the objects part")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
+    parser.add_argument("--go-on", action="store_true", help="keep the pictures that are there")
     args = parser.parse_args()
     prompts = json.loads((HERE / "composition_prompts.json").read_text(encoding="utf-8"))
-    results = {}
+    runner, results = Runner(args.workers, args.go_on), {}
     for part in args.parts or parts:
         if part == "objects":
-            results[part] = objects(prompts, args.seeds, args.workers)
+            results[part] = objects(prompts, args.seeds, runner)
         elif part == "pruning":
-            results[part] = pruning(prompts, args.workers)
+            results[part] = pruning(prompts, runner)
         else:
-            results[part] = seams(prompts, args.workers)
+            results[part] = seams(prompts, runner)
     if args.json:
         print(json.dumps(results))
 

@@ -1,12 +1,13 @@
 """Train what the demo needs: generator, CLIP, perceptual distance, and the judge of them all.
 
-    python scripts/dev.py train-demo [--only gan clip lpips judge] [--out FOLDER]
+    python scripts/dev.py train-demo [--only gan clip bank lpips judge] [--out FOLDER]
 
 Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
 finished is exported into the checkout: what users get to ``fusedream_core/assets/demo``, the judge
 to ``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells
 one ``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there,
-instead of making new ones.
+instead of making new ones; after a new CLIP or generator the seed bank (``--only bank``) is to be
+made again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 import art
+
+if TYPE_CHECKING:
+    from fusedream_core import StepInfo
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent.parent / "fusedream_core" / "assets" / "demo"
@@ -64,6 +69,17 @@ def train_clip(out: Path, scale: float, extra: float | None) -> None:
     )
 
 
+def train_bank(out: Path, scale: float, extra: float | None) -> None:
+    """Let the CLIP that is there look at the pictures of the generator that is there, for good."""
+    from fusedream_core import build_bank, load_demo, save_bank
+
+    def tell(info: StepInfo) -> None:
+        if info.step % 200 == 0:
+            log(f"bank {info.step} of {info.total} batches")
+
+    save_bank(build_bank(*load_demo(), callback=tell), ASSETS / "bank.safetensors")
+
+
 def train_lpips(out: Path, scale: float, extra: float | None) -> None:
     """Train and export the perceptual distance, on CLIP's art."""
     import lpips_training as task
@@ -87,14 +103,20 @@ def train_judge(out: Path, scale: float, extra: float | None) -> None:
     task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), JUDGE_FOLDER)
 
 
-TASKS = {"gan": train_gan, "clip": train_clip, "lpips": train_lpips, "judge": train_judge}
+TASKS = {
+    "gan": train_gan,
+    "clip": train_clip,
+    "bank": train_bank,
+    "lpips": train_lpips,
+    "judge": train_judge,
+}
 
 
 def main() -> None:
     """Parse the arguments and run the trainings one after the other."""
     parser = argparse.ArgumentParser(description="Train the demo models.")
     parser.add_argument(
-        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the four"
+        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the five"
     )
     parser.add_argument(
         "--minutes-scale", type=float, default=1.0, help="factor on every budget of time"

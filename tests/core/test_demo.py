@@ -12,10 +12,12 @@ from fusedream_core import (
     BigGan,
     OpenClip,
     clip_score,
+    demo_bank_path,
     demo_clip_dir,
     demo_gan_dir,
     encode_target,
     load_demo,
+    load_demo_bank,
     make_generator,
 )
 
@@ -31,6 +33,18 @@ class TestFiles:
     def test_size(self) -> None:
         files = [f for folder in (demo_gan_dir(), demo_clip_dir()) for f in folder.iterdir()]
         assert sum(file.stat().st_size for file in files) < LARGEST
+
+    def test_bank_is_the_pairs_own(self, demo: tuple[BigGan, OpenClip]) -> None:
+        gan, clip = demo
+        bank = load_demo_bank()
+        assert bank.fits(gan, clip, gan.truncation)
+        assert demo_bank_path().stat().st_size < 6_000_000
+        rows = torch.tensor([0, 9_999, len(bank) - 1])
+        y = gan.embed(bank.class_index[rows])
+        with torch.no_grad():
+            images = gan.decode(bank.sample_z(gan)[rows], y, truncation=gan.truncation)
+            features = clip.encode_images(images)
+        torch.testing.assert_close(bank.features[rows].float(), features, rtol=0, atol=2e-3)
 
     def test_licenses_are_beside_the_weights(self) -> None:
         notice = (demo_gan_dir().parent / "NOTICE.md").read_text(encoding="utf-8")

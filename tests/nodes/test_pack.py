@@ -31,6 +31,7 @@ INTERFACE = {
             "classes",
             "max_per_class",
             "preset",
+            "bank",
         ],
         ["FUSEDREAM_BASIS", "IMAGE", "STRING"],
     ),
@@ -43,6 +44,10 @@ INTERFACE = {
         ["STRING", "IMAGE", "IMAGE", "FLOAT"],
     ),
     "FuseDreamDecodeLatent": (["gan", "latent"], ["IMAGE"]),
+    "FuseDreamSeedBank": (
+        ["gan", "clip", "num_candidates", "truncation", "seed"],
+        ["FUSEDREAM_BANK"],
+    ),
     "FuseDreamLoadLPIPS": (["lpips_name"], ["FUSEDREAM_LPIPS"]),
     "FuseDreamCompose": (
         [

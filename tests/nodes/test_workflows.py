@@ -78,7 +78,7 @@ class TestWorkflow:
                 sockets = [socket for socket in node["inputs"] if socket["name"] == entry.id]
                 assert len(sockets) == 1, (node["type"], entry.id)
                 if not hasattr(entry, "default"):
-                    wanted = not entry.optional or entry.id == "lpips"
+                    wanted = not entry.optional or entry.id in ("lpips", "bank")
                     assert (sockets[0]["link"] is not None) == wanted, (node["type"], entry.id)
                     continue
                 value = values.pop(0)
@@ -93,7 +93,8 @@ class TestWorkflow:
     def test_seeds_stay(self, graph: dict[str, Any]) -> None:
         for node in graph["nodes"]:
             names = {socket["name"] for socket in node["inputs"]}
-            if "seed" in names and node["type"] != "FuseDreamAugCLIPScore":
+            unchanging = node["type"] in ("FuseDreamAugCLIPScore", "FuseDreamSeedBank")
+            if "seed" in names and not unchanging:
                 assert "fixed" in node["widgets_values"], node["type"]
             assert "randomize" not in node["widgets_values"]
 

@@ -1,0 +1,173 @@
+"""Seed banks: CLIP's view of a fixed set of candidates, worked out once for all prompts.
+
+The paper draws 10,000 latents for each prompt. What CLIP sees in their pictures does not depend on
+the prompt, so it is kept here; a search over the bank is then a matrix product. The latents are
+drawn again from the bank's seed, and need no room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .clip.base import ImageTextEncoder
+from .config.require import require_count
+from .errors import CheckpointError
+from .gan.base import Gan
+from .rng import make_generator
+from .types import Callback, Record, StepInfo
+from .weights import read_state_dict, reading
+
+BANK_SIZE = 20_000  # a search looks at half of them, as many as the paper
+_BANK_STREAM = 2
+_FORMAT = "fusedream-bank-1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank(Record):
+    """M candidates as CLIP sees them.
+
+    Attributes:
+        features: Unit-norm features of their pictures, shape ``(M, D)``; float16 in files.
+        class_index: The class of each, shape ``(M,)``, int64: all classes in turn.
+        gan_id: The GAN of the pictures.
+        clip_id: The CLIP of the features.
+        truncation: tau of the pictures.
+        seed: Of the latents.
+    """
+
+    features: Tensor
+    class_index: Tensor
+    gan_id: str
+    clip_id: str
+    truncation: float
+    seed: int = 0
+
+    @classmethod
+    def empty(
+        cls, num: int, gan: Gan, clip: ImageTextEncoder, *, truncation: float, seed: int
+    ) -> Bank:
+        """A bank of M candidates that CLIP has not seen yet."""
+        require_count("num", num, 1)
+        classes = torch.arange(num) % len(gan.class_names)
+        return cls(torch.empty(num, 0), classes, gan.gan_id, clip.clip_id, truncation, seed)
+
+    def __len__(self) -> int:
+        return len(self.class_index)
+
+    @property
+    def key(self) -> str:
+        """A name for whatever is the same bank: equal models, tau, seed and number."""
+        own = (_FORMAT, len(self), self.gan_id, self.clip_id, self.truncation, self.seed)
+        return hashlib.sha256(repr(own).encode()).hexdigest()[:24]
+
+    def fits(self, gan: Gan, clip: ImageTextEncoder, truncation: float) -> bool:
+        """Whether the bank is of these models, at this tau."""
+        own = (self.gan_id, self.clip_id, self.truncation)
+        return own == (gan.gan_id, clip.clip_id, truncation)
+
+    def sample_z(self, gan: Gan) -> Tensor:
+        """The candidates' z, shape ``(M, dim_z)``."""
+        generator = make_generator(self.seed, _BANK_STREAM)
+        return gan.sample_z(len(self), truncation=self.truncation, generator=generator)
+
+
+@torch.no_grad()
+def build_bank(
+    gan: Gan,
+    clip: ImageTextEncoder,
+    *,
+    truncation: float | None = None,
+    num: int = BANK_SIZE,
+    seed: int = 0,
+    batch_size: int = 10,
+    callback: Callback | None = None,
+) -> Bank:
+    """Decode and look at all candidates of a bank; as long as a search of as many.
+
+    Args:
+        gan: The generator.
+        clip: The encoder.
+        truncation: tau; None means the GAN's own recommendation.
+        num: M, the number of candidates.
+        seed: Of the latents, from 0 to 2**64 - 1.
+        batch_size: Pictures decoded at once; sets the memory, not the result.
+        callback: Called after each batch; it may raise to stop.
+
+    Raises:
+        ConfigError: If ``num`` is below 1.
+    """
+    tau = gan.truncation if truncation is None else truncation
+    bank = Bank.empty(num, gan, clip, truncation=tau, seed=seed)
+    z, features = bank.sample_z(gan), list[Tensor]()
+    total = -(-num // batch_size)
+    for step, rows in enumerate(torch.arange(num).split(batch_size), start=1):
+        images = gan.decode(z[rows.to(z.device)], gan.embed(bank.class_index[rows]), truncation=tau)
+        features.append(clip.encode_images(images).half().cpu())
+        if callback is not None:
+            callback(StepInfo("bank", step, total, torch.zeros(1), images[:1]))
+    return dataclasses.replace(bank, features=torch.cat(features))
+
+
+def save_bank(bank: Bank, path: Path | str) -> None:
+    """Write a bank to a file, whole or not at all, whoever else is writing it.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "format": _FORMAT,
+        "gan_id": bank.gan_id,
+        "clip_id": bank.clip_id,
+        "truncation": repr(bank.truncation),
+        "seed": str(bank.seed),
+    }
+    tensors = {"features": bank.features.half(), "class_index": bank.class_index.to(torch.int32)}
+    content = save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata)
+    # A name of its own for each writer; the last to finish wins, and all have the same content.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def load_bank(path: Path | str) -> Bank:
+    """Read a bank.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or no bank.
+    """
+    from safetensors import safe_open
+
+    path = Path(path)
+    state = read_state_dict(path)
+    with reading(path), safe_open(path, "pt") as stream:
+        metadata = stream.metadata() or {}
+    if metadata.get("format") != _FORMAT or state.keys() != {"features", "class_index"}:
+        raise CheckpointError(f"The file {path} is no seed bank; delete it, and it is made anew.")
+    features, classes = state["features"], state["class_index"].long()
+    if features.ndim != 2 or classes.shape != features.shape[:1] or not features.isfinite().all():
+        raise CheckpointError(f"The seed bank {path} is damaged; delete it, and it is made anew.")
+    return Bank(
+        features,
+        classes,
+        metadata["gan_id"],
+        metadata["clip_id"],
+        float(metadata["truncation"]),
+        int(metadata["seed"]),
+    )

@@ -1,0 +1,507 @@
+"""Speed: ours and the peers' algorithms side by side, in one run on one machine.
+
+    python scripts/dev.py bench speed [generator step noise search batches startup] [--rounds 5]
+
+``generator``: the package's BigGAN-deep against ours, at the released models' shapes with random
+weights. ``step``: a step of the reference code's AugCLIP, written from its description, against
+ours, at 256 px with a ViT-B-32 of random weights, and their peak memory. ``noise``: how much of the
+gradient's noise other ways of drawing the changes would save. ``search``: the reference code's
+search, ours from nothing, and ours on a seed bank, on the demo pair, and how many of the exact best
+its second ranking finds. ``batches``: eight prompts as one batch against one after the other.
+``startup``: the import, the demo models and a picture.
+
+Each comparison runs in turn for some rounds; given are medians, and the ratio's median and range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fusedream_core as core
+from fusedream_core.config import DEFAULT, REFERENCE_CODE
+from fusedream_core.gan.lean import LeanGenerator
+from fusedream_core.optimize import optimize
+from fusedream_core.rng import make_generator
+
+UP, SAME = True, False
+_TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
+_LAST = [(SAME, 4, 4), (UP, 4, 2), (SAME, 2, 2), (UP, 2, 1)]
+LAYERS = {  # of the released BigGAN-deep, in units of 128 channels
+    128: [*_TO_16, (UP, 8, 4), *_LAST],
+    256: [*_TO_16, (UP, 8, 8), (SAME, 8, 8), (UP, 8, 4), *_LAST],
+    512: [*_TO_16, (UP, 8, 8), (SAME, 8, 8), (UP, 8, 4), *_LAST, (SAME, 1, 1), (UP, 1, 1)],
+}
+PROMPTS = (
+    "a red apple",
+    "a blue dog",
+    "a pink pig",
+    "a green frog",
+    "an orange fox",
+    "a yellow bus",
+    "a white rabbit on a red background",
+    "a purple house",
+)
+Row = dict[str, Any]
+
+
+def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Row]:
+    """Time calls in turn; the first is what the others are compared with."""
+    seconds: dict[str, list[float]] = {label: [] for label in calls}
+    for label, call in calls.items():
+        call()  # the first call of all sets things up
+        seconds[label].clear()
+    for _ in range(rounds):
+        for label, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            seconds[label].append(time.perf_counter() - begin)
+    first = next(iter(calls))
+    rows = []
+    for label, own in seconds.items():
+        ratios = [a / b for a, b in zip(seconds[first], own, strict=True)]
+        rows.append(
+            {
+                "what": name,
+                "which": label,
+                "seconds": statistics.median(own),
+                "ratio": statistics.median(ratios),
+                "low": min(ratios),
+                "high": max(ratios),
+            }
+        )
+    return rows
+
+
+# --- generator ------------------------------------------------------------------------------------
+
+
+def package_generator(resolution: int) -> nn.Module:
+    """The package's network at a released shape, with all tensors set."""
+    from pytorch_pretrained_biggan import BigGAN, BigGANConfig
+
+    layers = [list(layer) for layer in LAYERS[resolution]]
+    torch.manual_seed(0)
+    network = BigGAN(
+        BigGANConfig(output_dim=resolution, layers=layers, attention_layer_position=8)
+    ).eval()
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_vars"):
+            tensor.uniform_(0.5, 1.5)
+        elif name.endswith(("running_means", "bias")):
+            tensor.normal_(0, 0.1)
+        elif name.endswith(("bn.weight", "gamma")):
+            tensor.fill_(0.5)
+    network.train()  # so that spectral normalisation finds its vectors
+    with torch.no_grad():
+        network(torch.randn(1, 128), torch.eye(1000)[:1], 1.0)
+    return network.eval().requires_grad_(False)
+
+
+def generator(rounds: int) -> list[Row]:
+    """Package against lean, without and with gradients, batch 1."""
+    rows = []
+    for resolution in LAYERS:
+        network = package_generator(resolution)
+        lean = LeanGenerator(copy.deepcopy(network))
+        latent = 0.3 * torch.randn(1, 256, generator=make_generator(0))
+        with torch.no_grad():
+            apart = float((network.generator(latent, 1.0) - lean(latent, 1.0)).abs().max())
+        ways = {"package": network.generator, "lean": lean}
+
+        def forward(decode: Callable[..., Tensor], latent: Tensor = latent) -> None:
+            with torch.no_grad():
+                decode(latent, 1.0)
+
+        def both(decode: Callable[..., Tensor], latent: Tensor = latent) -> None:
+            leaf = latent.clone().requires_grad_()
+            decode(leaf, 1.0).sum().backward()
+
+        for kind, run in (("forward", forward), ("forward and backward", both)):
+            calls = {name: (lambda run=run, way=way: run(way)) for name, way in ways.items()}
+            found = compare(f"BigGAN-deep-{resolution}, {kind}", calls, rounds)
+            rows += [row | {"largest difference": apart} for row in found]
+    return rows
+
+
+# --- a step of AugCLIP ----------------------------------------------------------------------------
+
+
+def reference_copies(image: Tensor, num: int, side: int, generator: torch.Generator) -> Tensor:
+    """The reference code's changed copies at CLIP's size (method: repeat, change, shrink).
+
+    Colours, shift by an index, one zoom for all, a box of zeros; then a bilinear resize without
+    antialias.
+    """
+
+    def rand(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(num, 1, 1, 1, generator=generator)
+
+    height = image.shape[-1]
+    copies = image.repeat(num, 1, 1, 1) + rand(-0.5, 0.5)
+    grey = copies.mean(dim=1, keepdim=True)
+    copies = (copies - grey) * rand(0.0, 2.0) + grey
+    mean = copies.mean(dim=(1, 2, 3), keepdim=True)
+    copies = (copies - mean) * rand(0.5, 1.5) + mean
+    reach = int(height * 0.125 + 0.5)
+    shifts = torch.randint(-reach, reach + 1, (2, num, 1, 1), generator=generator)
+    index = torch.arange(height)
+    rows = (index[None, :, None] + shifts[0] + 1).clamp(0, height + 1).expand(num, height, height)
+    columns = (index[None, None] + shifts[1] + 1).clamp(0, height + 1).expand(num, height, height)
+    padded = F.pad(copies, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+    copies = padded[torch.arange(num)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+    size = int(height * (0.8 + 0.4 * float(torch.rand(1, generator=generator))))
+    copies = F.interpolate(copies, (size, size), mode="bilinear", align_corners=False)
+    before = (height - size) // 2
+    after = height - size - before
+    copies = F.pad(copies, (before, after, before, after))
+    centers = torch.randint(0, height + 1, (2, num, 1), generator=generator)
+    inside = [(index - center + height // 4).abs() <= height // 4 for center in centers]
+    mask = ~(inside[0][:, :, None] & inside[1][:, None])
+    return F.interpolate(copies * mask[:, None], (side, side), mode="bilinear", align_corners=False)
+
+
+def step_calls(num: int) -> dict[str, Callable[[], object]]:
+    """One step's gradient at a picture of 256 px, under a ViT-B-32 of random weights."""
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32", pretrained=None)
+    clip = core.OpenClip(model, open_clip.get_tokenizer("ViT-B-32"), clip_id="random")
+    target = core.encode_target(clip, "a blue dog")
+    image = torch.rand(1, 3, 256, 256) * 2 - 1
+    draws = make_generator(0)
+
+    def reference() -> None:
+        leaf = image.clone().requires_grad_()
+        copies = reference_copies(leaf, num, 224, draws)
+        pixels = ((copies + 1) / 2 - clip.mean) / clip.std
+        features = F.normalize(model.encode_image(pixels), dim=-1)
+        (features @ target.features).mean().backward()
+
+    def ours(batch_size: int | None) -> None:
+        leaf = image.clone().requires_grad_()
+        params = core.sample_params(num, 256, 256, config=DEFAULT.augment, generator=draws)
+        score = core.aug_clip_score(leaf, target, clip, params=params, batch_size=batch_size)
+        score.mean.sum().backward()
+
+    return {
+        "reference code": reference,
+        "ours": lambda: ours(None),
+        "ours, 10 copies at once": lambda: ours(10),
+    }
+
+
+def peak_of_step(which: str, num: int) -> float:
+    """How much the resident memory of a fresh process rises above its models', in MB."""
+    torch.set_num_threads(1)
+    call = step_calls(num)[which]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def step(rounds: int) -> list[Row]:
+    """The reference code's 50 copies, forward and backward, against ours."""
+    num = REFERENCE_CODE.augment.num_augments
+    rows = compare(f"AugCLIP step, {num} copies, 256 px, ViT-B-32", step_calls(num), rounds)
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        for row in rows:
+            row["peak MB"] = pool.submit(peak_of_step, row["which"], num).result()
+    return rows
+
+
+# --- noise of the gradient ------------------------------------------------------------------------
+
+
+def drawn(kind: str, num: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers ``(num, 8)`` for the eight numbers of a change, in one of several ways."""
+    if kind == "antithetic":
+        half = torch.rand(num // 2, 8, generator=generator)
+        return torch.cat([half, 1 - half])
+    if kind == "stratified":
+        cells = [torch.randperm(num, generator=generator) for _ in range(8)]
+        return (torch.stack(cells, 1) + torch.rand(num, 8, generator=generator)) / num
+    if kind == "Sobol":
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return torch.quasirandom.SobolEngine(8, scramble=True, seed=seed).draw(num)
+    return torch.rand(num, 8, generator=generator)
+
+
+def params_from(numbers: Tensor, side: int) -> core.AugmentParams:
+    """The default's changes of square pictures, from uniform numbers."""
+    config = DEFAULT.augment
+    reach, box = int(side * config.translation + 0.5), side // 2
+
+    def real(column: int, low: float, high: float) -> Tensor:
+        return (low + (high - low) * numbers[:, column])[None]
+
+    def whole(columns: tuple[int, int], low: int, high: int) -> Tensor:
+        both = torch.stack([numbers[:, column] for column in columns], -1)
+        return (low + (both * (high - low + 1)).long().clamp(max=high - low))[None]
+
+    zoom = real(5, 1 - config.resize, 1 + config.resize)
+    return core.AugmentParams(
+        num=len(numbers),
+        image_size=(side, side),
+        box_size=(box, box),
+        brightness=real(0, -config.brightness, config.brightness),
+        saturation=real(1, 1 - config.saturation, 1 + config.saturation),
+        contrast=real(2, 1 - config.contrast, 1 + config.contrast),
+        shift=whole((3, 4), -reach, reach),
+        size=(zoom[..., None] * torch.tensor([side, side])).long(),
+        box=whole((6, 7), 0, side) - box // 2,
+    )
+
+
+def noise(rounds: int) -> list[Row]:
+    """Variance of the gradient at a picture, by the way of drawing; independent draws are 1."""
+    gan, clip = core.load_demo()
+    kinds, num, repeats = ("independent", "antithetic", "stratified", "Sobol"), 16, 8 * rounds
+    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for prompt in PROMPTS[:3]:
+        target = core.encode_target(clip, prompt)
+        image = core.generate(prompt, gan=gan, clip=clip, bank=core.load_demo_bank()).images
+        leaf = image.clone().requires_grad_()
+        variance = {}
+        for kind in kinds:
+            draws = make_generator(1)
+            gradients = []
+            for _ in range(repeats):
+                params = params_from(drawn(kind, num, draws), image.shape[-1])
+                score = core.aug_clip_score(leaf, target, clip, params=params).mean.sum()
+                gradients.append(torch.autograd.grad(score, leaf)[0].flatten())
+            variance[kind] = float(torch.stack(gradients).var(dim=0).sum())
+        for kind in kinds:
+            ratios[kind].append(variance[kind] / variance["independent"])
+    return [
+        {
+            "what": f"variance of the gradient, {num} copies, demo pair",
+            "which": kind,
+            "ratio": statistics.mean(own),
+            "low": min(own),
+            "high": max(own),
+        }
+        for kind, own in ratios.items()
+    ]
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+def search(rounds: int) -> list[Row]:
+    """A search of 10,000 candidates, at a tenth of it; then what the second ranking finds."""
+    gan, clip = core.load_demo()
+    bank, target = core.load_demo_bank(), core.encode_target(clip, PROMPTS[1])
+    part = 1_000  # candidates that are timed; a search takes its time for each of them
+
+    def find(recipe: core.Recipe, bank: core.Bank | None = None) -> core.Basis:
+        return core.search_basis(
+            gan,
+            clip,
+            [target],
+            config=recipe.search,
+            augment=recipe.augment,
+            generator=make_generator(0),
+            bank=bank,
+        )[0]
+
+    def sized(recipe: core.Recipe, num: int) -> core.Recipe:
+        return replace(recipe, search=replace(recipe.search, num_candidates=num))
+
+    cold = compare(
+        f"seed search of {part:,}, demo pair",
+        {
+            "reference code": lambda: find(sized(REFERENCE_CODE, part)),
+            "ours, from nothing": lambda: find(sized(DEFAULT, part)),
+        },
+        1,
+    )
+    warm = compare("seed search on the bank", {"ours": lambda: find(DEFAULT, bank)}, rounds)
+    per_candidate = cold[1]["seconds"] / part
+    warm[0]["ratio"] = warm[0]["low"] = warm[0]["high"] = (
+        per_candidate * len(bank) / 2 / warm[0]["seconds"]
+    )
+    return [*cold, *warm, *recall(gan, clip, bank)]
+
+
+def recall(gan: core.Gan, clip: core.ImageTextEncoder, bank: core.Bank) -> list[Row]:
+    """Of the five best by AugCLIP, how many are among the best few by plain CLIP."""
+    looked_at, top, prompts = 200, 5, PROMPTS[:3]
+    counts = (10, 20, 40, 80)
+    hits: dict[int, list[float]] = {count: [] for count in counts}
+    z = bank.sample_z(gan)
+    params = core.sample_params(16, 128, 128, config=DEFAULT.augment, generator=make_generator(2))
+    with torch.no_grad():
+        for prompt in prompts:
+            target = core.encode_target(clip, prompt)
+            order = (bank.features.float() @ target.features).argsort(descending=True)[:looked_at]
+            scores = torch.cat(
+                [
+                    core.aug_clip_score(
+                        gan.decode(
+                            z[rows], gan.embed(bank.class_index[rows]), truncation=bank.truncation
+                        ),
+                        target,
+                        clip,
+                        params=params,
+                    ).mean
+                    for rows in order.split(10)
+                ]
+            )
+            best = set(scores.topk(top).indices.tolist())
+            for count in counts:
+                hits[count].append(len(best & set(range(count))) / top)
+    return [
+        {
+            "what": f"best {top} by AugCLIP of the first {looked_at} by CLIP",
+            "which": f"found among the first {count}",
+            "ratio": statistics.mean(own),
+            "low": min(own),
+            "high": max(own),
+        }
+        for count, own in hits.items()
+    ]
+
+
+# --- batches, start-up ----------------------------------------------------------------------------
+
+
+def batches(rounds: int) -> list[Row]:
+    """Some prompts as one batch against one after the other; the results are compared too."""
+    gan, clip = core.load_demo()
+    bank = core.load_demo_bank()
+    targets = [core.encode_target(clip, prompt) for prompt in PROMPTS]
+    config = replace(DEFAULT.optimize, num_steps=4)
+    bases = core.search_basis(
+        gan,
+        clip,
+        targets,
+        config=DEFAULT.search,
+        augment=DEFAULT.augment,
+        generator=make_generator(0),
+        bank=bank,
+    )
+    rows = []
+    for num in (1, 2, 4, 8):
+
+        def run(first: int, last: int) -> core.OptimizeResult:
+            return optimize(
+                gan,
+                clip,
+                targets[first:last],
+                bases[first:last],
+                config=config,
+                augment=DEFAULT.augment,
+                generators=[make_generator(row) for row in range(first, last)],
+            )
+
+        singles = torch.cat([run(row, row + 1).images for row in range(num)])
+        apart = float((run(0, num).images - singles).abs().max())
+        calls: dict[str, Callable[[], object]] = {
+            "one by one": lambda num=num: [run(row, row + 1) for row in range(num)],
+            "one batch": lambda num=num: run(0, num),
+        }
+        found = compare(f"{num} prompts, 4 steps", calls, rounds)
+        rows += [row | {"largest difference": apart} for row in found]
+    return rows
+
+
+def startup(rounds: int) -> list[Row]:
+    """A fresh process: the import, the models, a whole picture, and its peak memory."""
+    script = (
+        "import time, resource; begin = time.perf_counter(); import torch;"
+        "torched = time.perf_counter(); import fusedream_core as core;"
+        "imported = time.perf_counter(); pair = core.load_demo(); bank = core.load_demo_bank();"
+        "loaded = time.perf_counter();"
+        "core.generate('a blue dog', gan=pair[0], clip=pair[1], bank=bank);"
+        "made = time.perf_counter();"
+        "print(torched - begin, imported - torched, loaded - imported, made - loaded,"
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    runs = [
+        [
+            float(number)
+            for number in subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True
+            ).stdout.split()
+        ]
+        for _ in range(rounds)
+    ]
+    names = ("import torch", "import fusedream_core", "load the demo models", "make a picture")
+    rows: list[Row] = [
+        {"what": "start-up", "which": name, "seconds": statistics.median(column)}
+        for name, column in zip(names, zip(*runs, strict=True), strict=False)
+    ]
+    rows[-1]["peak MB"] = max(run[-1] for run in runs)
+    return rows
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown."""
+
+    def cell(row: Row, key: str, form: str) -> str:
+        return format(row[key], form) if key in row else ""
+
+    lines = [
+        "| what | which | s | ratio | peak MB | largest difference |",
+        "|---|---|---:|---|---:|---:|",
+    ]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f})" if "ratio" in row else ""
+        lines.append(
+            f"| {row['what']} | {row['which']} | {cell(row, 'seconds', '.3f')} | {ratio} | "
+            f"{cell(row, 'peak MB', '.0f')} | {cell(row, 'largest difference', '.0e')} |"
+        )
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[int], list[Row]]] = {
+    "generator": generator,
+    "step": step,
+    "noise": noise,
+    "search": search,
+    "batches": batches,
+    "startup": startup,
+}
+
+
+def main() -> None:
+    """Parse the arguments, run the parts that are asked for, print the table."""
+    parser = argparse.ArgumentParser(description="Speed against the peers' algorithms.")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = []
+    for part in args.parts or PARTS:
+        rows += PARTS[part](args.rounds)
+    print(table(rows))
+    if args.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
