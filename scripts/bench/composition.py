@@ -48,7 +48,7 @@ from fusedream_core.images import to_pil
 HERE = Path(__file__).resolve().parent
 FOLDER = OUTPUT / "composition"
 OURS = CompositionRecipe()
-PRUNING_PROMPTS, SEAM_PROMPTS = 6, 6
+PRUNING_PROMPTS, SEAM_PROMPTS, FIGURE_PROMPTS = 6, 6, 6
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,11 @@ def objects(prompts: list[dict[str, Any]], seeds: int, run_all: Runner) -> dict[
             "seconds": mean([o.seconds for o in own]),
         }
         sheet(own, found, wanted, FOLDER / f"objects-{kind}.png")
+    firsts = {
+        kind: [o for o in outcomes if o.task.kind == kind and o.task.seed == 0][:FIGURE_PROMPTS]
+        for kind in kinds
+    }
+    figure(firsts, FOLDER / "figure.png")
     print("| | passes | both objects | at least one | others | AugCLIP | s |")
     print("|---|---:|---|---|---:|---|---:|")
     for kind, row in rows.items():
@@ -294,6 +299,23 @@ def sheet(
         canvas.paste(to_pil(outcome.images)[0].resize((side, side)), (x, y))
         right = wanted[outcome.task.prompt] <= names
         draw.text((x + 2, y + side), ", ".join(sorted(names)), fill="green" if right else "red")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+
+
+def figure(rows: dict[str, list[Outcome]], path: Path) -> None:
+    """Kinds of picture below each other, a prompt a column, as in figure 9 of the paper."""
+    side, line, margin = 192, 16, 70
+    prompts = [outcome.task.prompt for outcome in next(iter(rows.values()))]
+    canvas = Image.new("RGB", (margin + side * len(prompts), line + side * len(rows)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, prompt in enumerate(prompts):
+        draw.text((margin + side * column + 4, 2), prompt, fill="black")
+    for number, (kind, row) in enumerate(rows.items()):
+        draw.text((4, line + side * number + side // 2), kind, fill="black")
+        for column, outcome in enumerate(row):
+            picture = to_pil(outcome.images)[0].resize((side, side), Image.Resampling.BICUBIC)
+            canvas.paste(picture, (margin + side * column, line + side * number))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
 
