@@ -211,8 +211,9 @@ def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     num, channels, height, width = images.shape
     across = images.permute(0, 2, 1, 3).reshape(num, height, channels * width)
     tall = rows.flatten(1, 3) @ across  # (B, n * p * H', 3 * W)
-    tall = tall.view(num, *rows.shape[1:4], channels, width).transpose(3, 4)
-    return tall @ columns[:, :, :, None].mT
+    tall = tall.view(num, *rows.shape[1:3], -1, width)  # (B, n, p, H' * 3, W)
+    small = tall @ columns.mT
+    return small.view(num, *rows.shape[1:4], channels, -1).transpose(3, 4)
 
 
 def _less_box(parts: Tensor) -> Tensor:
@@ -233,7 +234,8 @@ def _axis_matrices(params: AugmentParams, axis: int, like: Tensor, resize: Tenso
         inside = (offset >= 0) & (offset < params.box_size[axis])
         parts.append(matrix * inside[..., None])
     matrices = torch.stack(parts, dim=2)
-    return matrices if resize is None else resize.to(matrices) @ matrices
+    matrices = matrices if resize is None else resize.to(matrices) @ matrices
+    return matrices.to(like.dtype)
 
 
 def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
@@ -245,15 +247,16 @@ def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
     may lie outside the picture and then count as 0.
     """
     side = params.image_size[axis]
+    precise = torch.promote_types(like.dtype, torch.float32)  # half a precision cannot count pixels
     pixels = torch.arange(side, device=like.device)
-    source = pixels.to(like.dtype).expand(params.num_groups, params.num, side)
+    source = pixels.to(precise).expand(params.num_groups, params.num, side)
     inside = torch.ones_like(pixels, dtype=torch.bool)
     if params.size is not None:
         size = params.size[..., axis, None]  # (G, n, 1)
         margin = torch.where(size < side, side - size, size - side) // 2
         zoomed = pixels + torch.where(size < side, -margin, margin)  # (G, n, side)
         inside = (zoomed >= 0) & (zoomed < size)
-        source = ((zoomed + 0.5) * (side / size.to(like.dtype)) - 0.5).clamp(0.0, side - 1.0)
+        source = ((zoomed + 0.5) * (side / size.to(precise)) - 0.5).clamp(0.0, side - 1.0)
     if params.shift is not None:
         source = source + params.shift[..., axis, None]
     triangle = (1.0 - (source[..., None] - pixels).abs()).clamp(min=0.0)

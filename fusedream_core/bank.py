@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .clip.base import ImageTextEncoder
-from .config.require import require_count
+from .config.require import require, require_count
 from .errors import CheckpointError
 from .gan.base import Gan
 from .rng import make_generator
@@ -54,10 +54,15 @@ class Bank(Record):
     def empty(
         cls, num: int, gan: Gan, clip: ImageTextEncoder, *, truncation: float, seed: int
     ) -> Bank:
-        """A bank of M candidates that CLIP has not seen yet."""
+        """A bank of M candidates that CLIP has not seen yet: its name and its latents, no features.
+
+        Raises:
+            ConfigError: If ``num`` is below 1, or the truncation not above 0 and at most 1.
+        """
         require_count("num", num, 1)
+        require(0.0 < truncation <= 1.0, "truncation", truncation, "above 0 and at most 1")
         classes = torch.arange(num) % len(gan.class_names)
-        return cls(torch.empty(num, 0), classes, gan.gan_id, clip.clip_id, truncation, seed)
+        return cls(torch.empty(num, 0), classes, gan.gan_id, clip.clip_id, float(truncation), seed)
 
     def __len__(self) -> int:
         return len(self.class_index)
@@ -102,8 +107,9 @@ def build_bank(
         callback: Called after each batch; it may raise to stop.
 
     Raises:
-        ConfigError: If ``num`` is below 1.
+        ConfigError: If a number is below 1, or the truncation not above 0 and at most 1.
     """
+    require_count("batch_size", batch_size, 1)
     tau = gan.truncation if truncation is None else truncation
     bank = Bank.empty(num, gan, clip, truncation=tau, seed=seed)
     z, features = bank.sample_z(gan), list[Tensor]()
@@ -158,16 +164,17 @@ def load_bank(path: Path | str) -> Bank:
     state = read_state_dict(path)
     with reading(path), safe_open(path, "pt") as stream:
         metadata = stream.metadata() or {}
-    if metadata.get("format") != _FORMAT or state.keys() != {"features", "class_index"}:
-        raise CheckpointError(f"The file {path} is no seed bank; delete it, and it is made anew.")
-    features, classes = state["features"], state["class_index"].long()
-    if features.ndim != 2 or classes.shape != features.shape[:1] or not features.isfinite().all():
-        raise CheckpointError(f"The seed bank {path} is damaged; delete it, and it is made anew.")
-    return Bank(
-        features,
-        classes,
-        metadata["gan_id"],
-        metadata["clip_id"],
-        float(metadata["truncation"]),
-        int(metadata["seed"]),
-    )
+        if metadata.get("format") != _FORMAT or state.keys() != {"features", "class_index"}:
+            raise CheckpointError(f"The file {path} is no seed bank; delete it to have one made.")
+        bank = Bank(
+            state["features"],
+            state["class_index"].long(),
+            metadata["gan_id"],
+            metadata["clip_id"],
+            float(metadata["truncation"]),
+            int(metadata["seed"]),
+        )
+    shape = bank.features.shape
+    if len(shape) != 2 or shape[0] != len(bank) or not bank.features.isfinite().all():
+        raise CheckpointError(f"The seed bank {path} is damaged; delete it to have one made.")
+    return bank

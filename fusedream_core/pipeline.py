@@ -89,8 +89,9 @@ def generate(
         seed: From 0 to 2**64 - 1; the same seed gives the same picture.
         gan: The generator.
         clip: The encoder. With neither generator nor encoder, the demo pair is loaded.
-        bank: Candidates that CLIP has seen before. With the demo pair its own is used, unless the
-            recipe tells the number of candidates or a truncation.
+        bank: Candidates that CLIP has seen before; None means none, and so another picture. Where
+            this call loads the demo pair, its bank comes along, unless the recipe tells the number
+            of candidates or a truncation.
         recipe: The settings of all stages.
         callback: Called after each scored batch and each step; it may raise to stop.
 

@@ -140,16 +140,19 @@ class Race:
 def _winners(scores: Score, named: Tensor) -> Tensor:
     """The best of S starts of each run, ``(B,)`` on the CPU.
 
-    A start whose leader is of a class that the prompt names goes on unless another is clearly
-    better, by two standard errors: what is less tells little at this stage, and the name is a
-    better guess than chance.
+    The best start whose leader is of a class that the prompt names goes on unless another is
+    clearly better, by two of its standard errors: what is less tells little at this stage, and the
+    name is a better guess than chance.
 
     Args:
         scores: Of all starts, ``(S, B)``.
         named: Which of them have such a leader, ``(S, B)``.
     """
-    bonus = _CLEARLY * named.to(scores.stderr) * scores.stderr
-    return (scores.mean + bonus).argmax(dim=0).cpu()
+    means, errors, named = scores.mean.cpu(), scores.stderr.cpu().nan_to_num(0.0), named.cpu()
+    top, first = means.max(dim=0)
+    best, own = means.masked_fill(~named, -torch.inf).max(dim=0)
+    margin = _CLEARLY * errors.gather(0, own[None])[0]
+    return torch.where(best + margin >= top, own, first)
 
 
 def _leaders(basis: Basis, named: set[int], num: int) -> list[Tensor]:

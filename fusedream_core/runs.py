@@ -64,9 +64,9 @@ class Runs:
         params = self.sample(self.augment.num_augments, images, generators)
         return self._score(images, params, self.clip_batch).mean
 
-    def _score(self, images: Tensor, params: AugmentParams, batch_size: int | None) -> Score:
+    def _score(self, images: Tensor, params: AugmentParams, clip_batch: int | None) -> Score:
         """AugCLIP of each run's picture."""
-        return aug_clip_score(images, self.targets, self.clip, params=params, batch_size=batch_size)
+        return aug_clip_score(images, self.targets, self.clip, params=params, clip_batch=clip_batch)
 
     @torch.no_grad()
     def judge(

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .augment import AugmentParams, apply_params
 from .checks import check_shape, check_targets
 from .clip.base import ImageTextEncoder
+from .config.require import require_count
 from .errors import ConfigError
 from .types import Score, Target
 
@@ -66,7 +68,7 @@ def aug_clip_score(
     clip: ImageTextEncoder,
     *,
     params: AugmentParams,
-    batch_size: int | None = None,
+    clip_batch: int | None = None,
 ) -> Score:
     """Mean CLIP similarity between a text and augmented copies of each picture, s_AugCLIP.
 
@@ -79,7 +81,7 @@ def aug_clip_score(
         clip: Frozen encoder.
         params: The changes, from ``sample_params``: the same for each picture (common random
             numbers, for a fair comparison), or joined from a draw for each.
-        batch_size: Most copies that CLIP sees at once; None means all. Sets the memory, for
+        clip_batch: Most copies that CLIP sees at once; None means all. Sets the memory, for
             gradients too, and not the result.
 
     Returns:
@@ -98,9 +100,9 @@ def aug_clip_score(
     """
     check_shape(images)
     texts = _text_of_each(images, targets, clip)
-    pieces = _pieces(len(images), params.num, batch_size)
+    pieces = _pieces(len(images), params.num, clip_batch)
 
-    def score(pictures: Tensor, piece: Piece) -> Tensor:
+    def score(pictures: Tensor, piece: _Piece) -> Tensor:
         own = params.part(piece.rows).copies(piece.copies)
         return _copy_scores(pictures, texts[piece.rows], clip, own)
 
@@ -108,24 +110,26 @@ def aug_clip_score(
         cosines = score(images, pieces[0])
         means = cosines.mean(dim=1)
     else:
-        means, cosines = _MeanOfPieces.apply(images, params.num, score, pieces)  # type: ignore[no-untyped-call]
+        watched = torch.is_grad_enabled() and images.requires_grad
+        means, cosines = _MeanOfPieces.apply(images, params.num, score, pieces, watched)  # type: ignore[no-untyped-call]
     return Score(means, cosines.std(dim=1) / params.num**0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class _Piece:
     """Some copies of some pictures."""
 
     rows: slice
     copies: slice
 
 
-def _pieces(num_images: int, num_copies: int, batch_size: int | None) -> list[Piece]:
-    """All copies of all pictures, in pieces of at most ``batch_size`` copies each."""
-    size = batch_size or num_images * num_copies
+def _pieces(num_images: int, num_copies: int, clip_batch: int | None) -> list[_Piece]:
+    """All copies of all pictures, in pieces of at most ``clip_batch`` copies each."""
+    size = num_images * num_copies if clip_batch is None else clip_batch
+    require_count("clip_batch", size, 1)
     tall, wide = max(1, size // num_copies), min(size, num_copies)
     return [
-        Piece(slice(row, row + tall), slice(copy, copy + wide))
+        _Piece(slice(row, row + tall), slice(copy, copy + wide))
         for row in range(0, num_images, tall)
         for copy in range(0, num_copies, wide)
     ]
@@ -143,11 +147,11 @@ class _MeanOfPieces(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - torch's
         images: Tensor,
         num_copies: int,
-        score: Callable[[Tensor, Piece], Tensor],
-        pieces: Sequence[Piece],
+        score: Callable[[Tensor, _Piece], Tensor],
+        pieces: Sequence[_Piece],
+        wanted: bool,
     ) -> tuple[Tensor, Tensor]:
         """Score all pieces; and their gradients, if these will be asked for."""
-        wanted = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(images) if wanted else None
         cosines: Tensor | None = None
         for piece in pieces:
@@ -166,10 +170,11 @@ class _MeanOfPieces(torch.autograd.Function):
         return cosines.mean(dim=1), cosines
 
     @staticmethod
-    def backward(ctx: Any, of_means: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+    @once_differentiable
+    def backward(ctx: Any, of_means: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Each picture's gradient, as much as its mean counts."""
         (gradient,) = ctx.saved_tensors
-        return gradient * of_means[:, None, None, None], None, None, None
+        return gradient * of_means[:, None, None, None], None, None, None, None
 
 
 def _copy_scores(

@@ -49,7 +49,8 @@ def search_basis(
     Every prompt gets the basis that it would get alone. The result does not depend on
     ``config.batch_size``, but for the rounding of the models.
 
-    With a bank, the candidates are a random half of it, or of its part in the classes asked for:
+    With a bank, the candidates are a random half of it, or of its part in the classes asked for
+    (more, where half would be fewer than ``num_basis``):
     ``num_candidates`` only says how many of them AugCLIP ranks, and no class need be guessed, as
     all are looked at.
 
@@ -132,14 +133,21 @@ class _Search:
                 f"{bank.truncation:g}, but the search is of {self.gan.gan_id}, "
                 f"{self.clip.clip_id} at {self.truncation:g}; search without it, or build another."
             )
-        rows = torch.isin(bank.class_index, self._allowed).nonzero()[:, 0]
-        half = rng.permutation(len(rows), generator=generator)[: max(1, (len(rows) + 1) // 2)]
+        index = bank.class_index.cpu()
+        rows = torch.isin(index, self._allowed).nonzero()[:, 0]
+        if len(rows) < self.config.num_basis:
+            raise ConfigError(
+                f"The seed bank holds {len(rows)} pictures of the classes asked for, but num_basis "
+                f"is {self.config.num_basis}; lower it, take a larger bank, or search without one."
+            )
+        num = max(self.config.num_basis, (len(rows) + 1) // 2)
+        half = rng.permutation(len(rows), generator=generator)[:num]
         rows = rows[half.sort().values]
-        classes = bank.class_index[rows]
+        classes = index[rows]
         z = bank.sample_z(self.gan)
         z, y = z[rows.to(z.device)], self.gan.embed(classes)
         texts = text_features(self.targets, self.clip)  # (T, D)
-        scores = (texts @ bank.features[rows].to(texts).T).cpu()  # (T, N)
+        scores = (texts @ bank.features.cpu()[rows].to(texts).T).cpu()  # (T, N)
         keep, cap = _pool_size(min(self._num_candidates, len(rows)), self.config)
         pools = []
         for row, target in enumerate(self.targets):
@@ -206,7 +214,7 @@ class _Search:
         return ranked
 
     def make_basis(self, pool: Pool, target: Target) -> Basis:
-        """The best of a pool, checked to be enough of them."""
+        """The best of a pool."""
         config = self.config
         best = pool.best(config.num_basis, config.max_per_class)
         best = self._with_named(best, pool, target)

@@ -202,14 +202,15 @@ def fit_batch(most: int, bytes_each: int) -> int:
     return max(1, min(most, int(_MEMORY_SHARE * memory) // bytes_each))
 
 
-def fit_clip_batch(clip: Managed[Any], most: int) -> int:
+def fit_clip_batch(clip: Managed[Any], most: int, graphs: int = 1) -> int:
     """How many copies CLIP sees at once with gradients: all, or as many as fit half of the memory.
 
     Args:
         clip: The encoder.
         most: Copies there are.
+        graphs: Scores of as many copies each that wait for one backward pass.
     """
-    return fit_batch(most, 2 * activation_bytes(None, clip, pictures=1, gradients=True))
+    return fit_batch(most, 2 * graphs * activation_bytes(None, clip, pictures=1, gradients=True))
 
 
 def on_cpu() -> bool:

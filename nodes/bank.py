@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SIZE_ON_CPU = 1_000
 _MOST_BYTES = 256 << 20  # of all banks that are kept
+_STALE_SECONDS = 24 * 60 * 60  # after which what an interrupted write left is swept away
 
 
 class FuseDreamSeedBank(io.ComfyNode):
@@ -52,8 +55,8 @@ class FuseDreamSeedBank(io.ComfyNode):
                     max=1_000_000,
                     tooltip=(
                         "How many pictures there are; each search looks at a random half of them. "
-                        f"-1: {BANK_SIZE:,} with the demo models or on a GPU, {_SIZE_ON_CPU:,} "
-                        "on a CPU."
+                        f"-1: {BANK_SIZE:,} on a GPU, or where the demo models' own bank serves "
+                        f"(seed 0, truncation 0); otherwise {_SIZE_ON_CPU:,} on a CPU."
                     ),
                 ),
                 io.Float.Input(
@@ -93,13 +96,18 @@ class FuseDreamSeedBank(io.ComfyNode):
         if bank is None:
             bank = _build(gan, clip, own)
             _keep(bank, path)
+        else:
+            _touch(path)
         return io.NodeOutput(bank)
 
 
 def _usual_size(
     gan: Managed[Gan], clip: Managed[ImageTextEncoder], truncation: float, seed: int
 ) -> int:
-    """As many as are there already, or as can be looked at in reasonable time."""
+    """As many as the demo pair's bank has, if that is the one, or as can be looked at in time.
+
+    Not as many as happen to be kept: the same workflow always finds the same.
+    """
     demo = Bank.empty(BANK_SIZE, gan.model, clip.model, truncation=truncation, seed=seed)
     if not on_cpu() or _read(demo_bank_path(), demo) is not None:
         return BANK_SIZE
@@ -117,12 +125,15 @@ def _read(path: Path, like: Bank) -> Bank | None:
     """The bank in a file, if it is there and whole and the one that is wanted."""
     try:
         bank = load_bank(path)
-        os.utime(path)  # the last used is the last to go
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return None
-    except OSError:  # a folder that must not be written to
-        pass
     return bank if bank.key == like.key else None
+
+
+def _touch(path: Path) -> None:
+    """Note that a file was used: the last used is the last to go."""
+    with contextlib.suppress(OSError):  # the demo's lies elsewhere
+        os.utime(path)
 
 
 def _build(gan: Managed[Gan], clip: Managed[ImageTextEncoder], like: Bank) -> Bank:
@@ -144,13 +155,26 @@ def _build(gan: Managed[Gan], clip: Managed[ImageTextEncoder], like: Bank) -> Ba
 
 def _keep(bank: Bank, path: Path) -> None:
     """Write a bank for later, and forget those that were not used for longest."""
+    if bank.features.half().nbytes > _MOST_BYTES:
+        logger.warning("FuseDream: the seed bank is too large to be kept for the next start.")
+        return
     try:
         save_bank(bank, path)
-        files = sorted(path.parent.glob("*.safetensors"), key=lambda file: -file.stat().st_mtime)
-        total = 0
-        for file in files:
-            total += file.stat().st_size
-            if total > _MOST_BYTES and file != path:
-                file.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("FuseDream: the seed bank could not be kept in %s (%s).", path, error)
+        return
+    total = 0
+    for file in sorted(path.parent.iterdir(), key=_last_used, reverse=True):
+        with contextlib.suppress(OSError):  # in use, or another server was quicker
+            total += file.stat().st_size
+            left_over = file.suffix == ".part" and time.time() - _last_used(file) > _STALE_SECONDS
+            if (total > _MOST_BYTES and file != path) or left_over:
+                file.unlink()
+
+
+def _last_used(file: Path) -> float:
+    """When, in seconds; 0 for a file that is gone."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -135,10 +135,10 @@ class FuseDreamCompose(io.ComfyNode):
         each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
         most = 1 if on_cpu() else config.batch_size  # one by one, Cancel need not wait for all
         num = fit_batch(min(most, len(placements)), 2 * each)
-        scored = num * (1 + sum(part is not None for part in parts.values()))
-        copies = fit_clip_batch(clip, num * augment.num_augments)
+        graphs = 1 + sum(part is not None for part in parts.values())
+        copies = fit_clip_batch(clip, num * augment.num_augments, graphs)
         memory = num * each + activation_bytes(
-            None, clip, pictures=1, augments=scored * copies // num, gradients=True
+            None, clip, pictures=1, augments=graphs * copies, gradients=True
         )
         with autograd_scope():
             generator, encoder, *distance = use_models(

@@ -140,9 +140,12 @@ class OpenClip(nn.Module):
             # "shortest" covers the frame and is cropped, "longest" lies inside it and is padded
             scale = max(scales) if self._resize_mode == "shortest" else min(scales)
             scales = [scale, scale]
+        square = self.image_size[0] == self.image_size[1]
+        # The one case that open_clip leaves to torchvision, which cuts where open_clip rounds.
+        cut = self._resize_mode == "shortest" and square
         rows, columns = (
-            self._axis(side, max(1, int(side * scale + _ROUNDING)), new)
-            for side, scale, new in zip(sides, scales, self.image_size, strict=True)
+            self._axis(side, max(1, int(side * s + _ROUNDING) if cut else round(side * s)), new)
+            for side, s, new in zip(sides, scales, self.image_size, strict=True)
         )
         return rows, columns
 
@@ -151,7 +154,7 @@ class OpenClip(nn.Module):
         matrix = F.interpolate(
             torch.eye(side)[None, None], (scaled, side), mode=self._interpolation, antialias=True
         )
-        before = round((new - scaled) / 2)
+        before = (new - scaled) // 2 if new > scaled else -round((scaled - new) / 2)
         matrix = F.pad(matrix, (0, 0, before, new - scaled - before))  # a negative border crops
         return matrix[0, 0].to(self.mean)
 

@@ -92,21 +92,21 @@ class Compositor:
         for image, target in zip(images, self.parts, strict=True):
             if target is not None and self.config.part_weight > 0:
                 part = aug_clip_score(
-                    image, target, self.clip, params=params, batch_size=self.clip_batch
+                    image, target, self.clip, params=params, clip_batch=self.clip_batch
                 ).mean
                 total = total + self.config.part_weight * part
         return total
 
     def score(
-        self, pictures: Pictures, params: AugmentParams, batch_size: int | None = None
+        self, pictures: Pictures, params: AugmentParams, clip_batch: int | None = None
     ) -> Score:
-        """AugCLIP of the composites alone, ``(B,)``."""
+        """AugCLIP of the composites alone, ``(B,)``; ``clip_batch`` where there is no limit yet."""
         return aug_clip_score(
             pictures.composite,
             self.target,
             self.clip,
             params=params,
-            batch_size=self.clip_batch or batch_size,
+            clip_batch=self.clip_batch or clip_batch,
         )
 
     def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:

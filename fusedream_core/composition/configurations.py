@@ -117,7 +117,7 @@ class Configurations:
         for name, latent in self.iterates.candidates().items():
             pictures = self.compositor.draw(*latent, self.boxes, blended=True)
             params = self._sample(num, pictures, rng.copy(generator))
-            yield name, latent, pictures, self.compositor.score(pictures, params, batch_size=num)
+            yield name, latent, pictures, self.compositor.score(pictures, params, num)
 
     def _draw(self, latent: LatentPair) -> Pictures:
         """Pictures of the runs, blended in the last part of the steps."""

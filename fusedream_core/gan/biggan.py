@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import rng
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from ..weights import find_file, fingerprint, load_weights, read_json, read_state_dict
-from .lean import LeanGenerator
+from .lean import LeanNetwork
 
 if TYPE_CHECKING:
     from pytorch_pretrained_biggan import BigGAN
@@ -73,7 +73,7 @@ class BigGan(nn.Module):
                 f"truncation is {truncation!r}, but it must be above 0 and at most 1."
             )
         self.class_weight = nn.Parameter(network.embeddings.weight.detach().clone(), False)
-        self.generator = LeanGenerator(network)
+        self.network = LeanNetwork(network)
         self.gan_id = gan_id
         self.class_names: tuple[str, ...] = tuple(names)
         self.truncation = float(truncation)
@@ -119,7 +119,7 @@ class BigGan(nn.Module):
         Returns:
             Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
         """
-        images: Tensor = self.generator(torch.cat((z, y), dim=1), truncation)
+        images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
         return images
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Affine = tuple[Tensor, Tensor]  # scale and shift of B pictures' channels, (B, C) each
 
 
-class LeanGenerator(nn.Module):
-    """Latents and class embeddings to pictures."""
+class LeanNetwork(nn.Module):
+    """BigGAN-deep from latents and class embeddings to pictures."""
 
     def __init__(self, network: BigGAN) -> None:
         """Take over the weights of the package's network, which is left without its hooks."""
@@ -43,8 +43,8 @@ class LeanGenerator(nn.Module):
         )
         self.norms = _Norms([pair for layer in layers for pair in _norms_of(layer)], source.bn.eps)
         self.last_norm = _Norms([(source.bn, None)], source.bn.eps)
-        self.rgb_taps = _frozen(_scattering_kernel(source.conv_to_rgb.weight[:3]))
-        self.rgb_bias = _frozen(source.conv_to_rgb.bias[:3, None, None])
+        self.rgb_weight = _frozen(source.conv_to_rgb.weight[:3])
+        self.rgb_bias = _frozen(source.conv_to_rgb.bias[:3])
 
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
         """Pictures ``(B, 3, H, W)`` in [-1, 1].
@@ -60,7 +60,7 @@ class LeanGenerator(nn.Module):
             x = layer(x, affines)
         ((scale, shift),) = self.last_norm(latent, truncation)
         x = _scale_shift_relu(x, (scale, shift))
-        return (_scatter(x, self.rgb_taps) + self.rgb_bias).tanh()
+        return _to_rgb(x, self.rgb_weight, self.rgb_bias).tanh()
 
 
 class _Norms(nn.Module):
@@ -150,7 +150,8 @@ class _Attention(nn.Module):
         query = F.conv2d(x, self.theta).flatten(2).mT  # (B, H * W, C / 8)
         pooled = F.max_pool2d(F.conv2d(x, self.phi_g), 2).flatten(2).mT  # (B, H * W / 4, C * 5 / 8)
         key, value = pooled.split([query.shape[-1], pooled.shape[-1] - query.shape[-1]], dim=-1)
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        # Not torch's fused form, which on Apple's GPUs was wrong for a value of another width.
+        seen = (query @ key.mT).softmax(dim=-1) @ value
         seen = seen.mT.reshape(len(x), -1, *x.shape[-2:])
         return x + F.conv2d(seen, self.out)
 
@@ -162,9 +163,10 @@ def _scale_shift_relu(x: Tensor, affine: Affine) -> Tensor:
     """
     scale, shift = affine
     num, channels = scale.shape
-    zero, one = x.new_zeros(num * channels), x.new_ones(num * channels)
+    mean, half = x.new_zeros(num * channels), x.new_full((num * channels,), 0.5)
     flat = x.reshape(1, num * channels, *x.shape[-2:])
-    flat = F.batch_norm(flat, zero, one, scale.flatten(), shift.flatten(), eps=0.0)
+    # Variance and eps add up to exactly 1; some versions of torch refuse an eps of 0.
+    flat = F.batch_norm(flat, mean, half, scale.flatten(), shift.flatten(), eps=0.5)
     return flat.relu_().view_as(x)
 
 
@@ -194,24 +196,21 @@ def _upsampling_kernel(weight: Tensor) -> Tensor:
     return torch.einsum("oiyx,ty,sx->iots", weight, taps, taps)
 
 
-def _scattering_kernel(weight: Tensor) -> Tensor:
-    """A 3 x 3 convolution as a matrix whose rows say what a pixel gives to its neighbours.
+def _to_rgb(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3 x 3 convolution with padding 1 to three channels.
+
+    On a CPU as a matrix product that says what each pixel gives to its neighbours, and a sum over
+    these: libraries there pad so few channels to many, and are slow.
 
     Args:
-        weight: Shape ``(C_out, C_in, 3, 3)``.
-
-    Returns:
-        Shape ``(9 * C_out, C_in)``, for :func:`_scatter`.
+        x: Shape ``(B, C, H, W)``.
+        weight: Shape ``(3, C, 3, 3)``.
+        bias: Shape ``(3,)``.
     """
-    return weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _scatter(x: Tensor, taps: Tensor) -> Tensor:
-    """The convolution of ``x`` with padding 1: a matrix product, then a sum over neighbours.
-
-    Convolutions to so few channels are padded to many inside the libraries, and slow.
-    """
-    return F.fold(taps @ x.flatten(2), x.shape[-2:], 3, padding=1)
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight, bias, padding=1)
+    taps = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (27, C)
+    return F.fold(taps @ x.flatten(2), x.shape[-2:], 3, padding=1) + bias[:, None, None]
 
 
 def _channels_first(rows: Tensor) -> Tensor:

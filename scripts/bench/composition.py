@@ -7,7 +7,7 @@ that took as many passes of generator and CLIP. ``pruning``: what the default's 
 score that brute force over all 18 configurations reaches, and at what share of the passes.
 ``seams``: how much steeper pictures are across the paste's border than elsewhere, by consistency
 and blending. Pictures go to the output folder; ``--go-on`` keeps those that are there and were made
-by the same settings and weights.
+by the same settings, generator and CLIP.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def run(task: Task, go_on: bool) -> Outcome:
     path = FOLDER / f"{hashlib.sha256(made_by).hexdigest()[:16]}.pt"
     if not (go_on and path.is_file()):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(make(task, gan, clip), path)
+        torch.save(make(task, gan, clip), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
     return Outcome(task, **torch.load(path, weights_only=True))
 
 
@@ -146,12 +147,12 @@ def composed(**changes: Any) -> CompositionRecipe:  # noqa: ANN401 - settings of
     return dataclasses.replace(OURS, compose=dataclasses.replace(OURS.compose, **changes))
 
 
-def single_recipe(passes: int) -> Recipe:
+def single_recipe(passes: int, go_on: bool) -> Recipe:
     """The default for single pictures, stretched to a number of passes.
 
     Candidates and steps grow alike.
     """
-    base = run(Task("single", "a dog and a church", 0, DEFAULT), go_on=True).passes
+    base = run(Task("single", "a dog and a church", 0, DEFAULT), go_on).passes
     factor = passes / base
     candidates = DEFAULT.search.candidates_on(load_demo()[0].device)
     return dataclasses.replace(
@@ -166,9 +167,9 @@ def single_recipe(passes: int) -> Recipe:
 def objects(prompts: list[dict[str, Any]], seeds: int, run_all: Runner) -> dict[str, Any]:
     """Both objects found: composites beside single pictures of equal compute."""
     judge = Judge.load(JUDGE_FOLDER)
-    passes = run(Task("composed", prompts[0]["prompt"], 0, OURS), go_on=True).passes
+    passes = run(Task("composed", prompts[0]["prompt"], 0, OURS), run_all.go_on).passes
     kinds: dict[str, CompositionRecipe | Recipe] = {
-        "single": single_recipe(passes),
+        "single": single_recipe(passes, run_all.go_on),
         "composed": OURS,
     }
     tasks = [

@@ -229,7 +229,7 @@ def make(task: Task, gan: Gan, clip: ImageTextEncoder) -> tuple[Tensor, dict[str
     )
     with torch.no_grad():
         plain = clip_score(images, targets, clip)
-        augmented = aug_clip_score(images, targets, clip, params=params, batch_size=params.num).mean
+        augmented = aug_clip_score(images, targets, clip, params=params, clip_batch=params.num).mean
     numbers = {"clip": plain.tolist(), "aug_clip": augmented.tolist(), "seconds": seconds}
     return images, numbers
 

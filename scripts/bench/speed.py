@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import fusedream_core as core
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.gan.lean import LeanGenerator
+from fusedream_core.gan.lean import LeanNetwork
 from fusedream_core.optimize import optimize
 from fusedream_core.rng import make_generator
 
@@ -63,9 +63,8 @@ Row = dict[str, Any]
 def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Row]:
     """Time calls in turn; the first is what the others are compared with."""
     seconds: dict[str, list[float]] = {label: [] for label in calls}
-    for label, call in calls.items():
-        call()  # the first call of all sets things up
-        seconds[label].clear()
+    for call in calls.values():
+        call()  # the first call sets things up
     for _ in range(rounds):
         for label, call in calls.items():
             begin = time.perf_counter()
@@ -118,7 +117,7 @@ def generator(rounds: int) -> list[Row]:
     rows = []
     for resolution in LAYERS:
         network = package_generator(resolution)
-        lean = LeanGenerator(copy.deepcopy(network))
+        lean = LeanNetwork(copy.deepcopy(network))
         latent = 0.3 * torch.randn(1, 256, generator=make_generator(0))
         with torch.no_grad():
             apart = float((network.generator(latent, 1.0) - lean(latent, 1.0)).abs().max())
@@ -194,10 +193,10 @@ def step_calls(num: int) -> dict[str, Callable[[], object]]:
         features = F.normalize(model.encode_image(pixels), dim=-1)
         (features @ target.features).mean().backward()
 
-    def ours(batch_size: int | None) -> None:
+    def ours(clip_batch: int | None) -> None:
         leaf = image.clone().requires_grad_()
         params = core.sample_params(num, 256, 256, config=DEFAULT.augment, generator=draws)
-        score = core.aug_clip_score(leaf, target, clip, params=params, batch_size=batch_size)
+        score = core.aug_clip_score(leaf, target, clip, params=params, clip_batch=clip_batch)
         score.mean.sum().backward()
 
     return {

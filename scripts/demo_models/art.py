@@ -40,7 +40,7 @@ CLIP_SETS = ("noto", "fluent-emoji", "fluent-emoji-flat")
 # The judge learns from many hands, to know an object in a hand that it never saw: Debian's package
 # of the Open Clip Art Library (public domain), whose drawings that fit a word clip_art.json names.
 # One word has up to six of them; the first of all words make the first set, and so on.
-CLIP_ART_PACKAGE = "openclipart-svg"
+CLIP_ART_PACKAGE, CLIP_ART_VERSION = "openclipart-svg", "0.18+dfsg-19"
 CLIP_ART: dict[str, list[str]] = json.loads(
     Path(__file__).with_name("clip_art.json").read_text(encoding="utf-8")
 )
@@ -197,13 +197,13 @@ def fetch_clip_art(folder: Path) -> Path:
     target = folder / CLIP_ART_PACKAGE
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if not list(folder.glob(f"{CLIP_ART_PACKAGE}_*.deb")):
-            fetcher = find_tool("apt-get", f"or put the file {CLIP_ART_PACKAGE}_*.deb in {folder}")
-            subprocess.run([fetcher, "download", CLIP_ART_PACKAGE], cwd=folder, check=True)
-        (archive,) = folder.glob(f"{CLIP_ART_PACKAGE}_*.deb")
-        part = target.with_suffix(".part")
-        unpacker = find_tool("dpkg-deb", "install Debian's dpkg")
-        subprocess.run([unpacker, "-x", archive, part], check=True)
+        pattern = f"{CLIP_ART_PACKAGE}_*{CLIP_ART_VERSION}_all.deb"
+        if not any(folder.glob(pattern)):
+            fetcher = find_tool("apt-get", f"or put the file {pattern} in {folder}")
+            wanted = f"{CLIP_ART_PACKAGE}=1:{CLIP_ART_VERSION}"
+            subprocess.run([fetcher, "download", wanted], cwd=folder, check=True)
+        unpacker, part = find_tool("dpkg-deb", "install Debian's dpkg"), target.with_suffix(".part")
+        subprocess.run([unpacker, "-x", next(folder.glob(pattern)), part], check=True)
         part.rename(target)
     return target / "usr" / "share" / "openclipart" / "svg"
 
@@ -256,32 +256,35 @@ class IconSet:
         return np.asarray(reduced.convert("RGBA"))
 
 
-def load_atlas(cache: Path) -> dict[str, np.ndarray]:
-    """Set name -> ``(num_classes, SIZE, SIZE, 4)`` uint8, all zero where the set lacks the word.
+def load_atlas(cache: Path, name: str) -> np.ndarray:
+    """One set's drawings ``(num_classes, SIZE, SIZE, 4)`` uint8, all zero where it lacks a word.
 
-    The pictures are rendered once and then read from ``cache``.
+    They are rendered once and then read from ``cache``.
     """
-    digest = hashlib.sha256(
-        json.dumps([PACKAGES, CLASSES, CLIP_ART, sorted(LEFT_OUT), SIZE]).encode()
-    ).hexdigest()[:12]
-    path = cache / f"atlas-{digest}.npz"
+    clip_art = name in CLIP_ART_SETS
+    source = [CLIP_ART_PACKAGE, CLIP_ART] if clip_art else [PACKAGES[name], sorted(LEFT_OUT)]
+    digest = hashlib.sha256(json.dumps([source, CLASSES, SIZE]).encode()).hexdigest()[:12]
+    path = cache / f"atlas-{name}-{digest}.npz"
     if not path.exists():
-        atlas, empty = {}, np.zeros((SIZE, SIZE, 4), np.uint8)
-        for name, (package, _licence) in PACKAGES.items():
-            icons = IconSet(fetch(package, cache / "npm"))
-            found = [
-                None if (name, word) in LEFT_OUT else icons.find(names)
-                for word, names in CLASSES.items()
-            ]
-            atlas[name] = np.stack(
-                [empty if icon is None else icons.render(icon) for icon in found]
-            )
-        folder = fetch_clip_art(cache / "debian")
-        for index, name in enumerate(CLIP_ART_SETS):
-            drawings = [CLIP_ART.get(word, [])[index : index + 1] for word in CLASSES]
-            atlas[name] = np.stack(
-                [render_clip_art(folder / paths[0]) if paths else empty for paths in drawings]
-            )
-        np.savez_compressed(path, **atlas)
+        drawings = render_clip_art_set(cache, name) if clip_art else render_icons(cache, name)
+        empty = np.zeros((SIZE, SIZE, 4), np.uint8)
+        atlas = np.stack([empty if drawing is None else drawing for drawing in drawings])
+        np.savez_compressed(path, atlas=atlas)
     with np.load(path) as data:
-        return {name: data[name] for name in (*PACKAGES, *CLIP_ART_SETS)}
+        return data["atlas"]
+
+
+def render_icons(cache: Path, name: str) -> list[np.ndarray | None]:
+    """Every word's drawing in an icon set."""
+    icons = IconSet(fetch(PACKAGES[name][0], cache / "npm"))
+    found = [
+        None if (name, word) in LEFT_OUT else icons.find(names) for word, names in CLASSES.items()
+    ]
+    return [None if icon is None else icons.render(icon) for icon in found]
+
+
+def render_clip_art_set(cache: Path, name: str) -> list[np.ndarray | None]:
+    """Every word's drawing in one of the clip art's sets."""
+    folder, index = fetch_clip_art(cache / "debian"), CLIP_ART_SETS.index(name)
+    paths = [CLIP_ART.get(word, [])[index : index + 1] for word in CLASSES]
+    return [render_clip_art(folder / own[0]) if own else None for own in paths]

@@ -31,8 +31,7 @@ JUDGE_FOLDER = HERE / "judge_weights"
 
 def load(cache: Path, sets: tuple[str, ...]) -> list[torch.Tensor]:
     """The atlases of some art sets, each ``(num_classes, 128, 128, 4)`` uint8."""
-    atlas = art.load_atlas(cache)
-    return [torch.from_numpy(atlas[name]) for name in sets]
+    return [torch.from_numpy(art.load_atlas(cache, name)) for name in sets]
 
 
 def log(line: str) -> None:

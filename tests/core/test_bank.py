@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,17 @@ class TestBuild:
         other = build_bank(gan, clip, num=NUM, seed=3, batch_size=batch_size)
         torch.testing.assert_close(other.features, bank.features, rtol=0, atol=1e-3)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"num": 0}, "num is 0"), ({"batch_size": 0}, "batch_size is 0")]
+        + [({"truncation": tau}, f"truncation is {tau}") for tau in (0.0, 1.5, float("nan"))],
+    )
+    def test_exception(
+        self, gan: BigGan, clip: OpenClip, change: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            build_bank(gan, clip, **{"num": 5, **change})
+
     def test_callback_can_stop(self, gan: BigGan, clip: OpenClip) -> None:
         seen: list[StepInfo] = []
 
@@ -123,6 +135,17 @@ class TestSearch:
     def test_classes(self, gan: BigGan, clip: OpenClip, bank: Bank) -> None:
         basis = find(gan, clip, bank, replace(CONFIG, classes=("apple",)))
         assert basis.class_index.tolist() == [2, 2, 2]
+
+    def test_classes_with_few_pictures(self, gan: BigGan, clip: OpenClip) -> None:
+        """All of them are looked at then, and where they are too few it is said."""
+        bank = build_bank(gan, clip, num=15)  # three a class
+        basis = find(gan, clip, bank, replace(CONFIG, classes=("apple",)))
+        assert basis.class_index.tolist() == [2, 2, 2]
+        message = "holds 3 pictures of the classes asked for, but num_basis is 4"
+        with pytest.raises(ConfigError, match=message):
+            find(gan, clip, bank, replace(CONFIG, classes=("apple",), num_basis=4))
+        with pytest.raises(ConfigError, match="holds 0 pictures"):
+            find(gan, clip, build_bank(gan, clip, num=2), replace(CONFIG, classes=("apple",)))
 
     def test_a_named_class_has_a_place(self, gan: BigGan, clip: OpenClip, bank: Bank) -> None:
         for seed in range(5):
@@ -189,6 +212,9 @@ class TestFile:
             load_bank(path)
         save_file(state, path)
         with pytest.raises(CheckpointError, match="is no seed bank"):
+            load_bank(path)
+        save_file(state, path, {"format": "fusedream-bank-1"})
+        with pytest.raises(CheckpointError, match="gan_id"):
             load_bank(path)
         save_bank(replace(bank, features=bank.features[:-1]), path)
         with pytest.raises(CheckpointError, match="is damaged"):

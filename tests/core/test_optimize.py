@@ -178,6 +178,15 @@ class TestRace:
         assert _winners(scores, named).tolist() == [1, 0, 1]
         assert _winners(scores, torch.zeros_like(named)).tolist() == [0, 0, 1]
 
+    def test_the_best_of_two_named_goes_on(self) -> None:
+        scores = Score(torch.tensor([[0.50], [0.51]]), torch.tensor([[0.02], [0.001]]))
+        assert _winners(scores, torch.tensor([[True], [True]])).tolist() == [1]
+
+    def test_one_copy_has_no_standard_error(self) -> None:
+        scores = Score(torch.tensor([[0.1], [0.9]]), torch.full((2, 1), torch.nan))
+        for named in ([[False], [False]], [[True], [False]], [[True], [True]]):
+            assert _winners(scores, torch.tensor(named)).tolist() == [1]
+
     @pytest.mark.parametrize("trial_share", [0.0, 0.5, 1.0])
     def test_the_winner_ends_as_it_would_alone(
         self, run: RunOptimize, bases64: list[Basis], trial_share: float

@@ -89,45 +89,85 @@ class TestAugClipScore:
         torch.testing.assert_close(score.mean, clip_score(images, target, clip))
         assert float(score.stderr.max()) < 1e-6
 
-    @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 6, 12, 100])
+    @pytest.mark.parametrize("clip_batch", [1, 2, 3, 4, 6, 12, 100])
     @pytest.mark.parametrize("own", [True, False])
-    def test_batch_size(
+    def test_clip_batch(
         self,
         clip: OpenClip,
         images: Tensor,
         target: Target,
         rng: torch.Generator,
-        batch_size: int,
+        clip_batch: int,
         own: bool,
     ) -> None:
         draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in range(4)]
         params = join_params(draws) if own else draws[0]
         whole = aug_clip_score(images, target, clip, params=params)
-        parts = aug_clip_score(images, target, clip, params=params, batch_size=batch_size)
+        parts = aug_clip_score(images, target, clip, params=params, clip_batch=clip_batch)
         torch.testing.assert_close(parts.mean, whole.mean)
         torch.testing.assert_close(parts.stderr, whole.stderr)
 
-    @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+    @pytest.mark.parametrize("clip_batch", [1, 2, 3, 7])
     def test_gradient_in_pieces(
         self,
         clip64: OpenClip,
         images: Tensor,
         targets64: list[Target],
         rng: torch.Generator,
-        batch_size: int,
+        clip_batch: int,
     ) -> None:
         draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in range(4)]
         weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
         grads = []
-        for size in (None, batch_size):
+        for size in (None, clip_batch):
             leaf = images.double().requires_grad_()
             score = aug_clip_score(
-                leaf, targets64[0], clip64, params=join_params(draws), batch_size=size
+                leaf, targets64[0], clip64, params=join_params(draws), clip_batch=size
             )
             (score.mean * weights).sum().backward()
             grads.append(leaf.grad)
         assert grads[0].abs().max() > 0
         torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=1e-14)
+
+    def test_pieces_without_gradients(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        params = sample_params(5, 16, 16, config=ALL, generator=rng)
+        graphs: list[bool] = []
+        encode = clip.encode_images
+
+        class Spy:
+            def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+                return getattr(clip, name)
+
+            def encode_images(self, pictures: Tensor) -> Tensor:
+                features = encode(pictures)
+                graphs.append(features.requires_grad)
+                return features
+
+        images.requires_grad_()
+        with torch.no_grad():
+            score = aug_clip_score(images, target, Spy(), params=params, clip_batch=2)  # type: ignore[arg-type]
+        assert not score.mean.requires_grad
+        assert not any(graphs)
+
+    def test_second_derivatives_of_pieces_are_refused(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        params = sample_params(5, 16, 16, config=ALL, generator=rng)
+        images.requires_grad_()
+        means = aug_clip_score(images, target, clip, params=params, clip_batch=2).mean
+        (first,) = torch.autograd.grad((means**2).sum(), images, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+
+    def test_no_copies_at_once(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        params = sample_params(5, 16, 16, config=ALL, generator=rng)
+        for most in (0, -1):
+            with pytest.raises(ConfigError, match=f"clip_batch is {most}"):
+                aug_clip_score(images, target, clip, params=params, clip_batch=most)
 
     def test_pieces_hold_on_to_one_gradient(
         self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
@@ -145,7 +185,7 @@ class TestAugClipScore:
 
         params = sample_params(50, 16, 16, config=ALL, generator=rng)
         images.requires_grad_()
-        score = aug_clip_score(images, target, Spy(), params=params, batch_size=8)  # type: ignore[arg-type]
+        score = aug_clip_score(images, target, Spy(), params=params, clip_batch=8)  # type: ignore[arg-type]
         assert max(seen) == 8
         assert sum(seen) == 200
         (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]

@@ -99,6 +99,37 @@ class TestSeedBank:
         assert {file.stem for file in files_in(tmp_path)} == {keys[0], newest}
         assert built == [20, 20, 20]
 
+    def test_one_above_the_limit_is_not_kept(
+        self,
+        run: Run,
+        models: dict[str, Any],
+        tmp_path: Path,
+        bank_module: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        run("FuseDreamSeedBank", **models, num_candidates=20)
+        kept = files_in(tmp_path)
+        monkeypatch.setattr(bank_module, "_MOST_BYTES", 100)
+        assert len(run("FuseDreamSeedBank", **models, num_candidates=30)[0]) == 30
+        assert files_in(tmp_path) == kept
+        assert "too large to be kept" in caplog.text
+
+    def test_left_overs_are_swept_away(
+        self, run: Run, models: dict[str, Any], tmp_path: Path, bank_module: ModuleType
+    ) -> None:
+        import os
+
+        folder = tmp_path / "fusedream" / "banks"
+        folder.mkdir(parents=True)
+        for name, age in (("old.part", 1000.0), ("new.part", None)):
+            (folder / name).write_bytes(b"x")
+            if age is not None:
+                os.utime(folder / name, (age, age))
+        bank = run("FuseDreamSeedBank", **models, num_candidates=20)[0]
+        names = [file.name for file in files_in(tmp_path)]
+        assert names == sorted([f"{bank.key}.safetensors", "new.part"])
+
     def test_a_full_disk_costs_no_result(
         self,
         run: Run,

@@ -34,14 +34,20 @@ class TestOpenClip:
         expected = F.normalize(clip.model.encode_image(pixels), dim=-1)
         torch.testing.assert_close(clip.encode_images(images), expected)
 
-    @pytest.mark.parametrize("size", [(16, 16), (40, 40), (30, 50), (9, 12), (1, 1)])
-    def test_same_as_open_clip(self, clip: OpenClip, size: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+    @pytest.mark.parametrize(
+        "size", [(16, 16), (40, 40), (30, 50), (9, 12), (20, 17), (17, 20), (31, 16), (1, 1)]
+    )
+    def test_same_as_open_clip(
+        self, clip: OpenClip, mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
+        monkeypatch.setattr(clip, "_resize_mode", mode)
         coarse = torch.rand(1, 3, 4, 4, generator=make_generator(0)) * 1.6 - 0.8
         images = F.interpolate(coarse, size, mode="bilinear")
         picture: Image.Image = to_pil(images)[0]
-        config = PreprocessCfg(**clip.model.visual.preprocess_cfg)
+        config = PreprocessCfg(**{**clip.model.visual.preprocess_cfg, "resize_mode": mode})
         transform = image_transform_v2(config, is_train=False)
         theirs = transform(picture)[None] * clip.std + clip.mean
         ours = (clip._resize(images) + 1) / 2

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusedream_core import make_generator
-from fusedream_core.gan.lean import LeanGenerator, _scatter, _scattering_kernel, _upsampling_kernel
+from fusedream_core.gan.lean import LeanNetwork, _to_rgb, _upsampling_kernel
 
 UP, SAME = True, False
 _TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
@@ -28,9 +28,9 @@ def latents(rng: torch.Generator) -> Tensor:
     return torch.randn(2, 12, generator=rng, dtype=torch.float64)
 
 
-def lean_of(network: nn.Module) -> LeanGenerator:
+def lean_of(network: nn.Module) -> LeanNetwork:
     """The lean form of a network, which stays as it is."""
-    return LeanGenerator(copy.deepcopy(network))  # type: ignore[arg-type]
+    return LeanNetwork(copy.deepcopy(network))  # type: ignore[arg-type]
 
 
 def with_statistics_at(network: nn.Module, truncation: float) -> nn.Module:
@@ -90,7 +90,7 @@ class TestSameNumbersAsThePackage:
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
 
 
-class TestLeanGenerator:
+class TestLeanNetwork:
     def test_a_batch_is_its_singles(self, package_gan: MakePackage, latents: Tensor) -> None:
         lean = lean_of(package_gan(0).double())
         singles = torch.cat([lean(latents[i : i + 1], 0.6) for i in range(2)])
@@ -121,9 +121,24 @@ class TestKernels:
         ours = F.conv_transpose2d(x, _upsampling_kernel(weight), stride=2, padding=1)
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
 
-    def test_scattering(self, rng: torch.Generator) -> None:
+    def test_to_rgb(self, rng: torch.Generator) -> None:
         x = torch.randn(2, 5, 6, 4, generator=rng, dtype=torch.float64)
         weight = torch.randn(3, 5, 3, 3, generator=rng, dtype=torch.float64)
-        plain = F.conv2d(x, weight, padding=1)
-        ours = _scatter(x, _scattering_kernel(weight))
-        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+        bias = torch.randn(3, generator=rng, dtype=torch.float64)
+        plain = F.conv2d(x, weight, bias, padding=1)
+        torch.testing.assert_close(_to_rgb(x, weight, bias), plain, rtol=0, atol=1e-12)
+
+    def test_no_eps_of_zero(
+        self, package_gan: MakePackage, latents: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """torch 2.10 refuses one."""
+        seen: list[float] = []
+        batch_norm = F.batch_norm
+
+        def spy(*args: Tensor, eps: float) -> Tensor:
+            seen.append(eps)
+            return batch_norm(*args, eps=eps)
+
+        monkeypatch.setattr(F, "batch_norm", spy)
+        lean_of(package_gan(0).double())(latents, 0.6)
+        assert min(seen) > 0
