@@ -117,11 +117,11 @@ class Judge(nn.Module):
         """The objects in ``(B, 3, H, W)`` pictures in [-1, 1], one set for each picture.
 
         Every picture is looked at whole and through square windows: 4 of 80 %, 9 of 60 % and 16 of
-        45 % of its side, evenly spread. None of the sizes is one that a composition pastes at. Found
-        is what is at least as likely as ``least_whole`` in the whole, and the likeliest of a window
-        from ``least_window`` on. Both were chosen on scenes of the judge's own art: of two objects
-        side by side it finds both in 89 %, of one pasted on another in 48 %, with 0.1 and 0.3
-        others a picture.
+        45 % of its side, evenly spread. None of the sizes is one that a composition pastes at.
+        Found is what is at least as likely as ``least_whole`` in the whole, and the likeliest of a
+        window from ``least_window`` on. Both were chosen on scenes of the judge's own art: of two
+        objects side by side it finds both in 89 %, of one pasted on another in 48 %, with 0.1 and
+        0.3 others a picture.
         """
         height, width = images.shape[-2:]
         views: list[Tensor] = []
