@@ -79,6 +79,21 @@ def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
     )
 
 
+def truncation_input() -> io.Float.Input:
+    """The truncation widget, 0 standing for the GAN's own value."""
+    return io.Float.Input(
+        "truncation",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        tooltip=(
+            "How far from its average the GAN may draw: low is plain and clean, high is varied and "
+            "riskier. 0: the value that the GAN comes with."
+        ),
+    )
+
+
 def blend_inputs() -> list[io.Input]:
     """The widgets that say how what is pasted is blended in; the same in every node that pastes."""
     default = ComposeConfig()

@@ -17,7 +17,15 @@ from ..fusedream_core.demo import demo_bank_path
 from ..fusedream_core.errors import CheckpointError
 from ._boundary import Progress, autograd_scope
 from ._models import Managed, activation_bytes, on_cpu, use_models
-from ._types import AS_PRESET, BankSocket, ClipSocket, GanSocket, make_schema, seed_input
+from ._types import (
+    AS_PRESET,
+    BankSocket,
+    ClipSocket,
+    GanSocket,
+    make_schema,
+    seed_input,
+    truncation_input,
+)
 
 if TYPE_CHECKING:
     from ..fusedream_core.clip.base import ImageTextEncoder
@@ -59,17 +67,7 @@ class FuseDreamSeedBank(io.ComfyNode):
                         f"(seed 0, truncation 0); otherwise {_SIZE_ON_CPU:,} on a CPU."
                     ),
                 ),
-                io.Float.Input(
-                    "truncation",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip=(
-                        "How far from the usual the pictures may be: low is clean and alike, 1 is "
-                        "varied. 0: what suits the GAN best."
-                    ),
-                ),
+                truncation_input(),
                 seed_input("Which random pictures these are.", changes=False),
             ],
             outputs=[

@@ -24,6 +24,7 @@ from ._types import (
     TargetSocket,
     make_schema,
     seed_input,
+    truncation_input,
 )
 
 if TYPE_CHECKING:
@@ -76,17 +77,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                         f"Compose {_COMPOSE.num_basis} are better."
                     ),
                 ),
-                io.Float.Input(
-                    "truncation",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip=(
-                        "How far from its average the GAN may draw: low is plain and clean, high "
-                        "is varied and riskier. 0: the value that the GAN comes with."
-                    ),
-                ),
+                truncation_input(),
                 io.String.Input(
                     "classes",
                     default="",

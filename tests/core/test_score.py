@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -129,27 +127,34 @@ class TestAugClipScore:
         assert grads[0].abs().max() > 0
         torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=1e-14)
 
-    def test_pieces_without_gradients(
-        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
-    ) -> None:
-        params = sample_params(5, 16, 16, config=ALL, generator=rng)
-        graphs: list[bool] = []
+    @pytest.fixture
+    def encoded(self, clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+        """The features of every batch that CLIP saw."""
+        batches: list[Tensor] = []
         encode = clip.encode_images
 
-        class Spy:
-            def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-                return getattr(clip, name)
+        def spy(pictures: Tensor) -> Tensor:
+            batches.append(encode(pictures))
+            return batches[-1]
 
-            def encode_images(self, pictures: Tensor) -> Tensor:
-                features = encode(pictures)
-                graphs.append(features.requires_grad)
-                return features
+        monkeypatch.setattr(clip, "encode_images", spy)
+        return batches
 
+    def test_pieces_without_gradients(
+        self,
+        clip: OpenClip,
+        images: Tensor,
+        target: Target,
+        rng: torch.Generator,
+        encoded: list[Tensor],
+    ) -> None:
+        params = sample_params(5, 16, 16, config=ALL, generator=rng)
         images.requires_grad_()
         with torch.no_grad():
-            score = aug_clip_score(images, target, Spy(), params=params, clip_batch=2)  # type: ignore[arg-type]
+            score = aug_clip_score(images, target, clip, params=params, clip_batch=2)
         assert not score.mean.requires_grad
-        assert not any(graphs)
+        assert len(encoded) == 12
+        assert not any(features.requires_grad for features in encoded)
 
     def test_second_derivatives_of_pieces_are_refused(
         self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
@@ -170,24 +175,19 @@ class TestAugClipScore:
                 aug_clip_score(images, target, clip, params=params, clip_batch=most)
 
     def test_pieces_hold_on_to_one_gradient(
-        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+        self,
+        clip: OpenClip,
+        images: Tensor,
+        target: Target,
+        rng: torch.Generator,
+        encoded: list[Tensor],
     ) -> None:
-        seen: list[int] = []
-        encode = clip.encode_images
-
-        class Spy:
-            def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-                return getattr(clip, name)
-
-            def encode_images(self, pictures: Tensor) -> Tensor:
-                seen.append(len(pictures))
-                return encode(pictures)
-
         params = sample_params(50, 16, 16, config=ALL, generator=rng)
         images.requires_grad_()
-        score = aug_clip_score(images, target, Spy(), params=params, clip_batch=8)  # type: ignore[arg-type]
-        assert max(seen) == 8
-        assert sum(seen) == 200
+        score = aug_clip_score(images, target, clip, params=params, clip_batch=8)
+        sizes = [len(features) for features in encoded]
+        assert max(sizes) == 8
+        assert sum(sizes) == 200
         (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]
         assert kept.shape == images.shape
 

@@ -262,9 +262,12 @@ class TestNeverDownloads:
         monkeypatch.setattr(socket, "create_connection", refuse)
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
         models_module._cache.clear()
-        run("FuseDreamLoadGAN", gan_name="other")
-        run("FuseDreamLoadCLIP", clip_name="other")
-        run("FuseDreamLoadLPIPS", lpips_name="tiny.safetensors")
+        handles = [
+            run("FuseDreamLoadGAN", gan_name="other")[0],
+            run("FuseDreamLoadCLIP", clip_name="other")[0],
+            run("FuseDreamLoadLPIPS", lpips_name="tiny.safetensors")[0],
+        ]
+        assert set(models_module._cache.values()) == set(handles)  # read anew, not found there
 
     @pytest.fixture
     def models_module(self, pack: SimpleNamespace) -> Iterator[ModuleType]:
