@@ -66,8 +66,8 @@ def compose(
         background_target: What the background is to show by itself; the paper has none.
         clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
             memory, not the result.
-        callback: Called after each picture and each batch of the pre-search, each step, each
-            comparison and each scored iterate; it may raise to stop.
+        callback: Called after each picture and each batch of the pre-search, each step and each
+            scored iterate; it may raise to stop.
 
     Returns:
         The best composite, its parts and their latents. Its score is of the composite alone, on
@@ -136,8 +136,8 @@ class _Tournament:
     ) -> None:
         self._compositor, self._config, self._augment = compositor, compositor.config, augment
         self._callback = callback
-        # Children, so that neither ranking nor judging moves what the steps draw.
-        self._start, self._rank, self._judge, self._steps = (rng.fork(generator) for _ in range(4))
+        # Children, so that none moves what another draws.
+        self._start, self._judge, self._steps = (rng.fork(generator) for _ in range(3))
         self._attempts: dict[Placement, Attempt] = {}
         self._batches: list[Configurations] = []
 
@@ -145,7 +145,10 @@ class _Tournament:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""
         compositor, config = self._compositor, self._config
         search = PairSearch(compositor.gan, compositor.clip, compositor.target, self._callback)
-        fronts, backs = search.decode(foreground, background, num_places=len(placements))
+        wanted = self._wanted(foreground, background)
+        fronts, backs = search.decode(
+            foreground, background, num_places=len(placements), num_pairs=int(wanted.sum())
+        )
         if compositor.perceptual is not None:
             with torch.no_grad():  # what it cannot look at is to be told before the work
                 compositor.perceptual.distance_map(fronts[:1], backs[:1])
@@ -153,9 +156,7 @@ class _Tournament:
         for placement in placements:  # at scale 1, for one, all positions are the same
             places.setdefault(placement.box(*backs.shape[-2:]), placement)
         boxes = list(places)
-        scores = search.score(fronts, backs, boxes)
-        if config.prefer_named:
-            scores = self._only_named(scores, foreground, background)
+        scores = search.score(fronts, backs, boxes, wanted)
         tops = scores.flatten(1).amax(dim=1)  # (P,)
         for box, score in zip(boxes, tops.tolist(), strict=True):
             self._attempts[places[box]] = Attempt(places[box], score, 0)
@@ -174,16 +175,14 @@ class _Tournament:
                 )
             )
 
-    def _only_named(self, scores: Tensor, foreground: Basis, background: Basis) -> Tensor:
-        """The scores ``(P, K_f, K_b)`` less those of pairs that are not of two named classes.
-
-        All of them stay where the prompt does not name two classes of the bases.
-        """
-        named = named_classes(self._compositor.gan.class_names, self._compositor.target)
+    def _wanted(self, foreground: Basis, background: Basis) -> Tensor:
+        """Which pairs to look at, shape ``(K_f, K_b)``: those of two named classes, or else all."""
+        named: Sequence[int] = ()
+        if self._config.prefer_named:
+            named = named_classes(self._compositor.gan.class_names, self._compositor.target)
         front, back = (b.class_index.tolist() for b in (foreground, background))
-        both = [[f != b and f in named and b in named for b in back] for f in front]
-        fits = torch.tensor(both)
-        return scores.masked_fill(~fits, -torch.inf) if fits.any() else scores
+        both = torch.tensor([[f != b and f in named and b in named for b in back] for f in front])
+        return both if both.any() else torch.ones_like(both)
 
     def play(self) -> None:
         """Optimise, dropping the worse configurations before each rung but the first."""
@@ -206,18 +205,12 @@ class _Tournament:
             some.finish()
 
     def _halve(self, count: int) -> None:
-        """Keep the best configurations, by AugCLIP under the same changes for all."""
-        generator = rng.fork(self._rank)
+        """Keep the best configurations by their last steps, whose changes were the same for all."""
         ranked = []
         for index, some in enumerate(self._batches):
-            objectives, scores, composites = some.rank(rng.copy(generator))
-            if self._callback is not None:
-                top = slice(int(scores.argmax()), int(scores.argmax()) + 1)
-                info = StepInfo("race", index + 1, len(self._batches), scores[top], composites[top])
-                self._callback(info)
-            for row, (objective, score) in enumerate(zip(objectives, scores, strict=True)):
-                self._remember(some, row, float(score))
-                ranked.append((-float(objective), index, row))
+            for row, score in enumerate(some.recent_score().tolist()):
+                self._remember(some, row, score)
+                ranked.append((-score, index, row))
         kept = sorted(ranked)[:count]
         rows = [sorted(r for _, i, r in kept if i == index) for index in range(len(self._batches))]
         self._batches = [f.pick(own) for f, own in zip(self._batches, rows, strict=True) if own]

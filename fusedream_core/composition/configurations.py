@@ -23,6 +23,8 @@ from ..runs import Iterates, LatentPair
 from ..types import Basis, Score
 from .compositor import Compositor, Pictures
 
+_RECENT = 4  # steps by which configurations are compared
+
 Observer = Callable[[Tensor, Tensor], None]  # scores and composites of a step
 
 
@@ -100,13 +102,12 @@ class Configurations:
         self.trace.append(numbers.detach())
         return score.detach(), pictures.composite.detach()
 
-    @torch.no_grad()
-    def rank(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """As of now the objective and the composites' own scores, ``(B,)`` on the CPU, and they."""
-        pictures = self._draw(self.descent.mixture.latent())
-        params = self._sample(self.augment.num_augments, pictures, generator)
-        score = self.compositor.score(pictures, params).mean
-        return self.compositor.objective(pictures, params).cpu(), score.cpu(), pictures.composite
+    def recent_score(self) -> Tensor:
+        """The objective's mean over the last few steps, ``(B,)`` on the CPU.
+
+        It costs nothing, and several steps saw more changes than one comparison would.
+        """
+        return torch.stack(self.trace[-_RECENT:])[:, 0].mean(dim=0).cpu()
 
     @torch.no_grad()
     def judge(

@@ -1,4 +1,4 @@
-"""The pre-search of a composition: every pair of ready pictures, pasted in every way, under CLIP.
+"""The pre-search of a composition: pairs of ready pictures, pasted in every way, under CLIP.
 
 No part of the paper, which optimises all of its 18 configurations to the end. It needs no new
 pictures, so it is cheap, and it finds for each placement the two latents to start from.
@@ -43,7 +43,7 @@ class PairSearch:
 
     @torch.no_grad()
     def decode(
-        self, foreground: Basis, background: Basis, *, num_places: int
+        self, foreground: Basis, background: Basis, *, num_places: int, num_pairs: int
     ) -> tuple[Tensor, Tensor]:
         """The pictures of two bases, ``(K_f, 3, H, W)`` and ``(K_b, 3, H, W)``.
 
@@ -51,9 +51,9 @@ class PairSearch:
             foreground: K_f latents.
             background: K_b latents; if it is the same basis, it is decoded once.
             num_places: How many places will be scored, for the progress.
+            num_pairs: How many pairs at each of them.
         """
         bases = [foreground] if background is foreground else [foreground, background]
-        num_pairs = len(foreground.scores) * len(background.scores)
         self._total = sum(len(basis.scores) for basis in bases)
         self._total += num_places * math.ceil(num_pairs / self._batch_size)
         pictures = [self._decode(basis) for basis in bases]
@@ -69,27 +69,30 @@ class PairSearch:
         return torch.cat(images)
 
     @torch.no_grad()
-    def score(self, fronts: Tensor, backs: Tensor, boxes: Sequence[Box]) -> Tensor:
-        """CLIP scores of every foreground pasted into every box of every background.
+    def score(self, fronts: Tensor, backs: Tensor, boxes: Sequence[Box], wanted: Tensor) -> Tensor:
+        """CLIP scores of foregrounds pasted into every box of backgrounds.
 
         Args:
             fronts: K_f pictures.
             backs: K_b pictures.
             boxes: P places.
+            wanted: Which pairs to look at, shape ``(K_f, K_b)``, bool.
 
         Returns:
-            Shape ``(P, K_f, K_b)``, on the CPU.
+            Shape ``(P, K_f, K_b)``, on the CPU; minus infinity for pairs that are not wanted.
         """
-        num_batches = math.ceil(len(fronts) * len(backs) / self._batch_size)
-        self._total = self._done + len(boxes) * num_batches
-        found = [self._score_place(_Pasted(fronts, backs, box)) for box in boxes]
-        return torch.stack(found).view(len(boxes), len(fronts), len(backs))
+        pairs = wanted.flatten().nonzero()[:, 0]
+        self._total = self._done + len(boxes) * math.ceil(len(pairs) / self._batch_size)
+        scores = torch.full((len(boxes), wanted.numel()), -torch.inf, dtype=fronts.dtype)
+        for own, box in zip(scores, boxes, strict=True):
+            own[pairs] = self._score_place(_Pasted(fronts, backs, box), pairs)
+        return scores.view(len(boxes), *wanted.shape)
 
-    def _score_place(self, pasted: _Pasted) -> Tensor:
-        """Scores of all pairs at one place, ``(K_f * K_b,)`` on the CPU."""
+    def _score_place(self, pasted: _Pasted, pairs: Tensor) -> Tensor:
+        """Scores of some pairs at one place, on the CPU."""
         scores = []
-        for pairs in torch.arange(len(pasted)).split(self._batch_size):
-            images = pasted.make(pairs)
+        for some in pairs.split(self._batch_size):
+            images = pasted.make(some)
             scores.append(clip_score(images, self._target, self._clip).cpu())
             best = int(scores[-1].argmax())
             self._tell(scores[-1][best : best + 1], images[best : best + 1])
@@ -128,9 +131,6 @@ class _Pasted:
         self._backs = backs
         self._layers = place(fronts, [box] * len(fronts), height, width)
         self._outside = 1.0 - box_masks([box], height, width).to(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers) * len(self._backs)
 
     def make(self, pairs: Tensor) -> Tensor:
         """Some composites: pair ``f * K_b + b`` is foreground f on background b."""

@@ -16,7 +16,8 @@ class Attempt:
 
     Attributes:
         placement: Its scale and position.
-        score: The last score that it was compared by: CLIP's in the pre-search, AugCLIP's later.
+        score: The last score that it was compared by: CLIP's in the pre-search, the mean of what
+            was optimised in its last steps, or its held-out AugCLIP if it went all the way.
         num_steps: The steps that it was optimised for.
     """
 

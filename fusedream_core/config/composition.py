@@ -50,7 +50,7 @@ class ComposeConfig:
     optimize: OptimizeConfig = _OPTIMIZE
     num_basis: int = 5
     prefer_named: bool = True
-    rungs: tuple[tuple[int, float], ...] = ((6, 0.25), (3, 0.5), (1, 1.0))
+    rungs: tuple[tuple[int, float], ...] = ((9, 0.1), (4, 0.4), (2, 1.0))
     batch_size: int = 6
     consistency: Consistency = "seam"
     seam_width: float = 0.12

@@ -89,14 +89,20 @@ class TestScorePairs:
         """The slow way: one pair at one place after the other."""
         boxes = [place.box(16, 16) for place in PLACES[:3]]
         search = PairSearch(gan64, clip64, targets64[0], batch_size=batch_size)
-        scores = search.score(*search.decode(*bases64[:2], num_places=3), boxes)
+        wanted = torch.ones(3, 3, dtype=torch.bool)
+        wanted[0, 1] = wanted[2, 0] = False
+        pictures = search.decode(*bases64[:2], num_places=3, num_pairs=7)
+        scores = search.score(*pictures, boxes, wanted)
         assert scores.shape == (3, 3, 3)
+        assert torch.equal(scores.isfinite(), wanted.expand(3, 3, 3))
         fronts, backs = (
             gan64.decode(basis.latent.z, basis.latent.y, truncation=0.6) for basis in bases64[:2]
         )
         for p, box in enumerate(boxes):
             for i in range(3):
                 for j in range(3):
+                    if not wanted[i, j]:
+                        continue
                     one = paste(fronts[i : i + 1], backs[j : j + 1], [box])
                     expected = clip_score(one, targets64[0], clip64)[0]
                     assert float(scores[p, i, j]) == pytest.approx(float(expected), abs=1e-9)
@@ -138,6 +144,19 @@ class TestCompose:
         brute = run(replace(BRUTE_FORCE, **change), placements=[pruned.placement])
         torch.testing.assert_close(pruned.images, brute.images, rtol=0, atol=1e-9)
         torch.testing.assert_close(pruned.trace.score, brute.trace.score, rtol=0, atol=1e-9)
+
+    def test_halving_keeps_what_scored_best_in_its_last_steps(self, run: RunCompose) -> None:
+        """Every configuration alone, for as many steps as before the halving."""
+        result = run()
+        entered = [a.placement for a in result.attempts if a.num_steps > 0]
+        alone = {
+            place: float(run(BRUTE_FORCE, placements=[place]).trace.score[:3].mean())
+            for place in entered
+        }
+        assert len(alone) == 4
+        assert max(alone, key=alone.__getitem__) == result.placement
+        told = {a.placement: a.score for a in result.attempts if a.num_steps == 3}
+        assert told == pytest.approx({place: alone[place] for place in told}, abs=1e-9)
 
     def test_brute_force_tries_all(self, run: RunCompose) -> None:
         result = run(BRUTE_FORCE)
@@ -229,13 +248,13 @@ class TestCompose:
         seen: list[StepInfo] = []
         run(callback=seen.append)
         last = {info.stage: (info.step, info.total) for info in seen}
-        assert list(last) == ["pair", "compose", "race", "select"]
+        assert list(last) == ["pair", "compose", "select"]
         assert all(step == total for step, total in last.values())
         assert last["compose"] == (15, 15)  # 4 configurations for 3 steps, 1 for 3 more
         assert all(info.preview.shape == (1, 3, 16, 16) for info in seen)
         assert not any(info.preview.requires_grad for info in seen)
 
-    @pytest.mark.parametrize("stage", ["pair", "compose", "race", "select"])
+    @pytest.mark.parametrize("stage", ["pair", "compose", "select"])
     def test_callback_may_stop(self, run: RunCompose, stage: str) -> None:
         def stop(info: StepInfo) -> None:
             if info.stage == stage:
