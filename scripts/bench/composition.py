@@ -48,7 +48,7 @@ from fusedream_core.images import to_pil
 HERE = Path(__file__).resolve().parent
 FOLDER = OUTPUT / "composition"
 OURS = CompositionRecipe()
-PRUNING_PROMPTS, SEAM_PROMPTS, FIGURE_PROMPTS = 6, 3, 6
+PRUNING_PROMPTS, SEAM_PROMPTS, FIGURE_PROMPTS = 6, 6, 6
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,15 @@ def composed(**changes: Any) -> CompositionRecipe:  # noqa: ANN401 - settings of
 def single_recipe(passes: int, go_on: bool) -> Recipe:
     """The default for single pictures, stretched to a number of passes.
 
-    Candidates and steps grow alike.
+    Candidates and steps grow alike; what does not grow is found by doubling them.
     """
-    base = run(Task("single", "a dog and a church", 0, DEFAULT), go_on).passes
-    factor = passes / base
+    prompt = "a dog and a church"
+    once, twice = (run(Task("single", prompt, 0, stretched(by)), go_on).passes for by in (1, 2))
+    return stretched((passes - (2 * once - twice)) / (twice - once))
+
+
+def stretched(factor: float) -> Recipe:
+    """The default for single pictures with more candidates and steps."""
     candidates = DEFAULT.search.candidates_on(load_demo()[0].device)
     return dataclasses.replace(
         DEFAULT,
