@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AUTO_PRECISION = "auto"
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 # Floats kept per pixel of one picture on its way through a network, with and without gradients:
@@ -211,6 +218,20 @@ def fit_clip_batch(clip: Managed[Any], most: int, graphs: int = 1) -> int:
         graphs: Scores of as many copies each that wait for one backward pass.
     """
     return fit_batch(most, 2 * graphs * activation_bytes(None, clip, pictures=1, gradients=True))
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The dtype of a ``precision`` widget; "auto" is a half one on CUDA, where that is quicker."""
+    import comfy.model_management as management
+
+    if precision != AUTO_PRECISION:
+        return PRECISIONS[precision]
+    device = management.get_torch_device()
+    if device.type == "cuda" and management.should_use_bf16(device):
+        return torch.bfloat16
+    if device.type == "cuda" and management.should_use_fp16(device):
+        return torch.float16
+    return torch.float32
 
 
 def on_cpu() -> bool:

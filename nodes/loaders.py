@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import torch
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.open_clip import load_open_clip, load_open_clip_folder
+from ..fusedream_core.clip.open_clip import OpenClip, load_open_clip, load_open_clip_folder
 from ..fusedream_core.errors import ConfigError
-from ..fusedream_core.gan.biggan import load_biggan
+from ..fusedream_core.gan.biggan import BigGan, load_biggan
 from ..fusedream_core.perceptual import load_lpips
 from ._folders import (
     CLIP_FOLDER,
@@ -18,8 +21,32 @@ from ._folders import (
     list_models,
     resolve_model,
 )
-from ._models import load_managed
+from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
 from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
+
+ModelT = TypeVar("ModelT", BigGan, OpenClip)
+
+
+def _precision_input() -> io.Combo.Input:
+    """What a model computes in."""
+    return io.Combo.Input(
+        "precision",
+        options=[AUTO_PRECISION, *PRECISIONS],
+        default=AUTO_PRECISION,
+        optional=True,  # so that prompts from before it are valid
+        tooltip=(
+            "What the model computes in. 'auto' is bfloat16 or float16 on a CUDA GPU that is good "
+            "at it, which is quicker and takes half the memory, and float32 elsewhere. Latents and "
+            "scores are float32 always; the same seed gives nearly, not exactly, the same picture "
+            "in another precision."
+        ),
+    )
+
+
+def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
+    """A model that was just read, told what to compute in."""
+    model.compute_in(dtype)
+    return model
 
 
 class FuseDreamLoadGAN(io.ComfyNode):
@@ -46,6 +73,7 @@ class FuseDreamLoadGAN(io.ComfyNode):
                         "pytorch_model.bin."
                     ),
                 ),
+                _precision_input(),
             ],
             outputs=[
                 GanSocket.Output(
@@ -56,20 +84,23 @@ class FuseDreamLoadGAN(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, gan_name: str | None = None) -> str:
+    def fingerprint_inputs(cls, gan_name: str | None = None, precision: str | None = None) -> str:
         """The files behind the name: the loader runs again when they change."""
-        return fingerprint(GAN_FOLDER, gan_name)
+        return fingerprint(GAN_FOLDER, gan_name, precision)
 
     @classmethod
-    def execute(cls, gan_name: str) -> io.NodeOutput:
+    def execute(cls, gan_name: str, precision: str = AUTO_PRECISION) -> io.NodeOutput:
         folder = resolve_model(GAN_FOLDER, gan_name)
         if folder.is_file():
             raise ConfigError(
                 f"{gan_name} has no config.json beside it; put both into a folder of their own "
                 "under models/gan and choose that folder."
             )
-        key = ("gan", file_identity(folder))
-        return io.NodeOutput(load_managed(key, gan_name, lambda: load_biggan(folder)))
+        dtype = compute_dtype(precision)
+        key = ("gan", file_identity(folder), dtype)
+        return io.NodeOutput(
+            load_managed(key, gan_name, lambda: _computing(load_biggan(folder), dtype))
+        )
 
 
 class FuseDreamLoadCLIP(io.ComfyNode):
@@ -105,6 +136,7 @@ class FuseDreamLoadCLIP(io.ComfyNode):
                         "otherwise."
                     ),
                 ),
+                _precision_input(),
             ],
             outputs=[
                 ClipSocket.Output(
@@ -119,26 +151,35 @@ class FuseDreamLoadCLIP(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, clip_name: str | None = None, architecture: str | None = None
+        cls,
+        clip_name: str | None = None,
+        architecture: str | None = None,
+        precision: str | None = None,
     ) -> str:
         """The files behind the name: the loader runs again when they change."""
-        return fingerprint(CLIP_FOLDER, clip_name, architecture)
+        return fingerprint(CLIP_FOLDER, clip_name, architecture, precision)
 
     @classmethod
-    def execute(cls, clip_name: str, architecture: str = "") -> io.NodeOutput:
+    def execute(
+        cls, clip_name: str, architecture: str = "", precision: str = AUTO_PRECISION
+    ) -> io.NodeOutput:
         path = resolve_model(CLIP_FOLDER, clip_name)
         architecture = architecture.strip()
+        dtype = compute_dtype(precision)
+        key = ("clip", file_identity(path), architecture, dtype)
         if path.is_dir():
-            key = ("clip", file_identity(path))
-            return io.NodeOutput(load_managed(key, clip_name, lambda: load_open_clip_folder(path)))
+            return io.NodeOutput(
+                load_managed(key, clip_name, lambda: _computing(load_open_clip_folder(path), dtype))
+            )
         if not architecture:
             raise ConfigError(
                 f"{clip_name} is a bare weights file; type its open_clip architecture, such as "
                 "ViT-B-32-quickgelu, into 'architecture'."
             )
-        key = ("clip", file_identity(path), architecture)
         return io.NodeOutput(
-            load_managed(key, clip_name, lambda: load_open_clip(architecture, str(path)))
+            load_managed(
+                key, clip_name, lambda: _computing(load_open_clip(architecture, str(path)), dtype)
+            )
         )
 
 

@@ -61,6 +61,7 @@ class OpenClip(nn.Module):
         bilinear = preprocess["interpolation"] == "bilinear"
         self._interpolation = "bilinear" if bilinear else "bicubic"  # "random" is for training
         self._resize_mode: str = preprocess["resize_mode"]
+        self._precision: torch.dtype | None = None
         self._fill = preprocess["fill_color"] / 127.5 - 1.0
         for name in ("mean", "std"):
             constants = torch.tensor(preprocess[name], dtype=torch.float32).view(1, 3, 1, 1)
@@ -87,8 +88,16 @@ class OpenClip(nn.Module):
             quarter of the pixels of a 512 px picture get no gradient.
         """
         pixels = (self._resize(images.to(self.mean)) + 1.0) / 2.0
-        features = self.model.encode_image((pixels - self.mean) / self.std)  # type: ignore[operator]
-        return _unit(features)
+        pixels = ((pixels - self.mean) / self.std).to(self._precision or pixels.dtype)
+        return _unit(self.model.encode_image(pixels))  # type: ignore[operator]
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Look at pictures in this precision, for devices that are good at a lower one.
+
+        Resizing, features and all of the text stay as they are.
+        """
+        self.model.visual.to(dtype)  # type: ignore[union-attr, operator]
+        self._precision = dtype
 
     def resizing(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """The matrices by which pictures of this size are brought to the model's own.

@@ -90,6 +90,13 @@ class BigGan(nn.Module):
         """Where the weights are."""
         return self.class_weight.device
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Do the bulk of ``decode`` in this precision, for devices that are good at a lower one.
+
+        Latents and pictures stay as they are. float16 and bfloat16 take half the memory.
+        """
+        self.network.compute_in(dtype)
+
     def sample_z(self, num: int, *, truncation: float, generator: torch.Generator) -> Tensor:
         """Draw ``z ~ truncation * truncnorm(-2, 2)``, shape ``(num, dim_z)``.
 

@@ -46,6 +46,15 @@ class LeanNetwork(nn.Module):
         self.rgb_weight = _frozen(source.conv_to_rgb.weight[:3])
         self.rgb_bias = _frozen(source.conv_to_rgb.bias[:3])
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Do the convolutions in this precision. Latents, normalisations and pictures keep theirs.
+
+        These are a small part of the work, and half a precision would blur where a latent leads.
+        """
+        self.layers.to(dtype)
+        for parameter in (self.rgb_weight, self.rgb_bias):
+            parameter.data = parameter.data.to(dtype)
+
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
         """Pictures ``(B, 3, H, W)`` in [-1, 1].
 
@@ -54,13 +63,13 @@ class LeanNetwork(nn.Module):
             truncation: tau, from 0 to 1; picks the normalisation statistics.
         """
         x = F.linear(latent, self.first_weight, self.first_bias)
-        x = x.view(len(latent), -1, 4, 4)
+        x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)
         affines = self.norms(latent, truncation)
         for layer in self.layers:
             x = layer(x, affines)
         ((scale, shift),) = self.last_norm(latent, truncation)
         x = _scale_shift_relu(x, (scale, shift))
-        return _to_rgb(x, self.rgb_weight, self.rgb_bias).tanh()
+        return _to_rgb(x, self.rgb_weight, self.rgb_bias).to(latent).tanh()
 
 
 class _Norms(nn.Module):
@@ -163,7 +172,7 @@ def _scale_shift_relu(x: Tensor, affine: Affine) -> Tensor:
     """
     scale, shift = affine
     num, channels = scale.shape
-    mean, half = x.new_zeros(num * channels), x.new_full((num * channels,), 0.5)
+    mean, half = scale.new_zeros(num * channels), scale.new_full((num * channels,), 0.5)
     flat = x.reshape(1, num * channels, *x.shape[-2:])
     # Variance and eps add up to exactly 1; some versions of torch refuse an eps of 0.
     flat = F.batch_norm(flat, mean, half, scale.flatten(), shift.flatten(), eps=0.5)

@@ -138,6 +138,46 @@ class TestDemo:
         assert len(gan.model.class_names) > 50
         assert clip.model.context_length > 8
 
+    def test_precision(self, run: Callable[..., Any], gan: Any, clip: Any) -> None:  # noqa: ANN401
+        """Another precision is another model, whose pictures and scores are float32 as well."""
+        (rough,) = run("FuseDreamLoadGAN", gan_name="tiny", precision="bfloat16")
+        assert rough is not gan
+        assert run("FuseDreamLoadGAN", gan_name="tiny", precision="float32")[0] is gan
+        assert gan.model.network.rgb_weight.dtype == torch.float32
+        assert rough.model.network.rgb_weight.dtype == torch.bfloat16
+        assert rough.model.class_weight.dtype == torch.float32
+        (rough,) = run("FuseDreamLoadCLIP", clip_name="tiny", precision="float16")
+        assert rough is not clip
+        assert rough.model.encode_images(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+    @pytest.mark.parametrize(
+        ("device", "bf16", "fp16", "expected"),
+        [
+            ("cpu", True, True, torch.float32),
+            ("mps", True, True, torch.float32),
+            ("cuda", True, True, torch.bfloat16),
+            ("cuda", False, True, torch.float16),
+            ("cuda", False, False, torch.float32),
+        ],
+    )
+    def test_automatic_precision(
+        self,
+        pack: SimpleNamespace,
+        monkeypatch: pytest.MonkeyPatch,
+        device: str,
+        bf16: bool,
+        fp16: bool,
+        expected: torch.dtype,
+    ) -> None:
+        import comfy.model_management as management
+
+        monkeypatch.setattr(management, "get_torch_device", lambda: torch.device(device))
+        monkeypatch.setattr(management, "should_use_bf16", lambda device: bf16)
+        monkeypatch.setattr(management, "should_use_fp16", lambda device: fp16)
+        models = pack.module("nodes._models")
+        assert models.compute_dtype("auto") == expected
+        assert models.compute_dtype("float16") == torch.float16
+
     def test_lpips_loads(self, run: Callable[..., Any]) -> None:
         (lpips,) = run("FuseDreamLoadLPIPS")
         pictures = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)

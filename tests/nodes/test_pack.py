@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Workflows are saved with these names, and with widget values in this order.
 # Append; never rename, remove or reorder.
 INTERFACE = {
-    "FuseDreamLoadGAN": (["gan_name"], ["FUSEDREAM_GAN"]),
-    "FuseDreamLoadCLIP": (["clip_name", "architecture"], ["FUSEDREAM_CLIP"]),
+    "FuseDreamLoadGAN": (["gan_name", "precision"], ["FUSEDREAM_GAN"]),
+    "FuseDreamLoadCLIP": (["clip_name", "architecture", "precision"], ["FUSEDREAM_CLIP"]),
     "FuseDreamEncodePrompt": (["clip", "text"], ["FUSEDREAM_TARGET"]),
     "FuseDreamSeedSearch": (
         [

@@ -95,6 +95,19 @@ class TestOpenClip:
                     features.norm(dim=-1), torch.ones(len(features)).to(dtype)
                 )
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_looks_at_pictures_in_half_precision(
+        self, clip: OpenClip, clip_dir: Path, images: Tensor, dtype: torch.dtype
+    ) -> None:
+        rough = load_open_clip_folder(clip_dir)
+        rough.compute_in(dtype)
+        features = rough.encode_images(images)
+        assert features.dtype == torch.float32
+        assert not torch.equal(features, clip.encode_images(images))
+        step = torch.finfo(dtype).eps
+        torch.testing.assert_close(features, clip.encode_images(images), rtol=0, atol=4 * step)
+        assert torch.equal(rough.encode_text(["a dog"]), clip.encode_text(["a dog"]))
+
     def test_gradient(self, clip: OpenClip, images: Tensor) -> None:
         images.requires_grad_()
         clip.encode_images(images)[:, 0].sum().backward()

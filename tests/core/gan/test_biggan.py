@@ -62,6 +62,26 @@ class TestLoadBigGan:
         assert z.abs().max() <= 1.0
         assert float(z.std()) == pytest.approx(0.5 * gan.z_std, rel=0.02)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_computes_in_half_precision(self, gan_dir: Path, dtype: torch.dtype) -> None:
+        """Nearly the same pictures and gradients, and nothing but them is in another dtype."""
+        exact, rough = load_biggan(gan_dir), load_biggan(gan_dir)
+        rough.compute_in(dtype)
+        z = exact.sample_z(2, truncation=0.6, generator=make_generator(1))
+        y = exact.embed(torch.tensor([0, 1]))
+        assert torch.equal(rough.embed(torch.tensor([0, 1])), y)
+        assert rough.y_std == exact.y_std
+        images, gradients = [], []
+        for gan in (exact, rough):
+            leaf = z.clone().requires_grad_()
+            images.append(gan.decode(leaf, y, truncation=0.6))
+            gradients.append(torch.autograd.grad(images[-1].square().sum(), leaf)[0])
+        assert images[1].dtype == gradients[1].dtype == torch.float32
+        assert not torch.equal(images[0], images[1])
+        step = torch.finfo(dtype).eps
+        torch.testing.assert_close(images[1], images[0], rtol=0, atol=4 * step)
+        assert (gradients[1] - gradients[0]).norm() < 8 * step * gradients[0].norm()
+
     def test_gradient_reaches_z_and_y(self, gan: BigGan) -> None:
         z = torch.zeros(1, 6, requires_grad=True)
         y = gan.embed(torch.tensor([0])).requires_grad_()
