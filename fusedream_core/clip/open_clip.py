@@ -96,7 +96,7 @@ class OpenClip(nn.Module):
 
         Resizing, features and all of the text stay as they are.
         """
-        self.model.visual.to(dtype)  # type: ignore[union-attr, operator]
+        self.model.visual.to(dtype)
         self._precision = dtype
 
     def resizing(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
