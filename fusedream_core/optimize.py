@@ -16,6 +16,7 @@ from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, OptimizeConfig
 from .errors import ConfigError
 from .gan.base import Gan
+from .memory import Limit
 from .mixing import take
 from .race import Race
 from .runs import Runs
@@ -45,7 +46,7 @@ def optimize(
         augment: The changes of AugCLIP.
         generators: A CPU generator for each run; nothing else is drawn from.
         clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
-            memory, not the result.
+            memory, not the result; it is halved where memory runs out.
         callback: Called after each step and each scored mix or iterate; it may raise to stop.
 
     Returns:
@@ -65,7 +66,7 @@ def optimize(
     """
     _check_runs(targets, bases, generators)
     check_bases(bases, gan.gan_id)
-    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, clip_batch)
+    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, Limit(clip_batch))
     # Children of each run's generator: the changes that choose the start and judge the result
     # are apart from those that train.
     start_generators = [rng.fork(generator) for generator in generators]

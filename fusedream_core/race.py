@@ -104,13 +104,12 @@ class Race:
         twins = [rng.copy(g) for _ in range(num_starts - 1) for g in self._generators]
         generators = [*self._generators, *twins]
         iterates.observe(descent.num_steps_done, latent)
-        images = runs.decode(*_add_noise(latent, descent, generators))
-        scores = runs.objective(images, self._config.objective, generators)
-        # A sum, so that no run's gradient depends on B; zeros for what a GAN does not look at.
-        total = -scores.sum()
-        descent.step(torch.autograd.grad(total, descent.parameters, materialize_grads=True))
-        self._tell(descent.num_steps_done, scores.detach(), images.detach())
-        return scores.detach()
+        seen = _add_noise(latent, descent, generators)
+        scores, images, uphill = runs.ascend(seen, self._config.objective, generators)
+        moved, downhill = descent.parameters, [-gradient for gradient in uphill]
+        descent.step(torch.autograd.grad(seen, moved, downhill, materialize_grads=True))
+        self._tell(descent.num_steps_done, scores, images)
+        return scores
 
     def _tell(self, step: int, scores: Tensor, images: Tensor) -> None:
         """Tell the callback of a step: for each run, its best start of now."""

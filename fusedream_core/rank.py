@@ -10,7 +10,8 @@ from .augment import sample_params
 from .checks import check_images
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig
-from .score import aug_clip_score
+from .memory import Limit
+from .score import aug_clip_score_within
 from .types import Callback, Score, StepInfo, Target
 
 _COPIES_AT_ONCE = 16  # seen by CLIP; without gradients more are hardly quicker
@@ -48,7 +49,7 @@ def rank_images(
     """
     check_images(images)
     means, errors = [], []
-    params = None
+    params, limit = None, Limit(_COPIES_AT_ONCE)
     with torch.no_grad():
         for step, picture in enumerate(images.split(1), start=1):
             picture = _shrink(picture.to(clip.device))
@@ -56,9 +57,7 @@ def rank_images(
                 params = sample_params(
                     config.num_augments, *picture.shape[-2:], config=config, generator=generator
                 ).to(clip.device)
-            score = aug_clip_score(
-                picture, target, clip, params=params, clip_batch=_COPIES_AT_ONCE
-            ).to("cpu")
+            score = aug_clip_score_within(limit, picture, target, clip, params=params).to("cpu")
             means.append(score.mean)
             errors.append(score.stderr)
             if callback is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,7 +14,8 @@ from .augment import AugmentParams, join_params, sample_params
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig, Objective, OptimizeConfig
 from .gan.base import Gan
-from .score import aug_clip_score, clip_score
+from .memory import Limit
+from .score import aug_clip_score, aug_clip_score_within, clip_score
 from .types import Callback, Score, StepInfo, Target
 
 LatentPair = tuple[Tensor, Tensor]  # z (B, dim_z) and y (B, dim_y)
@@ -30,7 +31,7 @@ class Runs:
         targets: The prompt of each run.
         truncation: tau of all runs.
         augment: The changes of AugCLIP.
-        clip_batch: Most copies that CLIP sees at once; None means all of a step's.
+        limit: Most copies that CLIP sees at once, and thereby most rows.
     """
 
     gan: Gan
@@ -38,7 +39,7 @@ class Runs:
     targets: Sequence[Target]
     truncation: float
     augment: AugmentConfig
-    clip_batch: int | None = None
+    limit: Limit = field(default_factory=Limit)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Pictures ``(B, 3, H, W)`` of the runs' latents."""
@@ -55,18 +56,49 @@ class Runs:
         ]
         return join_params(draws)
 
-    def objective(
-        self, images: Tensor, kind: Objective, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        """The score that is optimised, shape ``(B,)``, with fresh changes for AugCLIP."""
-        if kind == "clip":
-            return clip_score(images, self.targets, self.clip)
-        params = self.sample(self.augment.num_augments, images, generators)
-        return self._score(images, params, self.clip_batch).mean
+    def ascend(
+        self, latent: LatentPair, kind: Objective, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor, LatentPair]:
+        """The score that is optimised, with fresh changes for AugCLIP, and where it rises.
 
-    def _score(self, images: Tensor, params: AugmentParams, clip_batch: int | None) -> Score:
-        """AugCLIP of each run's picture."""
-        return aug_clip_score(images, self.targets, self.clip, params=params, clip_batch=clip_batch)
+        Rows are looked at together as far as CLIP may see all of their copies at once; the others
+        wait for their turn. What is kept of each is its gradient, so that the memory does not grow
+        with their number.
+
+        Returns:
+            Scores ``(B,)``, pictures ``(B, 3, H, W)``, and the gradients of each row's score with
+            respect to its z and y; all without graph.
+        """
+        z, y = (block.detach() for block in latent)
+        num = self.augment.num_augments if kind == "aug_clip" else 1
+        drawn: list[AugmentParams] = []  # once, when the size of the pictures is known
+
+        def look(rows: slice, copies: int) -> tuple[Tensor, ...]:
+            leaves = tuple(block[rows].detach().requires_grad_() for block in (z, y))
+            images = self.decode(*leaves)
+            if kind == "clip":
+                scores = clip_score(images, self.targets[rows], self.clip)
+            else:
+                if not drawn:
+                    drawn.append(self.sample(num, images, generators))
+                scores = aug_clip_score(
+                    images,
+                    self.targets[rows],
+                    self.clip,
+                    params=drawn[0].part(rows),
+                    clip_batch=copies,
+                ).mean
+            # A sum, so that no row's gradient depends on B; zeros for what a GAN does not look at.
+            risen = torch.autograd.grad(scores.sum(), leaves, materialize_grads=True)
+            return scores.detach(), images.detach(), *risen
+
+        def look_at_all(copies: int) -> tuple[Tensor, ...]:
+            tall = max(1, copies // num)
+            parts = [look(slice(row, row + tall), copies) for row in range(0, len(z), tall)]
+            return tuple(torch.cat(blocks) for blocks in zip(*parts, strict=True))
+
+        scores, images, of_z, of_y = self.limit.run(look_at_all, most=num * len(z))
+        return scores, images, (of_z, of_y)
 
     @torch.no_grad()
     def judge(
@@ -94,7 +126,7 @@ class Runs:
         params = self.sample(num_augments, images[0], generators)
         scores = []
         for step, batch in enumerate(images, start=1):
-            score = self._score(batch, params, self.clip_batch or num_augments)
+            score = aug_clip_score_within(self.limit, batch, self.targets, self.clip, params=params)
             scores.append(score)
             if callback is not None:
                 callback(StepInfo(stage, step, len(images), score.mean, batch))

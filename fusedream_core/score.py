@@ -15,6 +15,7 @@ from .checks import check_shape, check_targets
 from .clip.base import ImageTextEncoder
 from .config.require import require_count
 from .errors import ConfigError
+from .memory import Limit
 from .types import Score, Target
 
 
@@ -113,6 +114,23 @@ def aug_clip_score(
         watched = torch.is_grad_enabled() and images.requires_grad
         means, cosines = _MeanOfPieces.apply(images, params.num, score, pieces, watched)  # type: ignore[no-untyped-call]
     return Score(means, cosines.std(dim=1) / params.num**0.5)
+
+
+def aug_clip_score_within(
+    limit: Limit,
+    images: Tensor,
+    targets: Target | Sequence[Target],
+    clip: ImageTextEncoder,
+    *,
+    params: AugmentParams,
+) -> Score:
+    """``aug_clip_score`` without gradients, of as many copies at once as limit and memory allow."""
+
+    def score(copies: int) -> Score:
+        with torch.no_grad():
+            return aug_clip_score(images, targets, clip, params=params, clip_batch=copies)
+
+    return limit.run(score, most=len(images) * params.num)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,8 +26,9 @@ from .config import AugmentConfig, SearchConfig
 from .errors import ConfigError
 from .gan.base import Gan
 from .guidance import class_weights
+from .memory import Limit
 from .pool import Pool
-from .score import aug_clip_score, text_features
+from .score import aug_clip_score_within, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
 
 # Rows of the targets, the class of each candidate, and the generator of their z.
@@ -92,6 +94,8 @@ class _Search:
     targets: Sequence[Target]
     config: SearchConfig
     callback: Callback | None
+    limit: Limit = field(default_factory=Limit)  # of candidates
+    copies: Limit = field(default_factory=Limit)  # of changed copies
 
     @property
     def truncation(self) -> float:
@@ -110,8 +114,9 @@ class _Search:
         step = 0
         for rows, classes, stream in streams:
             for z, y, index in self._candidates(classes, stream):
-                images = self.gan.decode(z, y, truncation=self.truncation)
-                scores = texts @ self.clip.encode_images(images).T  # (T, N)
+                images = self._draw(z, y)
+                features = self.limit.map(self.clip.encode_images, images)
+                scores = texts @ features.T  # (T, N)
                 for row in rows:
                     fresh, pool = Pool(z, y, index, scores[row].cpu()), pools[row]
                     joined = pool.join(fresh) if pool else fresh
@@ -124,6 +129,10 @@ class _Search:
                     leaders = _lead(leaders, images, scores)
                     self.callback(StepInfo("search", step, total, *leaders))
         return [pool for pool in pools if pool]
+
+    def _draw(self, z: Tensor, y: Tensor) -> Tensor:
+        """Pictures ``(N, 3, H, W)`` of candidates."""
+        return self.limit.map(partial(self.gan.decode, truncation=self.truncation), z, y)
 
     def look_up(self, bank: Bank, generator: torch.Generator) -> list[Pool]:
         """First pass over a bank, which is a matrix product."""
@@ -200,11 +209,13 @@ class _Search:
             leaders = None
             for rows in torch.arange(len(pool)).split(self.config.batch_size):
                 some = pool.pick(rows)
-                images = self.gan.decode(some.z, some.y, truncation=self.truncation)
+                images = self._draw(some.z, some.y)
                 if params is None:
                     num, size = self.config.rerank_augments, images.shape[-2:]
                     params = sample_params(num, *size, config=augment, generator=generator)
-                scores = aug_clip_score(images, target, self.clip, params=params).mean
+                scores = aug_clip_score_within(
+                    self.copies, images, target, self.clip, params=params
+                ).mean
                 parts.append(scores.cpu())
                 step += 1
                 if self.callback is not None:

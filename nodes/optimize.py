@@ -120,10 +120,11 @@ class FuseDreamOptimize(io.ComfyNode):
         preset: str,
     ) -> io.NodeOutput:
         recipe = _recipe(preset, num_steps, num_augments)
+        starts = min(recipe.optimize.num_starts, len(basis.scores))
         each = activation_bytes(gan, pictures=1, gradients=True)
-        num = _fit_starts(min(recipe.optimize.num_starts, len(basis.scores)), 2 * each)
-        copies = fit_clip_batch(clip, num * recipe.augment.num_augments)
-        memory = num * each + activation_bytes(
+        rows = fit_batch(starts, 2 * each)
+        copies = fit_clip_batch(clip, rows * recipe.augment.num_augments)
+        memory = rows * each + activation_bytes(
             None, clip, pictures=1, augments=copies, gradients=True
         )
         with autograd_scope():
@@ -133,7 +134,7 @@ class FuseDreamOptimize(io.ComfyNode):
                 encoder,
                 [target],
                 [basis],
-                config=replace(recipe.optimize, num_starts=num),
+                config=recipe.optimize,
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
                 clip_batch=copies,
@@ -153,13 +154,3 @@ def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
     if num_augments != AS_PRESET:
         recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
     return recipe
-
-
-def _fit_starts(wanted: int, bytes_each: int) -> int:
-    """How many starts race: as many as are wanted, or as the device has memory for."""
-    num = fit_batch(wanted, bytes_each)
-    if num < wanted:
-        logger.warning(
-            "FuseDream: the memory is enough for %d of the %d starts that would race.", num, wanted
-        )
-    return num

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,7 @@ from ..clip.base import ImageTextEncoder
 from ..config import AugmentConfig, ComposeConfig
 from ..errors import ConfigError
 from ..gan.base import Gan
+from ..memory import Limit, is_out_of_memory
 from ..perceptual import Perceptual
 from ..placement import Box, Placement, all_placements, box_masks
 from ..types import Basis, Callback, Latent, Score, StepInfo, Target
@@ -30,6 +32,8 @@ from .compositor import Compositor, Pictures
 from .configurations import Configurations, make_configurations
 from .pairs import PairSearch, best_members
 from .records import Attempt, ComposeResult, ComposeTrace
+
+logger = logging.getLogger(__name__)
 
 
 def compose(
@@ -65,7 +69,8 @@ def compose(
         foreground_target: What the foreground is to show by itself; the paper has none.
         background_target: What the background is to show by itself; the paper has none.
         clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
-            memory, not the result.
+            memory, not the result. Where memory runs out, fewer configurations are optimised at
+            once, and then fewer copies seen.
         callback: Called after each picture and each batch of the pre-search, each step and each
             scored iterate; it may raise to stop.
 
@@ -86,7 +91,7 @@ def compose(
         raise ConfigError("There is no placement to try; give at least one scale and position.")
     distance = perceptual if config.consistency != "none" else None
     tau = foreground.latent.truncation
-    compositor = Compositor(gan, clip, target, parts, distance, tau, config, clip_batch)
+    compositor = Compositor(gan, clip, target, parts, distance, tau, config, Limit(clip_batch))
     tournament = _Tournament(compositor, augment, generator, callback)
     with torch.enable_grad():
         tournament.enter(foreground, background, chosen)
@@ -144,7 +149,13 @@ class _Tournament:
     def enter(self, foreground: Basis, background: Basis, placements: Sequence[Placement]) -> None:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""
         compositor, config = self._compositor, self._config
-        search = PairSearch(compositor.gan, compositor.clip, compositor.target, self._callback)
+        search = PairSearch(
+            compositor.gan,
+            compositor.clip,
+            compositor.target,
+            self._callback,
+            limit=compositor.limit,
+        )
         wanted = self._wanted(foreground, background)
         fronts, backs = search.decode(
             foreground, background, num_places=len(placements), num_pairs=int(wanted.sum())
@@ -196,13 +207,42 @@ class _Tournament:
         for rung, end in enumerate(ends):
             if rung > 0:
                 self._halve(counts[rung])
-            own = self._steps
-            for some in self._batches:
-                own = rng.copy(self._steps)  # the same changes for all configurations
-                some.advance(end, own, progress.observe)
-            self._steps = own
+            self._advance(end, progress)
         for some in self._batches:
             some.finish()
+
+    def _advance(self, end: int, progress: _Progress) -> None:
+        """All configurations to the same step; a batch that memory is too small for goes in two."""
+        waiting = [(some, rng.copy(self._steps)) for some in self._batches]
+        self._batches = []
+        while waiting:
+            some, own = waiting.pop(0)  # own: the same changes for all configurations
+            if self._has_room(some, end, own, progress):
+                self._batches.append(some)
+                if not waiting:
+                    self._steps = own
+                continue
+            rows = list(range(len(some)))
+            halves = [rows[: len(some) // 2], rows[len(some) // 2 :]]
+            waiting[:0] = [(some.pick(half), rng.copy(own)) for half in halves if half]
+
+    def _has_room(
+        self, some: Configurations, end: int, own: torch.Generator, progress: _Progress
+    ) -> bool:
+        """Whether a batch came to its step; if not, memory ran out, and less is to be tried."""
+        try:
+            some.advance(end, own, progress.observe)
+        except (RuntimeError, MemoryError) as error:
+            copies = self._compositor.limit.size or len(some) * self._augment.num_augments
+            if not is_out_of_memory(error) or (len(some) == 1 and copies == 1):
+                raise
+        else:
+            return True
+        if len(some) == 1:
+            self._compositor.limit.halve(copies)
+        else:
+            logger.warning("Out of memory with %d configurations at once; halving.", len(some))
+        return False
 
     def _halve(self, count: int) -> None:
         """Keep the best configurations by their last steps, whose changes were the same for all."""

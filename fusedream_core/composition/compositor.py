@@ -16,10 +16,11 @@ from ..augment import AugmentParams
 from ..clip.base import ImageTextEncoder
 from ..config import ComposeConfig
 from ..gan.base import Gan
+from ..memory import Limit
 from ..perceptual import Perceptual
 from ..placement import Box, box_masks, place
 from ..poisson import PoissonSolver, blend, make_solver
-from ..score import aug_clip_score
+from ..score import aug_clip_score, aug_clip_score_within
 from ..types import Score, Target
 
 
@@ -52,7 +53,7 @@ class Compositor:
         perceptual: The distance behind consistency, or None for no consistency.
         truncation: tau of both pictures.
         config: How two pictures become one.
-        clip_batch: Most copies that CLIP sees at once; None means all of a step's.
+        limit: Most copies that CLIP sees at once.
         solvers: Of the boxes that were blended so far.
     """
 
@@ -63,7 +64,7 @@ class Compositor:
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
-    clip_batch: int | None = None
+    limit: Limit = field(default_factory=Limit)
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
     def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, blended: bool) -> Pictures:
@@ -87,26 +88,22 @@ class Compositor:
 
     def objective(self, pictures: Pictures, params: AugmentParams) -> Tensor:
         """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""
-        total = self.score(pictures, params).mean
+        total = self._score(pictures.composite, self.target, params)
         images = (pictures.foreground, pictures.background)
         for image, target in zip(images, self.parts, strict=True):
             if target is not None and self.config.part_weight > 0:
-                part = aug_clip_score(
-                    image, target, self.clip, params=params, clip_batch=self.clip_batch
-                ).mean
-                total = total + self.config.part_weight * part
+                total = total + self.config.part_weight * self._score(image, target, params)
         return total
 
-    def score(
-        self, pictures: Pictures, params: AugmentParams, clip_batch: int | None = None
-    ) -> Score:
-        """AugCLIP of the composites alone, ``(B,)``; ``clip_batch`` where there is no limit yet."""
-        return aug_clip_score(
-            pictures.composite,
-            self.target,
-            self.clip,
-            params=params,
-            clip_batch=self.clip_batch or clip_batch,
+    def _score(self, images: Tensor, target: Target, params: AugmentParams) -> Tensor:
+        """AugCLIP of some pictures, ``(B,)``."""
+        size = self.limit.size
+        return aug_clip_score(images, target, self.clip, params=params, clip_batch=size).mean
+
+    def judge(self, pictures: Pictures, params: AugmentParams) -> Score:
+        """AugCLIP of the composites alone, ``(B,)``, without gradients."""
+        return aug_clip_score_within(
+            self.limit, pictures.composite, self.target, self.clip, params=params
         )
 
     def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:

@@ -68,9 +68,14 @@ class Configurations:
         )
 
     def advance(self, end: int, generator: torch.Generator, observe: Observer) -> None:
-        """Take steps until ``end`` of them are done, all under the changes that are drawn here."""
+        """Take steps until ``end`` of them are done, all under the changes that are drawn here.
+
+        A step that fails leaves everything as it was before it, the generator too.
+        """
         while self.descent.num_steps_done < end:
-            score, pictures = self._step(generator)
+            drawn = rng.copy(generator)
+            score, pictures = self._step(drawn)
+            generator.set_state(drawn.get_state())
             observe(score, pictures)
 
     def finish(self) -> None:
@@ -84,7 +89,6 @@ class Configurations:
         """
         config = self.compositor.config
         latent = self.descent.mixture.latent()
-        self.iterates.observe(self.descent.num_steps_done, latent)
         pictures = self._draw(self._add_noise(latent, generator))
         params = self._sample(self.augment.num_augments, pictures, generator)
         score = self.compositor.objective(pictures, params)
@@ -97,6 +101,7 @@ class Configurations:
             num_runs=len(self),
             metric=self.descent.metric() if config.metric == "adam" else None,
         )
+        self.iterates.observe(self.descent.num_steps_done, latent)
         self.descent.step(barrier.direction)
         numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
         self.trace.append(numbers.detach())
@@ -118,7 +123,7 @@ class Configurations:
         for name, latent in self.iterates.candidates().items():
             pictures = self.compositor.draw(*latent, self.boxes, blended=True)
             params = self._sample(num, pictures, rng.copy(generator))
-            yield name, latent, pictures, self.compositor.score(pictures, params, num)
+            yield name, latent, pictures, self.compositor.judge(pictures, params)
 
     def _draw(self, latent: LatentPair) -> Pictures:
         """Pictures of the runs, blended in the last part of the steps."""

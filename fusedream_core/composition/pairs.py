@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..clip.base import ImageTextEncoder
 from ..gan.base import Gan
+from ..memory import Limit
 from ..placement import Box, box_masks, place
 from ..score import clip_score
 from ..types import Basis, Callback, StepInfo, Target
@@ -35,10 +37,12 @@ class PairSearch:
         callback: Callback | None = None,
         *,
         batch_size: int = _BATCH,
+        limit: Limit | None = None,
     ) -> None:
-        """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
+        """Take what every pair needs; ``batch_size`` and limit set the memory, not the result."""
         self._gan, self._clip, self._target = gan, clip, target
         self._callback, self._batch_size = callback, batch_size
+        self._limit = limit or Limit()
         self._done = self._total = 0
 
     @torch.no_grad()
@@ -93,7 +97,8 @@ class PairSearch:
         scores = []
         for some in pairs.split(self._batch_size):
             images = pasted.make(some)
-            scores.append(clip_score(images, self._target, self._clip).cpu())
+            score = partial(clip_score, targets=self._target, clip=self._clip)
+            scores.append(self._limit.map(score, images).cpu())
             best = int(scores[-1].argmax())
             self._tell(scores[-1][best : best + 1], images[best : best + 1])
         return torch.cat(scores)
