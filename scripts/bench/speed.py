@@ -1,24 +1,27 @@
 """Speed: ours and the peers' algorithms side by side, in one run on one machine.
 
-    python scripts/dev.py bench speed [generator step noise search batches startup] [--rounds 5]
+    python scripts/dev.py bench speed [PART ...] [--rounds 5] [--threads N]
 
 ``generator``: the package's BigGAN-deep against ours, at the released models' shapes with random
 weights. ``step``: a step of the reference code's AugCLIP, written from its description, against
-ours, at 256 px with a ViT-B-32 of random weights, and their peak memory. ``noise``: how much of the
-gradient's noise other ways of drawing the changes would save. ``search``: the reference code's
-search, ours from nothing, and ours on a seed bank, on the demo pair; and how many of the best by
-AugCLIP, of CLIP's first 200, are among its first few. ``batches``: eight prompts as one batch
-against one after the other.
-``startup``: the import, the demo models and a picture.
+ours, at 256 px with a ViT-B-32 of random weights, and their peak memory. ``equal_noise``: the same
+on the demo pair, and with as many copies as give equal noise of the gradient. ``noise``: how much
+of that noise other ways of drawing the changes would save. ``search``: the reference code's search,
+ours from nothing, and ours on a seed bank, on the demo pair; and how many of the best by AugCLIP,
+of CLIP's first 200, are among its first few. ``batches``: eight prompts as one batch against one
+after the other. ``startup``: the import, the demo models and a picture.
 
 Each comparison runs in turn for some rounds; given are medians, and the ratio's median and range.
+A bound is what the products and sums of a call would take at the speed of a large matrix product.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
+import math
 import multiprocessing
 import resource
 import statistics
@@ -28,26 +31,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import fusedream_core as core
+from _peers import LAYERS, package_generator, reference_copies
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
 from fusedream_core.gan.lean import LeanNetwork
 from fusedream_core.optimize import optimize
 from fusedream_core.rng import make_generator
 
-UP, SAME = True, False
-_TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
-_LAST = [(SAME, 4, 4), (UP, 4, 2), (SAME, 2, 2), (UP, 2, 1)]
-LAYERS = {  # of the released BigGAN-deep, in units of 128 channels
-    128: [*_TO_16, (UP, 8, 4), *_LAST],
-    256: [*_TO_16, (UP, 8, 8), (SAME, 8, 8), (UP, 8, 4), *_LAST],
-    512: [*_TO_16, (UP, 8, 8), (SAME, 8, 8), (UP, 8, 4), *_LAST, (SAME, 1, 1), (UP, 1, 1)],
-}
 PROMPTS = (
     "a red apple",
     "a blue dog",
@@ -91,38 +89,21 @@ def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> l
 # --- generator ------------------------------------------------------------------------------------
 
 
-def package_generator(resolution: int) -> nn.Module:
-    """The package's network at a released shape, with all tensors set."""
-    from pytorch_pretrained_biggan import BigGAN, BigGANConfig
-
-    layers = [list(layer) for layer in LAYERS[resolution]]
-    torch.manual_seed(0)
-    network = BigGAN(
-        BigGANConfig(output_dim=resolution, layers=layers, attention_layer_position=8)
-    ).eval()
-    for name, tensor in network.state_dict().items():
-        if name.endswith("running_vars"):
-            tensor.uniform_(0.5, 1.5)
-        elif name.endswith(("running_means", "bias")):
-            tensor.normal_(0, 0.1)
-        elif name.endswith(("bn.weight", "gamma")):
-            tensor.fill_(0.5)
-    network.train()  # so that spectral normalisation finds its vectors
-    with torch.no_grad():
-        network(torch.randn(1, 128), torch.eye(1000)[:1], 1.0)
-    return network.eval().requires_grad_(False)
-
-
 def generator(rounds: int) -> list[Row]:
-    """Package against lean, without and with gradients, batch 1."""
+    """Package against lean, without and with gradients, batch 1; lean in bfloat16 too."""
     rows = []
     for resolution in LAYERS:
         network = package_generator(resolution)
         lean = LeanNetwork(copy.deepcopy(network))
+        half = copy.deepcopy(lean)
+        half.compute_in(torch.bfloat16)
         latent = 0.3 * torch.randn(1, 256, generator=make_generator(0))
+        ways = {"package": network.generator, "lean": lean, "lean, bfloat16": half}
         with torch.no_grad():
-            apart = float((network.generator(latent, 1.0) - lean(latent, 1.0)).abs().max())
-        ways = {"package": network.generator, "lean": lean}
+            exact = network.generator(latent, 1.0)
+            apart = {
+                name: float((exact - way(latent, 1.0)).abs().max()) for name, way in ways.items()
+            }
 
         def forward(decode: Callable[..., Tensor], latent: Tensor = latent) -> None:
             with torch.no_grad():
@@ -133,47 +114,38 @@ def generator(rounds: int) -> list[Row]:
             decode(leaf, 1.0).sum().backward()
 
         for kind, run in (("forward", forward), ("forward and backward", both)):
-            calls = {name: (lambda run=run, way=way: run(way)) for name, way in ways.items()}
+            calls = {name: partial(run, way) for name, way in ways.items()}
             found = compare(f"BigGAN-deep-{resolution}, {kind}", calls, rounds)
-            rows += [row | {"largest difference": apart} for row in found]
+            bound = flops_of(partial(run, lean)) / flops_per_second()
+            for row in found:
+                row["largest difference"] = apart[row["which"]]
+                if row["which"] == "lean":
+                    row["bound"] = bound
+            rows += found
     return rows
 
 
+@functools.cache
+def flops_per_second() -> float:
+    """What this machine can do, with as many threads as the rest: a large product in float32."""
+    square = torch.rand(2048, 2048)
+    square @ square
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        square @ square
+        seconds.append(time.perf_counter() - begin)
+    return 2 * 2048**3 / min(seconds)
+
+
+def flops_of(call: Callable[[], object]) -> int:
+    """Products and sums of a call, by torch's count of its convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
 # --- a step of AugCLIP ----------------------------------------------------------------------------
-
-
-def reference_copies(image: Tensor, num: int, side: int, generator: torch.Generator) -> Tensor:
-    """The reference code's changed copies at CLIP's size (method: repeat, change, shrink).
-
-    Colours, shift by an index, one zoom for all, a box of zeros; then a bilinear resize without
-    antialias.
-    """
-
-    def rand(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(num, 1, 1, 1, generator=generator)
-
-    height = image.shape[-1]
-    copies = image.repeat(num, 1, 1, 1) + rand(-0.5, 0.5)
-    grey = copies.mean(dim=1, keepdim=True)
-    copies = (copies - grey) * rand(0.0, 2.0) + grey
-    mean = copies.mean(dim=(1, 2, 3), keepdim=True)
-    copies = (copies - mean) * rand(0.5, 1.5) + mean
-    reach = int(height * 0.125 + 0.5)
-    shifts = torch.randint(-reach, reach + 1, (2, num, 1, 1), generator=generator)
-    index = torch.arange(height)
-    rows = (index[None, :, None] + shifts[0] + 1).clamp(0, height + 1).expand(num, height, height)
-    columns = (index[None, None] + shifts[1] + 1).clamp(0, height + 1).expand(num, height, height)
-    padded = F.pad(copies, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-    copies = padded[torch.arange(num)[:, None, None], rows, columns].permute(0, 3, 1, 2)
-    size = int(height * (0.8 + 0.4 * float(torch.rand(1, generator=generator))))
-    copies = F.interpolate(copies, (size, size), mode="bilinear", align_corners=False)
-    before = (height - size) // 2
-    after = height - size - before
-    copies = F.pad(copies, (before, after, before, after))
-    centers = torch.randint(0, height + 1, (2, num, 1), generator=generator)
-    inside = [(index - center + height // 4).abs() <= height // 4 for center in centers]
-    mask = ~(inside[0][:, :, None] & inside[1][:, None])
-    return F.interpolate(copies * mask[:, None], (side, side), mode="bilinear", align_corners=False)
 
 
 def step_calls(num: int) -> dict[str, Callable[[], object]]:
@@ -219,7 +191,9 @@ def peak_of_step(which: str, num: int) -> float:
 def step(rounds: int) -> list[Row]:
     """The reference code's 50 copies, forward and backward, against ours."""
     num = REFERENCE_CODE.augment.num_augments
-    rows = compare(f"AugCLIP step, {num} copies, 256 px, ViT-B-32", step_calls(num), rounds)
+    calls = step_calls(num)
+    rows = compare(f"AugCLIP step, {num} copies, 256 px, ViT-B-32", calls, rounds)
+    rows[1]["bound"] = flops_of(calls["ours"]) / flops_per_second()
     with ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as pool:
@@ -269,6 +243,45 @@ def params_from(numbers: Tensor, side: int) -> core.AugmentParams:
         size=(zoom[..., None] * torch.tensor([side, side])).long(),
         box=whole((6, 7), 0, side) - box // 2,
     )
+
+
+def equal_noise(rounds: int) -> list[Row]:
+    """A step on the demo pair: the reference code's 50 copies, and ours with the same noise.
+
+    The noise of a gradient falls as one over the number of copies; how many of ours are as good as
+    50 of theirs is measured first.
+    """
+    gan, clip = core.load_demo()
+    num, side = REFERENCE_CODE.augment.num_augments, clip.image_size[0]
+    target = core.encode_target(clip, PROMPTS[1])
+    image = core.generate(PROMPTS[1], gan=gan, clip=clip, bank=core.load_demo_bank()).images
+    draws = make_generator(1)
+
+    def reference(num: int) -> Tensor:
+        leaf = image.clone().requires_grad_()
+        copies = reference_copies(leaf, num, side, draws)
+        pixels = ((copies + 1) / 2 - clip.mean) / clip.std
+        features = F.normalize(clip.model.encode_image(pixels), dim=-1)
+        return torch.autograd.grad((features @ target.features).mean(), leaf)[0]
+
+    def ours(num: int) -> Tensor:
+        leaf = image.clone().requires_grad_()
+        size = image.shape[-1]
+        params = core.sample_params(num, size, size, config=DEFAULT.augment, generator=draws)
+        score = core.aug_clip_score(leaf, target, clip, params=params)
+        return torch.autograd.grad(score.mean.sum(), leaf)[0]
+
+    spread = [
+        float(torch.stack([way(16) for _ in range(8 * rounds)]).var(dim=0).sum())
+        for way in (reference, ours)
+    ]
+    enough = max(1, math.ceil(num * spread[1] / spread[0]))
+    calls: dict[str, Callable[[], object]] = {
+        f"reference code, {num} copies": lambda: reference(num),
+        f"ours, {num} copies": lambda: ours(num),
+        f"ours, {enough} copies, as much noise": lambda: ours(enough),
+    }
+    return compare("AugCLIP step at a picture, demo pair", calls, rounds)
 
 
 def noise(rounds: int) -> list[Row]:
@@ -478,15 +491,16 @@ def table(rows: list[Row]) -> str:
         return format(row[key], form) if key in row else ""
 
     lines = [
-        "| what | which | s | ratio | peak MB | largest difference |",
-        "|---|---|---:|---|---:|---:|",
+        "| what | which | s | bound s | ratio | peak MB | largest difference |",
+        "|---|---|---:|---:|---|---:|---:|",
     ]
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else ""
         if ratio and "low" in row:
             ratio += f" ({row['low']:.2f}-{row['high']:.2f})"
         lines.append(
-            f"| {row['what']} | {row['which']} | {cell(row, 'seconds', '.3f')} | {ratio} | "
+            f"| {row['what']} | {row['which']} | {cell(row, 'seconds', '.3f')} | "
+            f"{cell(row, 'bound', '.3f')} | {ratio} | "
             f"{cell(row, 'peak MB', '.0f')} | {cell(row, 'largest difference', '.0e')} |"
         )
     return "\n".join(lines)
@@ -495,6 +509,7 @@ def table(rows: list[Row]) -> str:
 PARTS: dict[str, Callable[[int], list[Row]]] = {
     "generator": generator,
     "step": step,
+    "equal_noise": equal_noise,
     "noise": noise,
     "search": search,
     "batches": batches,
