@@ -14,7 +14,7 @@ Consistency = Literal["none", "whole", "patch", "seam"]
 BlendMode = Literal["none", "feather", "poisson", "mixed"]
 
 ALL = 1_000_000  # more configurations than anyone tries
-_OPTIMIZE = OptimizeConfig(start="alone", num_starts=1)
+_OPTIMIZE = OptimizeConfig(num_steps=60, start="alone", num_starts=1)
 _SEARCH = dataclasses.replace(DEFAULT.search, num_basis=16, max_per_class=4)
 
 

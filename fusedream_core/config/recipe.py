@@ -49,7 +49,7 @@ class AugmentConfig:
             of one for each.
     """
 
-    num_augments: int = 16
+    num_augments: int = 8
     policy: tuple[Augment, ...] = tuple(Augment)
     brightness: float = 0.5
     saturation: float = 1.0
@@ -166,12 +166,12 @@ class OptimizeConfig:
         eval_augments: Fixed held-out copies that the returned score is measured on.
     """
 
-    num_steps: int = 30
+    num_steps: int = 80
     objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
     start: Start = "best"
     num_starts: int = 3
-    trial_share: float = 0.5
+    trial_share: float = 0.2
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
