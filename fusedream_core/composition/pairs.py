@@ -37,12 +37,11 @@ class PairSearch:
         callback: Callback | None = None,
         *,
         batch_size: int = _BATCH,
-        limit: Limit | None = None,
     ) -> None:
-        """Take what every pair needs; ``batch_size`` and limit set the memory, not the result."""
+        """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
         self._gan, self._clip, self._target = gan, clip, target
         self._callback, self._batch_size = callback, batch_size
-        self._limit = limit or Limit()
+        self._limit = Limit()  # its own: without gradients there is room for more
         self._done = self._total = 0
 
     @torch.no_grad()

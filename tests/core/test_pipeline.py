@@ -86,7 +86,7 @@ class TestGenerateComposition:
             "a dog and a cat", gan=gan, clip=clip, recipe=COMPOSITION, callback=seen.append
         )
         stages = list(dict.fromkeys(info.stage for info in seen))
-        assert stages == ["search", "rerank", "pair", "compose", "race", "select"]
+        assert stages == ["search", "rerank", "pair", "compose", "select"]
         assert result.composition is not None
         assert len(result.composition.attempts) == 18
         assert len(result.latent.z) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -89,7 +90,7 @@ class TestOutputs:
         assert isinstance(made.score, float)
         assert made.placement.endswith(" 0.5")
 
-    def test_report(self, compose: Callable[..., SimpleNamespace]) -> None:
+    def test_report(self, pack: SimpleNamespace, compose: Callable[..., SimpleNamespace]) -> None:
         made = compose(blend_strength=0.5)
         assert f"- AugCLIP {made.score:.4f} +- " in made.report
         assert f"- {made.placement}, of 9 tried; blend poisson at 0.5" in made.report
@@ -101,8 +102,9 @@ class TestOutputs:
         assert [": CLIP " in line for line in tried] == [
             "before any step" in line for line in tried
         ]
-        assert sum(": CLIP " in line for line in tried) == 3
-        assert sum(": AugCLIP " in line for line in tried) == 6
+        entered = min(9, pack.module("fusedream_core.config").ComposeConfig().rungs[0][0])
+        assert sum(": CLIP " in line for line in tried) == 9 - entered
+        assert sum(": AugCLIP " in line for line in tried) == entered
         assert "consistency" not in compose(consistency="none", position="top").report
 
     def test_the_background_shows_around_the_mask(
@@ -145,7 +147,7 @@ class TestWidgets:
         assert (seen.config.optimize.num_steps, seen.augment.num_augments) == (1_000, 50)
         assert len(seen.config.rungs) == 1
         seen = asked(num_steps=-1, num_augments=-1)
-        assert (seen.config.optimize.num_steps, seen.augment.num_augments) == (30, 16)
+        assert (seen.config.optimize.num_steps, seen.augment.num_augments) == (60, 8)
 
     def test_widgets_apply_to_every_preset(self, asked: Callable[..., SimpleNamespace]) -> None:
         widgets = {"consistency": "whole", "blend": "mixed", "blend_strength": 0.25}
@@ -286,11 +288,17 @@ class TestCancel:
         yield shown
         comfy.utils.set_progress_bar_global_hook(previous)
 
-    def test_progress(self, compose: Callable[..., object], calls: list[Any]) -> None:
+    def test_progress(
+        self, pack: SimpleNamespace, compose: Callable[..., object], calls: list[Any]
+    ) -> None:
         compose()
         steps = [(value, total) for value, total, _ in calls]
         assert steps[:PRE_SEARCH] == [(step + 1, PRE_SEARCH) for step in range(PRE_SEARCH)]
-        total = 6 * 1 + 3 * 1 + 1 * 2  # configurations times steps of each rung
+        rungs = pack.module("fusedream_core.config").ComposeConfig().rungs
+        counts = [min(9, count) for count, _ in rungs]
+        ends = [0, *(max(1, round(4 * share)) for _, share in rungs)]
+        spans = [end - begin for begin, end in itertools.pairwise(ends)]
+        total = sum(count * span for count, span in zip(counts, spans, strict=True))
         assert [value for value, whole in steps[PRE_SEARCH:] if whole == total] == list(
             range(1, total + 1)
         )
@@ -307,11 +315,11 @@ class TestCancel:
         pairs = pack.module("fusedream_core.composition.pairs")
         clip_score, looked = pairs.clip_score, list[int]()
 
-        def press_cancel(images: torch.Tensor, *more: object) -> torch.Tensor:
+        def press_cancel(images: torch.Tensor, **more: object) -> torch.Tensor:
             looked.append(len(images))
             if len(looked) == 2:
                 management.interrupt_current_processing(True)
-            return clip_score(images, *more)
+            return clip_score(images, **more)
 
         monkeypatch.setattr(pairs, "clip_score", press_cancel)
         with pytest.raises(management.InterruptProcessingException):
