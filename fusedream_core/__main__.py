@@ -1,4 +1,4 @@
-"""Command line: ``python -m fusedream_core generate "a blue dog" -o out.png``, or ``compose``."""
+"""Pictures from the command line: generate "a blue dog" -o out.png, or compose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .config import (
     Recipe,
     SearchConfig,
 )
-from .errors import ConfigError, FuseDreamError
+from .errors import FuseDreamError
 from .pipeline import GenerationResult, generate, generate_composition
 from .types import Callback, StepInfo
 
@@ -43,6 +43,17 @@ def _make_progress() -> Callback:
     return show
 
 
+def _png_path(text: str) -> Path:
+    """A path that a PNG can be written to; missing folders are made then."""
+    path = Path(text)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise argparse.ArgumentTypeError(f"{folder} is a file, so {text!r} cannot be in it")
+    return path
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m fusedream_core", description=__doc__)
@@ -54,7 +65,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument(
             "-o",
             "--out",
-            type=Path,
+            type=_png_path,
             default=Path("fusedream.png"),
             help="PNG to write (%(default)s)",
         )
@@ -122,8 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or 2 after a one-sentence error."""
     options = _parse(arguments)
     try:
-        if not options.out.parent.is_dir():
-            raise ConfigError(f"There is no folder {options.out.parent}; make it, or change --out.")
         result = _run(options)
         result.save(options.out)
     except (FuseDreamError, OSError) as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .errors import ImageError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -42,9 +44,14 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
 
     Args:
         image: The picture.
-        path: Where to; missing folders are made.
+        path: Where to, ending in .png; missing folders are made.
         metadata: Text chunks, such as prompt, seed and score.
+
+    Raises:
+        ImageError: If the name is of another kind of file.
     """
+    if path.suffix.lower() != ".png":
+        raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()

@@ -18,7 +18,7 @@ from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
-from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, on_cpu, use_models
+from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
 from ._report import compose_report
 from ._types import (
     AS_PRESET,
@@ -133,7 +133,7 @@ class FuseDreamCompose(io.ComfyNode):
         handles = (gan, clip, lpips if consistency != "none" else None)
         parts = {"foreground_target": foreground_target, "background_target": background_target}
         each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
-        most = 1 if on_cpu() else config.batch_size  # one by one, Cancel need not wait for all
+        most = config.batch_size_on(gan.patcher.load_device)
         num = fit_batch(min(most, len(placements)), 2 * each)
         graphs = 1 + sum(part is not None for part in parts.values())
         copies = fit_clip_batch(clip, num * augment.num_augments, graphs)

@@ -39,7 +39,8 @@ class FuseDreamEncodePrompt(io.ComfyNode):
                     placeholder="a blue dog:1 | blurry:-0.3",
                     tooltip=(
                         "What to make. One line is enough; more lines or | add parts, "
-                        "'part:weight' weighs them, negative weights push away."
+                        "'part:weight' weighs them, negative weights push away. What follows a "
+                        "colon and is no number belongs to the text."
                     ),
                 ),
             ],

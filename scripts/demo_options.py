@@ -1,4 +1,4 @@
-"""The arguments of ``dev.py demo``, checked before any set-up begins. Standard library only."""
+"""The arguments of ``dev.py``'s commands, checked before any set-up. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORKFLOWS = ("text_to_image", "composition")  # those that make a picture from a
 
 def prompt(text: str) -> str:
     """A prompt with at least one visible character."""
-    if not text.strip():
+    if not text.strip(" \t\r\n|"):  # a bar parts two pieces of a prompt
         raise argparse.ArgumentTypeError("the prompt is empty; say what the picture should show")
     return text.strip()
 
@@ -32,12 +32,33 @@ def png_path(text: str) -> Path:
     path = Path(text).expanduser().resolve()
     if path.suffix.lower() != ".png" or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise argparse.ArgumentTypeError(f"{folder} is a file, so {text!r} cannot be in it")
     return path
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments of the server to a parser."""
+    parser.add_argument("--port", type=port, default=8188, help="(default: %(default)s)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of the demo to a parser."""
-    parser.add_argument("prompt", nargs="?", type=prompt, default="a blue dog")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        type=prompt,
+        default="a blue dog",
+        help="what the picture is to show (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="same seed, same picture (default 0)")
     parser.add_argument(
         "--workflow",

@@ -37,6 +37,9 @@ def run(command: list[str], comfyui: Path | None = None) -> int:
     child_environment = dict(os.environ)
     # Whatever is on the path outside has no business in the virtual environment.
     child_environment.pop("PYTHONPATH", None)
+    # Threads that wait for each other by spinning take the core that they wait for, where another
+    # program has one: what takes seconds then takes minutes.
+    child_environment.setdefault("OMP_WAIT_POLICY", "passive")
     if comfyui:
         child_environment[environment.COMFYUI_VARIABLE] = str(comfyui)
     with subprocess.Popen(command, cwd=ROOT, env=child_environment) as child:
@@ -75,18 +78,18 @@ def test(arguments: list[str]) -> int:
 def serve(arguments: list[str]) -> int:
     """Start ComfyUI with this pack, for the browser."""
     parser = argparse.ArgumentParser(prog="dev.py serve", description=serve.__doc__)
-    parser.add_argument("--port", type=int, default=8188)
+    demo_options.add_serve_arguments(parser)
     parser.parse_args(arguments)
     return run_script(SCRIPTS / "serve.py", arguments)
 
 
 def bench(arguments: list[str]) -> int:
     """Run one of the benchmarks in scripts/bench."""
+    parser = argparse.ArgumentParser(prog="dev.py bench", description=bench.__doc__)
     names = sorted(path.stem for path in BENCH.glob("[!_]*.py"))
-    if not arguments or arguments[0] not in names:
-        listed = ", ".join(names) if names else "none yet"
-        raise SetupError(f"Name one of the benchmarks: {listed}.")
-    return run_script(BENCH / f"{arguments[0]}.py", arguments[1:])
+    parser.add_argument("name", choices=names, help="each tells its own options with --help")
+    name = parser.parse_args(arguments[:1]).name
+    return run_script(BENCH / f"{name}.py", arguments[1:])
 
 
 def train_demo(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+import demo_options
 import environment
 from comfy_server import ComfyServer, ServerError, terminate_as_interrupt
 
@@ -19,7 +20,7 @@ BASE = environment.CACHE / "serve"
 def main() -> int:
     """Start, tell where, wait."""
     parser = argparse.ArgumentParser(prog="dev.py serve")
-    parser.add_argument("--port", type=int, default=8188)
+    demo_options.add_serve_arguments(parser)
     port = parser.parse_args().port
     comfyui = Path(os.environ[environment.COMFYUI_VARIABLE])
     environment.say("Starting ComfyUI ...")

@@ -167,7 +167,7 @@ class _Tournament:
             self._attempts[places[box]] = Attempt(places[box], score, 0)
         order = tops.argsort(descending=True, stable=True)[: config.rungs[0][0]]
         num = min(config.num_basis, len(foreground.scores), len(background.scores))
-        for rows in order.split(config.batch_size):
+        for rows in order.split(config.batch_size_on(compositor.gan.device)):
             members = [best_members(scores[row], num) for row in rows]
             self._batches.append(
                 make_configurations(

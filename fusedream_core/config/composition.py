@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from .recipe import DEFAULT, PAPER, AugmentConfig, OptimizeConfig, SearchConfig
 from .require import require, require_choice, require_count, require_range
 
@@ -32,7 +34,8 @@ class ComposeConfig:
         rungs: Successive halving: how many configurations go on, and up to which share of the
             steps, one pair for each rung. ``((ALL, 1.0),)`` is the paper's brute force.
         batch_size: Configurations optimised at once; sets the memory, not the result, but for the
-            rounding of the models, which many steps may amplify.
+            rounding of the models, which many steps may amplify. None means one on a CPU, where
+            more are no quicker, and 6 elsewhere.
         consistency: Where the two pictures should agree: "seam", just inside the border of the
             pasted picture; "patch", all under it; "whole", everywhere and unscaled; or "none".
         seam_width: Width of that seam, as a fraction of the pasted picture's shorter side.
@@ -51,7 +54,7 @@ class ComposeConfig:
     num_basis: int = 5
     prefer_named: bool = True
     rungs: tuple[tuple[int, float], ...] = ((9, 0.1), (4, 0.4), (2, 1.0))
-    batch_size: int = 6
+    batch_size: int | None = None
     consistency: Consistency = "seam"
     seam_width: float = 0.12
     beta: float = 1.0
@@ -67,7 +70,8 @@ class ComposeConfig:
         objective = self.optimize.objective
         require(objective == "aug_clip", "objective", objective, "'aug_clip' in a composition")
         require_count("num_basis", self.num_basis, 1)
-        require_count("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            require_count("batch_size", self.batch_size, 1)
         require_choice("consistency", self.consistency, ("none", "whole", "patch", "seam"))
         require_choice("metric", self.metric, ("adam", "euclidean"))
         require_choice("blend", self.blend, ("none", "feather", "poisson", "mixed"))
@@ -80,6 +84,12 @@ class ComposeConfig:
         idle = self.beta == 0 and self.consistency == "none"
         require(not idle, "beta", self.beta, "above 0 where consistency is 'none'")
         self._require_rungs()
+
+    def batch_size_on(self, device: torch.device) -> int:
+        """Configurations optimised at once on this device."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return 1 if device.type == "cpu" else 6
 
     def _require_rungs(self) -> None:
         """Check that ever fewer configurations go ever further, to the end."""

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fusedream_core import ImageError
 from fusedream_core.images import from_images01, save_png, to_images01, to_pil
 
 
@@ -28,3 +30,9 @@ class TestPng:
             assert picture.getpixel((3, 5)) == tuple(
                 round((value + 1) * 127.5) for value in images[0, :, 5, 3].tolist()
             )
+
+
+def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not end in .png"):
+        save_png(torch.zeros(3, 4, 4), tmp_path / "picture.jpg", {})
+    assert not any(tmp_path.iterdir())

@@ -51,6 +51,15 @@ class TestMain:
         assert said.err.count("\n") == 1
         assert not said.out
 
+    @pytest.mark.parametrize("out", ["picture.xyz", "", ".", f"{__file__}/picture.png"])
+    def test_what_cannot_be_written_is_told_before_the_work(
+        self, out: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            main(["generate", "a dog", "-o", out])
+        assert stopped.value.code == 2
+        assert "argument -o/--out" in capsys.readouterr().err
+
     def test_preset(self) -> None:
         options = _parse(["generate", "a dog", "--preset", "paper", "--steps", "7"])
         recipe = _make_recipe(options)

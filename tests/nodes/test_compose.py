@@ -179,7 +179,8 @@ class TestWidgets:
         import comfy.model_management as management
 
         assert asked().config.batch_size == 1  # so that Cancel acts between two on a CPU
-        monkeypatch.setattr(pack.module("nodes.compose"), "on_cpu", lambda: False)
+        config = pack.module("fusedream_core.config").ComposeConfig
+        monkeypatch.setattr(config, "batch_size_on", lambda config, device: 6)
         assert asked(position="top").config.batch_size == 1
         assert asked().config.batch_size == 6
         monkeypatch.setattr(management, "get_total_memory", lambda device: 2**20)

@@ -94,8 +94,11 @@ class TestCommandLine:
             (["demo", "a dog", "--seed", str(2**64)], "not a whole number"),
             (["demo", "a dog", "--seed", "one"], "not a whole number"),
             (["demo", "a dog", "--out", "dog.jpg"], "not the name of a .png file"),
+            (["demo", " | "], "the prompt is empty"),
+            (["demo", "a dog", "--out", f"{__file__}/dog.png"], "test_environment.py is a file"),
+            (["serve", "--port", "99999999"], "not a port from 1 to 65535"),
             (["demo", "a dog", "--workflow", "compose_then_refine"], "invalid choice"),
-            (["bench", "speediness"], "Name one of the benchmarks"),
+            (["bench", "speediness"], "invalid choice: 'speediness'"),
             (["dance"], "invalid choice"),
         ],
     )
