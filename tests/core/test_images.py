@@ -33,6 +33,6 @@ class TestPng:
 
 
 def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="does not end in .png"):
+    with pytest.raises(ImageError, match=r"does not end in \.png"):
         save_png(torch.zeros(3, 4, 4), tmp_path / "picture.jpg", {})
     assert not any(tmp_path.iterdir())
