@@ -149,7 +149,7 @@ class _Tournament:
     def enter(self, foreground: Basis, background: Basis, placements: Sequence[Placement]) -> None:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""
         compositor, config = self._compositor, self._config
-        search = PairSearch(compositor.gan, compositor.clip, compositor.target, self._callback)
+        search = PairSearch(compositor, self._callback)
         wanted = self._wanted(foreground, background)
         fronts, backs = search.decode(
             foreground, background, num_places=len(placements), num_pairs=int(wanted.sum())

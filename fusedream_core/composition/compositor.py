@@ -67,24 +67,31 @@ class Compositor:
     limit: Limit = field(default_factory=Limit)
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
-    def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, blended: bool) -> Pictures:
-        """The pictures of latents ``(2B, ...)``, at B places."""
+    def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, num_steps_done: int) -> Pictures:
+        """The pictures of latents ``(2B, ...)`` at B places, after so many steps."""
         images = self.gan.decode(z, y, truncation=self.truncation)
         foreground, background = images.chunk(2)
         layer = place(foreground, boxes, *background.shape[-2:])
         rows = [
-            self._blend(layer[i : i + 1], background[i : i + 1], box, blended)
+            self.join(layer[i : i + 1], background[i : i + 1], box, num_steps_done=num_steps_done)
             for i, box in enumerate(boxes)
         ]
         return Pictures(foreground, background, layer, torch.cat(rows))
 
-    def _blend(self, layer: Tensor, background: Tensor, box: Box, blended: bool) -> Tensor:
-        """One layer over one background; a box's solver is made once."""
-        mode, strength = self.config.blend if blended else "none", self.config.blend_strength
+    def join(self, layer: Tensor, background: Tensor, box: Box, *, num_steps_done: int) -> Tensor:
+        """Layers over backgrounds, in the last part of the steps blended.
+
+        A box's solver is made once.
+        """
+        config = self.config
+        blended = num_steps_done >= config.blend_from * config.optimize.num_steps
+        mode = config.blend if blended else "none"
         if mode in ("poisson", "mixed") and box not in self.solvers:
             self.solvers[box] = make_solver(box, background)
         solver = self.solvers.get(box)
-        return blend(layer, background, box, mode=mode, strength=strength, solver=solver)
+        return blend(
+            layer, background, box, mode=mode, strength=config.blend_strength, solver=solver
+        )
 
     def objective(self, pictures: Pictures, params: AugmentParams) -> Tensor:
         """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""

@@ -89,7 +89,11 @@ class Configurations:
         """
         config = self.compositor.config
         latent = self.descent.mixture.latent()
-        pictures = self._draw(self._add_noise(latent, generator))
+        pictures = self.compositor.draw(
+            *self._add_noise(latent, generator),
+            self.boxes,
+            num_steps_done=self.descent.num_steps_done,
+        )
         params = self._sample(self.augment.num_augments, pictures, generator)
         score = self.compositor.objective(pictures, params)
         loss = self.compositor.inconsistency(pictures, self.boxes)
@@ -121,15 +125,10 @@ class Configurations:
         """Every iterate that may be returned: its name, latents, pictures and held-out score."""
         num = self.compositor.config.optimize.eval_augments
         for name, latent in self.iterates.candidates().items():
-            pictures = self.compositor.draw(*latent, self.boxes, blended=True)
+            end = self.compositor.config.optimize.num_steps
+            pictures = self.compositor.draw(*latent, self.boxes, num_steps_done=end)
             params = self._sample(num, pictures, rng.copy(generator))
             yield name, latent, pictures, self.compositor.judge(pictures, params)
-
-    def _draw(self, latent: LatentPair) -> Pictures:
-        """Pictures of the runs, blended in the last part of the steps."""
-        config = self.compositor.config
-        blended = self.descent.num_steps_done >= config.blend_from * config.optimize.num_steps
-        return self.compositor.draw(*latent, self.boxes, blended=blended)
 
     def _sample(self, num: int, pictures: Pictures, generator: torch.Generator) -> AugmentParams:
         """Changes for the composites, the same for all of them."""

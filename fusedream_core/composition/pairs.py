@@ -13,12 +13,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..clip.base import ImageTextEncoder
-from ..gan.base import Gan
 from ..memory import Limit
-from ..placement import Box, box_masks, place
+from ..placement import Box, place
 from ..score import clip_score
-from ..types import Basis, Callback, StepInfo, Target
+from ..types import Basis, Callback, StepInfo
+from .compositor import Compositor
 
 _BATCH = 32  # composites that CLIP sees at once
 
@@ -31,15 +30,14 @@ class PairSearch:
 
     def __init__(
         self,
-        gan: Gan,
-        clip: ImageTextEncoder,
-        target: Target,
+        compositor: Compositor,
         callback: Callback | None = None,
         *,
         batch_size: int = _BATCH,
     ) -> None:
         """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
-        self._gan, self._clip, self._target = gan, clip, target
+        self._gan, self._clip = compositor.gan, compositor.clip
+        self._compositor, self._target = compositor, compositor.target
         self._callback, self._batch_size = callback, batch_size
         self._limit = Limit()  # its own: without gradients there is room for more
         self._done = self._total = 0
@@ -73,7 +71,7 @@ class PairSearch:
 
     @torch.no_grad()
     def score(self, fronts: Tensor, backs: Tensor, boxes: Sequence[Box], wanted: Tensor) -> Tensor:
-        """CLIP scores of foregrounds pasted into every box of backgrounds.
+        """CLIP scores of foregrounds pasted into every box of backgrounds, as in the first step.
 
         Args:
             fronts: K_f pictures.
@@ -88,15 +86,17 @@ class PairSearch:
         self._total = self._done + len(boxes) * math.ceil(len(pairs) / self._batch_size)
         scores = torch.full((len(boxes), wanted.numel()), -torch.inf, dtype=fronts.dtype)
         for own, box in zip(scores, boxes, strict=True):
-            own[pairs] = self._score_place(_Pasted(fronts, backs, box), pairs)
+            own[pairs] = self._score_place(fronts, backs, box, pairs)
         return scores.view(len(boxes), *wanted.shape)
 
-    def _score_place(self, pasted: _Pasted, pairs: Tensor) -> Tensor:
-        """Scores of some pairs at one place, on the CPU."""
+    def _score_place(self, fronts: Tensor, backs: Tensor, box: Box, pairs: Tensor) -> Tensor:
+        """Scores of some pairs at one place, on the CPU; ``f * K_b + b`` is f on b."""
+        layers = place(fronts, [box] * len(fronts), *backs.shape[-2:])
+        score = partial(clip_score, targets=self._target, clip=self._clip)
         scores = []
-        for some in pairs.split(self._batch_size):
-            images = pasted.make(some)
-            score = partial(clip_score, targets=self._target, clip=self._clip)
+        for some in pairs.to(backs.device).split(self._batch_size):
+            over, below = layers[some // len(backs)], backs[some % len(backs)]
+            images = self._compositor.join(over, below, box, num_steps_done=0)
             scores.append(self._limit.map(score, images).cpu())
             best = int(scores[-1].argmax())
             self._tell(scores[-1][best : best + 1], images[best : best + 1])
@@ -125,22 +125,3 @@ def best_members(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
         scores[:, back].argsort(descending=True, stable=True)[:num],
         scores[front].argsort(descending=True, stable=True)[:num],
     )
-
-
-class _Pasted:
-    """All pairs of some pictures at one place; composites are made when they are looked at."""
-
-    def __init__(self, fronts: Tensor, backs: Tensor, box: Box) -> None:
-        height, width = backs.shape[-2:]
-        self._backs = backs
-        self._layers = place(fronts, [box] * len(fronts), height, width)
-        self._outside = 1.0 - box_masks([box], height, width).to(self._layers)
-
-    def make(self, pairs: Tensor) -> Tensor:
-        """Some composites: pair ``f * K_b + b`` is foreground f on background b."""
-        front, back = (index.to(self._backs.device) for index in self._split(pairs))
-        return self._layers[front] + self._outside * self._backs[back]
-
-    def _split(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Foreground and background of pairs."""
-        return pairs // len(self._backs), pairs % len(self._backs)

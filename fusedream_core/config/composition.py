@@ -44,7 +44,9 @@ class ComposeConfig:
             "euclidean" as in the paper.
         blend: How the pasted picture is blended in; see ``poisson.blend``.
         blend_strength: From 0 (the plain paste) to 1.
-        blend_from: Share of the steps after which the blended picture is what is scored.
+        blend_from: Share of the steps after which the blended picture is what is scored. 0 means
+            always: what blending makes of a place is then known from the pre-search on, and the
+            halving ranks what will be returned.
         part_weight: How much the scores of foreground and background by prompts of their own
             count beside the composite's, where such prompts are given: in every step and in the
             halving. The pre-search and the choice of the iterate look at the composite alone.
@@ -53,7 +55,7 @@ class ComposeConfig:
     optimize: OptimizeConfig = _OPTIMIZE
     num_basis: int = 5
     prefer_named: bool = True
-    rungs: tuple[tuple[int, float], ...] = ((9, 0.1), (4, 0.4), (2, 1.0))
+    rungs: tuple[tuple[int, float], ...] = ((18, 0.05), (6, 0.2), (3, 0.5), (2, 1.0))
     batch_size: int | None = None
     consistency: Consistency = "seam"
     seam_width: float = 0.12
@@ -61,7 +63,7 @@ class ComposeConfig:
     metric: Literal["adam", "euclidean"] = "adam"
     blend: BlendMode = "poisson"
     blend_strength: float = 1.0
-    blend_from: float = 0.8
+    blend_from: float = 0.0
     part_weight: float = 0.5
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ from fusedream_core.images import to_pil
 HERE = Path(__file__).resolve().parent
 FOLDER = OUTPUT / "composition"
 OURS = CompositionRecipe()
-PRUNING_PROMPTS, SEAM_PROMPTS, FIGURE_PROMPTS = 6, 6, 6
+PRUNING_PROMPTS, SEAM_PROMPTS, FIGURE_PROMPTS = 6, 3, 6
 
 
 @dataclass(frozen=True)

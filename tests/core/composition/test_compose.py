@@ -88,7 +88,8 @@ class TestScorePairs:
     ) -> None:
         """The slow way: one pair at one place after the other."""
         boxes = [place.box(16, 16) for place in PLACES[:3]]
-        search = PairSearch(gan64, clip64, targets64[0], batch_size=batch_size)
+        compositor = Compositor(gan64, clip64, targets64[0], (None, None), None, 0.6, CONFIG)
+        search = PairSearch(compositor, batch_size=batch_size)
         wanted = torch.ones(3, 3, dtype=torch.bool)
         wanted[0, 1] = wanted[2, 0] = False
         pictures = search.decode(*bases64[:2], num_places=3, num_pairs=7)
