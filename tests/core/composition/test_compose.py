@@ -26,6 +26,7 @@ from fusedream_core.composition.compositor import Compositor, Pictures
 from fusedream_core.composition.pairs import PairSearch, best_members
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
 from fusedream_core.placement import Placement, all_placements, box_masks, paste
+from fusedream_core.poisson import blend
 
 STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
@@ -77,7 +78,7 @@ def run(
 
 
 class TestScorePairs:
-    @pytest.mark.parametrize("batch_size", [2, 100])
+    @pytest.mark.parametrize(("batch_size", "blend_from"), [(2, 0.5), (100, 0.5), (100, 0.0)])
     def test_value(
         self,
         gan64: BigGan,
@@ -85,10 +86,12 @@ class TestScorePairs:
         targets64: list[Target],
         bases64: list[Basis],
         batch_size: int,
+        blend_from: float,
     ) -> None:
-        """The slow way: one pair at one place after the other."""
+        """The slow way: one pair at one place after the other; blended if the first step is."""
+        config = replace(CONFIG, blend_from=blend_from)
         boxes = [place.box(16, 16) for place in PLACES[:3]]
-        compositor = Compositor(gan64, clip64, targets64[0], (None, None), None, 0.6, CONFIG)
+        compositor = Compositor(gan64, clip64, targets64[0], (None, None), None, 0.6, config)
         search = PairSearch(compositor, batch_size=batch_size)
         wanted = torch.ones(3, 3, dtype=torch.bool)
         wanted[0, 1] = wanted[2, 0] = False
@@ -105,6 +108,8 @@ class TestScorePairs:
                     if not wanted[i, j]:
                         continue
                     one = paste(fronts[i : i + 1], backs[j : j + 1], [box])
+                    if blend_from == 0.0:
+                        one = blend(one, backs[j : j + 1], box, mode="poisson")
                     expected = clip_score(one, targets64[0], clip64)[0]
                     assert float(scores[p, i, j]) == pytest.approx(float(expected), abs=1e-9)
 
