@@ -6,6 +6,7 @@ model folders gives; it is never joined to a path.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -82,12 +83,15 @@ def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def fingerprint(key: str, name: str | None, *more: str | None) -> str:
-    """What a loader's output depends on; a model that is gone or linked is known by its name."""
+    """What a loader's output depends on; a model that is gone or linked is known by its name.
+
+    A digest, as ComfyUI writes it into every saved picture: nobody is to read folders from there.
+    """
     try:
         identity = file_identity(resolve_model(key, name)) if name is not None else ()
     except (CheckpointError, OSError):
         identity = ()
-    return repr((name, *more, identity))
+    return hashlib.sha256(repr((name, *more, identity)).encode()).hexdigest()
 
 
 def _found(key: str) -> dict[str, Path]:

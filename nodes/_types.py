@@ -2,7 +2,7 @@
 
 What travels: ``FUSEDREAM_GAN``, ``FUSEDREAM_CLIP`` and ``FUSEDREAM_LPIPS`` are
 ``_models.Managed`` handles, ``FUSEDREAM_LATENT`` is a ``GanLatent``, and the others are the plain
-dataclasses of ``fusedream_core.types``; tensors are on the CPU.
+dataclasses of ``fusedream_core.types`` and ``fusedream_core.bank``; tensors are on the CPU.
 """
 
 from __future__ import annotations

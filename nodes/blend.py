@@ -33,7 +33,14 @@ class FuseDreamPoissonBlend(io.ComfyNode):
                 "what surrounds it by an exact solution of Poisson's equation. Batches of any "
                 "size; needs no GAN and no other package."
             ),
-            search_aliases=["seamless clone", "poisson", "blend", "paste", "composite"],
+            search_aliases=[
+                "FuseDream",
+                "seamless clone",
+                "poisson",
+                "blend",
+                "paste",
+                "composite",
+            ],
             inputs=[*_picture_inputs(), *_place_inputs(), *blend_inputs(), _mask_input()],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The background with it in."),

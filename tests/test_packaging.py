@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPLIED_BY_COMFYUI = {"torch", "torchvision", "torchaudio", "numpy", "scipy", "pillow", "tqdm"}
@@ -52,3 +53,13 @@ def test_the_pack_root_imports_without_comfyui_and_tells_what_failed(
         asyncio.run(module.comfy_entrypoint())
     assert "could not load its nodes" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("docs/images/*.*"), *ROOT.glob("workflows/*.jpg")],
+    ids=lambda path: path.name,
+)
+def test_pictures_tell_nothing_of_the_machine_that_made_them(path: Path) -> None:
+    with Image.open(path) as picture:
+        assert not {"prompt", "workflow", "exif", "comment"} & set(picture.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,8 +127,13 @@ class TestFingerprint:
         bare = clip.fingerprint_inputs(clip_name="tiny", architecture="")
         assert bare != clip.fingerprint_inputs(clip_name="tiny", architecture="ViT-B-32")
         lpips = pack.nodes["FuseDreamLoadLPIPS"]
-        assert "tiny" in lpips.fingerprint_inputs(lpips_name="tiny.safetensors")
-        assert isinstance(lpips.fingerprint_inputs(lpips_name="gone"), str)
+        known = lpips.fingerprint_inputs(lpips_name="tiny.safetensors")
+        assert known != lpips.fingerprint_inputs(lpips_name="gone")
+
+    def test_no_folder_is_told(self, pack: SimpleNamespace, tiny_models: Path) -> None:
+        """ComfyUI saves it in every picture, which people share."""
+        found = pack.nodes["FuseDreamLoadGAN"].fingerprint_inputs(gan_name="tiny")
+        assert re.fullmatch("[0-9a-f]{64}", found)
 
 
 class TestDemo:
