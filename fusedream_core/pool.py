@@ -61,3 +61,25 @@ def _rank_in_class(classes: Tensor) -> Tensor:
     rank = torch.empty_like(classes)
     rank[grouped.indices] = torch.arange(len(classes)) - first
     return rank
+
+
+def lead(
+    leaders: tuple[Tensor, Tensor] | None, images: Tensor, scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best score ``(T,)`` and picture ``(T, 3, H, W)`` so far of each target, for the preview.
+
+    Args:
+        leaders: Those before this batch.
+        images: The pictures of this batch, shape ``(N, 3, H, W)``.
+        scores: Their scores for each target, shape ``(T, N)``.
+    """
+    best = scores.max(dim=1)
+    contenders = images[best.indices.to(images.device)]
+    if leaders is None:
+        return best.values, contenders
+    better = best.values > leaders[0]
+    there = better.to(images.device)[:, None, None, None]
+    return (
+        torch.where(better, best.values, leaders[0]),
+        torch.where(there, contenders, leaders[1]),
+    )

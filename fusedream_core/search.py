@@ -27,7 +27,7 @@ from .errors import ConfigError
 from .gan.base import Gan
 from .guidance import class_weights
 from .memory import Limit
-from .pool import Pool
+from .pool import Pool, lead
 from .score import aug_clip_score_within, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
 
@@ -126,7 +126,7 @@ class _Search:
                 if self.callback is not None:
                     others = [row for row in range(len(texts)) if row not in rows]
                     scores[others] = -torch.inf
-                    leaders = _lead(leaders, images, scores)
+                    leaders = lead(leaders, images, scores)
                     self.callback(StepInfo("search", step, total, *leaders))
         return [pool for pool in pools if pool]
 
@@ -219,7 +219,7 @@ class _Search:
                 parts.append(scores.cpu())
                 step += 1
                 if self.callback is not None:
-                    leaders = _lead(leaders, images, scores[None])
+                    leaders = lead(leaders, images, scores[None])
                     self.callback(StepInfo("rerank", step, total, *leaders))
             ranked.append(dataclasses.replace(pool, scores=torch.cat(parts)))
         return ranked
@@ -282,25 +282,3 @@ def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | No
     factor = max(1, math.ceil(num_candidates * share / config.num_basis))
     cap = None if config.max_per_class is None else factor * config.max_per_class
     return factor * config.num_basis, cap
-
-
-def _lead(
-    leaders: tuple[Tensor, Tensor] | None, images: Tensor, scores: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The best score ``(T,)`` and picture ``(T, 3, H, W)`` so far of each target, for the preview.
-
-    Args:
-        leaders: Those before this batch.
-        images: The pictures of this batch, shape ``(N, 3, H, W)``.
-        scores: Their scores for each target, shape ``(T, N)``.
-    """
-    best = scores.max(dim=1)
-    contenders = images[best.indices.to(images.device)]
-    if leaders is None:
-        return best.values, contenders
-    better = best.values > leaders[0]
-    there = better.to(images.device)[:, None, None, None]
-    return (
-        torch.where(better, best.values, leaders[0]),
-        torch.where(there, contenders, leaders[1]),
-    )
