@@ -38,8 +38,8 @@ def run(command: list[str], comfyui: Path | None = None) -> int:
     # Whatever is on the path outside has no business in the virtual environment.
     child_environment.pop("PYTHONPATH", None)
     # Threads that wait for each other by spinning take the core that they wait for, where another
-    # program has one: what takes seconds then takes minutes.
-    child_environment.setdefault("OMP_WAIT_POLICY", "passive")
+    # program has one: what takes seconds then takes minutes. So they sleep after a short while.
+    child_environment.setdefault("GOMP_SPINCOUNT", "3000")
     if comfyui:
         child_environment[environment.COMFYUI_VARIABLE] = str(comfyui)
     with subprocess.Popen(command, cwd=ROOT, env=child_environment) as child:
