@@ -3,8 +3,8 @@
 Paper: Liu et al. 2021, section 3.3 and Algorithm 2, whose code was never released. The score of
 the composite comes first; among the best by it, the two pictures should agree (a bilevel problem,
 by dynamic-barrier gradient descent). The paper optimises all configurations of scale and position
-to the end. Here a pre-search and successive halving drop the hopeless ones, and the one that is
-left ends where brute force would have taken it.
+to the end. Here a pre-search and successive halving drop the hopeless ones, and those that are left
+end where brute force would have taken them.
 """
 
 from __future__ import annotations
