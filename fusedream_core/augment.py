@@ -18,6 +18,7 @@ from .config import Augment, AugmentConfig
 from .errors import ConfigError, ShapeError
 from .types import Record
 
+NUM_DRAWN = 8  # random numbers for each copy
 Resize = tuple[Tensor, Tensor]  # what makes the rows and the columns of a new size, (side', side)
 
 
@@ -89,36 +90,55 @@ def sample_params(
 
     References:
         gnobitab/FuseDream, ``DiffAugment_pytorch.py``. Differs: the zoom is drawn for each copy,
-        where upstream has one for all (``config.shared_zoom``).
+        where upstream has one for all (``config.shared_zoom``); and the copies are spread evenly
+        over the range of each change, where upstream's are independent (``config.draws``).
     """
-    sides = (height, width)
+    draw = rng.stratified if config.draws == "stratified" else rng.independent
+    return params_at(draw(num, NUM_DRAWN, generator=generator), height, width, config=config)
+
+
+def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig) -> AugmentParams:
+    """The changes that uniform random numbers stand for.
+
+    Args:
+        numbers: Shape ``(num, NUM_DRAWN)``, in ``[0, 1]``: for each copy brightness, saturation,
+            contrast, shift, zoom, and place of the box.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
+        config: Which changes, and how strong.
+    """
+    sides, num = (height, width), len(numbers)
     box_size = (int(height * config.cutout + 0.5), int(width * config.cutout + 0.5))
+    columns = numbers.T[:, None]  # (NUM_DRAWN, 1, num)
 
-    def factor(strength: float) -> Tensor:
-        return rng.uniform((1, num), 1.0 - strength, 1.0 + strength, generator=generator)
+    def factor(column: int, strength: float) -> Tensor:
+        return 1.0 + strength * (2.0 * columns[column] - 1.0)
 
-    def per_axis(ranges: Sequence[tuple[int, int]]) -> Tensor:
-        axes = [rng.integers((1, num), low, high, generator=generator) for low, high in ranges]
-        return torch.stack(axes, dim=-1)  # 2 x (1, num) -> (1, num, 2)
+    def per_axis(first: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
+        """Whole numbers of each axis, both ends of its range included, ``(1, num, 2)``."""
+        axes = [
+            (low + (values * (high - low + 1)).long()).clamp(max=high)
+            for values, (low, high) in zip(columns[first : first + 2], ranges, strict=True)
+        ]
+        return torch.stack(axes, dim=-1)
 
     drawn: dict[str, Tensor] = {}
     if Augment.BRIGHTNESS in config.policy:
-        reach = config.brightness
-        drawn["brightness"] = rng.uniform((1, num), -reach, reach, generator=generator)
+        drawn["brightness"] = config.brightness * (2.0 * columns[0] - 1.0)
     if Augment.SATURATION in config.policy:
-        drawn["saturation"] = factor(config.saturation)
+        drawn["saturation"] = factor(1, config.saturation)
     if Augment.CONTRAST in config.policy:
-        drawn["contrast"] = factor(config.contrast)
+        drawn["contrast"] = factor(2, config.contrast)
     if Augment.TRANSLATION in config.policy:
         steps = [int(side * config.translation + 0.5) for side in sides]
-        drawn["shift"] = per_axis([(-step, step) for step in steps])
+        drawn["shift"] = per_axis(3, [(-step, step) for step in steps])
     if Augment.RESIZE in config.policy:
-        zoom = factor(config.resize)
+        zoom = factor(5, config.resize)
         zoom = zoom[:, :1].expand(1, num) if config.shared_zoom else zoom
         drawn["size"] = (zoom[..., None] * torch.tensor(sides)).long().clamp(min=1)
     if Augment.CUTOUT in config.policy:
         # The centre may lie on the border, and for an even box one beyond the last pixel.
-        centre = per_axis([(0, s - b % 2) for s, b in zip(sides, box_size, strict=True)])
+        centre = per_axis(6, [(0, s - b % 2) for s, b in zip(sides, box_size, strict=True)])
         drawn["box"] = centre - torch.tensor(box_size) // 2
     return AugmentParams(num=num, image_size=sides, box_size=box_size, **drawn)
 

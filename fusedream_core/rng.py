@@ -64,6 +64,28 @@ def uniform(
     return torch.rand(shape, generator=generator) * (high - low) + low
 
 
+def independent(num: int, dims: int, *, generator: torch.Generator) -> Tensor:
+    """Draw independent points from the unit cube. Returns a float32 CPU tensor ``(num, dims)``."""
+    return torch.rand(num, dims, generator=generator)
+
+
+def stratified(num: int, dims: int, *, generator: torch.Generator) -> Tensor:
+    """Draw points of the unit cube that are spread evenly along each axis: a Latin hypercube.
+
+    Each point is uniform by itself, so a mean over them has no bias; and it has less noise than one
+    over independent points.
+
+    Returns:
+        A float32 CPU tensor ``(num, dims)``; of each of its columns, one number lies in each
+        ``num``-th of the range from 0 to 1.
+
+    References:
+        McKay, Beckman and Conover 1979.
+    """
+    cells = [torch.randperm(num, generator=generator) for _ in range(dims)]
+    return (torch.stack(cells, dim=1) + torch.rand(num, dims, generator=generator)) / num
+
+
 def integers(shape: tuple[int, ...], low: int, high: int, *, generator: torch.Generator) -> Tensor:
     """Draw from {low, ..., high}, both ends included. Returns an int64 CPU tensor."""
     return torch.randint(low, high + 1, shape, generator=generator)

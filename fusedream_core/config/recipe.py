@@ -47,6 +47,8 @@ class AugmentConfig:
         cutout: Side of the grey box, as a fraction of the picture's side.
         shared_zoom: One zoom for all copies of a draw, as the reference code has it, instead
             of one for each.
+        draws: "stratified" spreads the copies evenly over the range of each change, for less noise
+            from as many; "independent" draws each by itself, as the reference code.
     """
 
     num_augments: int = 8
@@ -58,6 +60,7 @@ class AugmentConfig:
     resize: float = 0.2
     cutout: float = 0.5
     shared_zoom: bool = False
+    draws: Literal["stratified", "independent"] = "stratified"
 
     def __post_init__(self) -> None:
         require_count("num_augments", self.num_augments, 1)
@@ -67,6 +70,7 @@ class AugmentConfig:
         for name in ("saturation", "contrast", "translation", "cutout"):
             require_range(name, getattr(self, name), 0.0, 1.0)
         require_range("resize", self.resize, 0.0, 0.9)
+        require_choice("draws", self.draws, ("stratified", "independent"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +245,7 @@ PAPER = Recipe(
         schedule="constant",
         selection="last",
     ),
-    augment=AugmentConfig(num_augments=50),
+    augment=AugmentConfig(num_augments=50, draws="independent"),
 )
 
 # gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
@@ -263,5 +267,5 @@ REFERENCE_CODE = Recipe(
         schedule="constant",
         selection="last",
     ),
-    augment=AugmentConfig(num_augments=50, shared_zoom=True),
+    augment=AugmentConfig(num_augments=50, shared_zoom=True, draws="independent"),
 )

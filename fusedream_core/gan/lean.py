@@ -17,11 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import (
+    Affine,
+    frozen,
+    grown_plus_pixelwise,
+    pixelwise,
+    plus_pixelwise,
+    scale_shift_relu,
+    to_rgb,
+    upsampling_kernel,
+)
+
 if TYPE_CHECKING:
     from pytorch_pretrained_biggan import BigGAN
     from pytorch_pretrained_biggan.model import BigGANBatchNorm, GenBlock, SelfAttn
-
-Affine = tuple[Tensor, Tensor]  # scale and shift of B pictures' channels, (B, C) each
 
 
 class LeanNetwork(nn.Module):
@@ -35,16 +44,19 @@ class LeanNetwork(nn.Module):
                 nn.utils.remove_spectral_norm(module)
         source = network.generator
         # The package reshapes to (4, 4, C) and then moves C to the front; here the rows are moved.
-        self.first_weight = _frozen(_channels_first(source.gen_z.weight))
-        self.first_bias = _frozen(_channels_first(source.gen_z.bias[:, None])[:, 0])
+        self.first_weight = frozen(_channels_first(source.gen_z.weight))
+        self.first_bias = frozen(_channels_first(source.gen_z.bias[:, None])[:, 0])
         layers: list[Any] = list(source.layers)
+        carried = _carried_biases(layers)
+        before = list(zip(layers, carried[:-1], strict=True))
         self.layers = nn.ModuleList(
-            _Block(layer) if _is_block(layer) else _Attention(layer) for layer in layers
+            _Block(layer) if _is_block(layer) else _Attention(layer, bias) for layer, bias in before
         )
-        self.norms = _Norms([pair for layer in layers for pair in _norms_of(layer)], source.bn.eps)
-        self.last_norm = _Norms([(source.bn, None)], source.bn.eps)
-        self.rgb_weight = _frozen(source.conv_to_rgb.weight[:3])
-        self.rgb_bias = _frozen(source.conv_to_rgb.bias[:3])
+        norms = [pair for layer, bias in before for pair in _norms_of(layer, bias)]
+        self.norms = _Norms(norms, source.bn.eps)
+        self.last_norm = _Norms([(source.bn, carried[-1])], source.bn.eps)
+        self.rgb_weight = frozen(source.conv_to_rgb.weight[:3])
+        self.rgb_bias = frozen(source.conv_to_rgb.bias[:3])
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Do the convolutions in this precision. Latents, normalisations and pictures keep theirs.
@@ -68,38 +80,34 @@ class LeanNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x, affines)
         ((scale, shift),) = self.last_norm(latent, truncation)
-        x = _scale_shift_relu(x, (scale, shift))
-        return _to_rgb(x, self.rgb_weight, self.rgb_bias).to(latent).tanh()
+        x = scale_shift_relu(x, (scale, shift))
+        return to_rgb(x, self.rgb_weight, self.rgb_bias).to(latent).tanh()
 
 
 class _Norms(nn.Module):
     """Scale and shift of several normalisations, from one matrix product.
 
     A normalisation is ``(x + bias - mean) / sqrt(variance + eps) * weight + offset``, where bias is
-    that of the convolution before it and weight and offset depend on the latent.
+    what was not added before it and weight and offset depend on the latent.
     """
 
-    def __init__(self, sources: list[tuple[BigGANBatchNorm, Tensor | None]], eps: float) -> None:
-        """Take the package's normalisations, each with the bias before it, if there is one."""
+    def __init__(self, sources: list[tuple[BigGANBatchNorm, Tensor]], eps: float) -> None:
+        """Take the package's normalisations, each with the bias that is missing before it."""
         super().__init__()
         norms = [norm for norm, _ in sources]
         self.eps, self.sizes = eps, [norm.num_features for norm in norms]
-        self.means = _frozen(torch.cat([norm.running_means for norm in norms], dim=1))
-        self.variances = _frozen(torch.cat([norm.running_vars for norm in norms], dim=1))
-        nothing = [norm.running_means.new_zeros(norm.num_features) for norm in norms]
-        biases = [bias for _, bias in sources]
-        self.biases = _frozen(
-            torch.cat([n if b is None else b for n, b in zip(nothing, biases, strict=True)])
-        )
+        self.means = frozen(torch.cat([norm.running_means for norm in norms], dim=1))
+        self.variances = frozen(torch.cat([norm.running_vars for norm in norms], dim=1))
+        self.biases = frozen(torch.cat([bias for _, bias in sources]))
         self.weight: nn.Parameter | None = None
         if norms[0].conditional:
-            self.weight = _frozen(
+            self.weight = frozen(
                 torch.cat([n.scale.weight for n in norms] + [n.offset.weight for n in norms])
             )
             ones = torch.ones_like(self.biases)
-            self.base = _frozen(torch.cat([ones, torch.zeros_like(ones)]))
+            self.base = frozen(torch.cat([ones, torch.zeros_like(ones)]))
         else:
-            self.base = _frozen(torch.cat([n.weight for n in norms] + [n.bias for n in norms]))
+            self.base = frozen(torch.cat([n.weight for n in norms] + [n.bias for n in norms]))
 
     def forward(self, latent: Tensor, truncation: float) -> Iterator[Affine]:
         """The normalisations in order."""
@@ -115,68 +123,59 @@ class _Norms(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block: 1 x 1 down, two 3 x 3, 1 x 1 up; half of them double the side."""
+    """A residual block: 1 x 1 down, two 3 x 3, 1 x 1 up; half of them double the side.
+
+    Its last bias is left to whatever comes after, see ``_carried_biases``.
+    """
 
     def __init__(self, block: GenBlock) -> None:
         super().__init__()
         self.upsample: bool = block.up_sample
         self.drop_channels: bool = block.drop_channels
-        self.down = _frozen(block.conv_0.weight)
+        self.down = frozen(block.conv_0.weight.flatten(1))
         middle = block.conv_1.weight
-        self.middle = _frozen(_upsampling_kernel(middle) if self.upsample else middle)
-        self.second = _frozen(block.conv_2.weight)
-        self.up = _frozen(block.conv_3.weight)
-        self.up_bias = _frozen(block.conv_3.bias)
+        self.middle = frozen(upsampling_kernel(middle) if self.upsample else middle)
+        self.second = frozen(block.conv_2.weight)
+        self.up = frozen(block.conv_3.weight.flatten(1))
 
     def forward(self, x: Tensor, affines: Iterator[Affine]) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C', H', W')``; takes the next four affines."""
-        hidden = F.conv2d(_scale_shift_relu(x, next(affines)), self.down)
-        hidden = _scale_shift_relu(hidden, next(affines))
+        hidden = pixelwise(scale_shift_relu(x, next(affines)), self.down)
+        hidden = scale_shift_relu(hidden, next(affines))
         if self.upsample:
             hidden = F.conv_transpose2d(hidden, self.middle, stride=2, padding=1)
         else:
             hidden = F.conv2d(hidden, self.middle, padding=1)
-        hidden = F.conv2d(_scale_shift_relu(hidden, next(affines)), self.second, padding=1)
-        hidden = F.conv2d(_scale_shift_relu(hidden, next(affines)), self.up, self.up_bias)
+        hidden = F.conv2d(scale_shift_relu(hidden, next(affines)), self.second, padding=1)
+        hidden = scale_shift_relu(hidden, next(affines))
         if self.drop_channels:
             x = x[:, : x.shape[1] // 2]
         if self.upsample:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return hidden + x
+            return grown_plus_pixelwise(x, hidden, self.up)
+        return plus_pixelwise(x, hidden, self.up)
 
 
 class _Attention(nn.Module):
     """Self-attention to a picture of half the side."""
 
-    def __init__(self, layer: SelfAttn) -> None:
+    def __init__(self, layer: SelfAttn, carried: Tensor) -> None:
         super().__init__()
-        self.theta = _frozen(layer.snconv1x1_theta.weight)
-        self.phi_g = _frozen(torch.cat([layer.snconv1x1_phi.weight, layer.snconv1x1_g.weight]))
-        self.out = _frozen(layer.gamma * layer.snconv1x1_o_conv.weight)
+        theta = layer.snconv1x1_theta.weight.flatten(1)
+        phi_g = torch.cat([layer.snconv1x1_phi.weight, layer.snconv1x1_g.weight]).flatten(1)
+        self.theta, self.theta_bias = frozen(theta), frozen((theta @ carried)[:, None])
+        self.phi_g, self.phi_g_bias = frozen(phi_g), frozen((phi_g @ carried)[:, None])
+        self.out = frozen((layer.gamma * layer.snconv1x1_o_conv.weight).flatten(1))
 
     def forward(self, x: Tensor, affines: Iterator[Affine]) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        query = F.conv2d(x, self.theta).flatten(2).mT  # (B, H * W, C / 8)
-        pooled = F.max_pool2d(F.conv2d(x, self.phi_g), 2).flatten(2).mT  # (B, H * W / 4, C * 5 / 8)
+        pixels = x.flatten(2)
+        query = (self.theta @ pixels + self.theta_bias).mT  # (B, H * W, C / 8)
+        phi_g = (self.phi_g @ pixels + self.phi_g_bias).unflatten(2, x.shape[-2:])
+        pooled = F.max_pool2d(phi_g, 2).flatten(2).mT  # (B, H * W / 4, C * 5 / 8)
         key, value = pooled.split([query.shape[-1], pooled.shape[-1] - query.shape[-1]], dim=-1)
         # Not torch's fused form, which on Apple's GPUs was wrong for a value of another width.
         seen = (query @ key.mT).softmax(dim=-1) @ value
-        seen = seen.mT.reshape(len(x), -1, *x.shape[-2:])
-        return x + F.conv2d(seen, self.out)
-
-
-def _scale_shift_relu(x: Tensor, affine: Affine) -> Tensor:
-    """``relu(scale * x + shift)`` with a scale and shift of each channel of each picture.
-
-    Written as a batch normalisation, whose backward pass needs no picture-sized product.
-    """
-    scale, shift = affine
-    num, channels = scale.shape
-    mean, half = scale.new_zeros(num * channels), scale.new_full((num * channels,), 0.5)
-    flat = x.reshape(1, num * channels, *x.shape[-2:])
-    # Variance and eps add up to exactly 1; some versions of torch refuse an eps of 0.
-    flat = F.batch_norm(flat, mean, half, scale.flatten(), shift.flatten(), eps=0.5)
-    return flat.relu_().view_as(x)
+        return plus_pixelwise(x, seen.mT.unflatten(2, x.shape[-2:]), self.out)
 
 
 def _at(table: Tensor, truncation: float) -> Tensor:
@@ -189,39 +188,6 @@ def _at(table: Tensor, truncation: float) -> Tensor:
     return torch.lerp(table[low], table[low + 1], position - low)
 
 
-def _upsampling_kernel(weight: Tensor) -> Tensor:
-    """The transposed convolution that doubles the side and then convolves with a 3 x 3 kernel.
-
-    Along one axis, output p takes input q with weight ``T[p + 1 - 2 q]``: of the three taps of the
-    kernel those that fall on either copy of q.
-
-    Args:
-        weight: Shape ``(C_out, C_in, 3, 3)``.
-
-    Returns:
-        Shape ``(C_in, C_out, 4, 4)``, for stride 2 and padding 1.
-    """
-    taps = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return torch.einsum("oiyx,ty,sx->iots", weight, taps, taps)
-
-
-def _to_rgb(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 3 x 3 convolution with padding 1 to three channels.
-
-    On a CPU as a matrix product that says what each pixel gives to its neighbours, and a sum over
-    these: libraries there pad so few channels to many, and are slow.
-
-    Args:
-        x: Shape ``(B, C, H, W)``.
-        weight: Shape ``(3, C, 3, 3)``.
-        bias: Shape ``(3,)``.
-    """
-    if x.device.type != "cpu":
-        return F.conv2d(x, weight, bias, padding=1)
-    taps = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (27, C)
-    return F.fold(taps @ x.flatten(2), x.shape[-2:], 3, padding=1) + bias[:, None, None]
-
-
 def _channels_first(rows: Tensor) -> Tensor:
     """Rows ``(4 * 4 * C, ...)`` of the first layer as ``(C * 4 * 4, ...)``."""
     return rows.view(4, 4, -1, rows.shape[-1]).permute(2, 0, 1, 3).reshape(len(rows), -1)
@@ -232,18 +198,30 @@ def _is_block(layer: nn.Module) -> bool:
     return hasattr(layer, "conv_0")
 
 
-def _norms_of(layer: Any) -> list[tuple[BigGANBatchNorm, Tensor | None]]:  # noqa: ANN401
-    """A layer's normalisations, each with the bias of the convolution before it."""
+def _carried_biases(layers: list[Any]) -> list[Tensor]:
+    """What is missing before each layer, and after the last, for want of the blocks' last biases.
+
+    A constant of each channel goes through the skip connections as it is, so that adding it can
+    wait until something looks at the channel: a normalisation, or attention.
+    """
+    blocks = [layer for layer in layers if _is_block(layer)]
+    carried = [torch.zeros(blocks[0].bn_0.num_features)]
+    for layer in layers:
+        bias = carried[-1]
+        if _is_block(layer):
+            kept = len(bias) // 2 if layer.drop_channels else len(bias)
+            bias = bias[:kept] + layer.conv_3.bias
+        carried.append(bias)
+    return carried
+
+
+def _norms_of(layer: Any, carried: Tensor) -> list[tuple[BigGANBatchNorm, Tensor]]:  # noqa: ANN401
+    """A layer's normalisations, each with the bias that is missing before it."""
     if not _is_block(layer):
         return []
     return [
-        (layer.bn_0, None),
+        (layer.bn_0, carried),
         (layer.bn_1, layer.conv_0.bias),
         (layer.bn_2, layer.conv_1.bias),
         (layer.bn_3, layer.conv_2.bias),
     ]
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    """A weight that takes no gradient."""
-    return nn.Parameter(tensor.detach().clone(), requires_grad=False)

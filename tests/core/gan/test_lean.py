@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusedream_core import make_generator
-from fusedream_core.gan.lean import LeanNetwork, _to_rgb, _upsampling_kernel
+from fusedream_core.gan.lean import LeanNetwork
 
 UP, SAME = True, False
 _TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
@@ -113,21 +113,7 @@ class TestLeanNetwork:
         assert not lean(latents, 0.6).requires_grad
 
 
-class TestKernels:
-    def test_upsampling(self, rng: torch.Generator) -> None:
-        x = torch.randn(2, 3, 5, 4, generator=rng, dtype=torch.float64)
-        weight = torch.randn(6, 3, 3, 3, generator=rng, dtype=torch.float64)
-        plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
-        ours = F.conv_transpose2d(x, _upsampling_kernel(weight), stride=2, padding=1)
-        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
-
-    def test_to_rgb(self, rng: torch.Generator) -> None:
-        x = torch.randn(2, 5, 6, 4, generator=rng, dtype=torch.float64)
-        weight = torch.randn(3, 5, 3, 3, generator=rng, dtype=torch.float64)
-        bias = torch.randn(3, generator=rng, dtype=torch.float64)
-        plain = F.conv2d(x, weight, bias, padding=1)
-        torch.testing.assert_close(_to_rgb(x, weight, bias), plain, rtol=0, atol=1e-12)
-
+class TestNorms:
     def test_no_eps_of_zero(
         self, package_gan: MakePackage, latents: Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,0 +1,109 @@
+"""What the layers of generators are made of, written so that large pictures are seldom copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Affine = tuple[Tensor, Tensor]  # scale and shift of B pictures' channels, (B, C) each
+
+
+def scale_shift_relu(x: Tensor, affine: Affine) -> Tensor:
+    """``relu(scale * x + shift)`` with a scale and shift of each channel of each picture.
+
+    Written as a batch normalisation, whose backward pass needs no picture-sized product.
+    """
+    scale, shift = affine
+    num, channels = scale.shape
+    mean, half = scale.new_zeros(num * channels), scale.new_full((num * channels,), 0.5)
+    flat = x.reshape(1, num * channels, *x.shape[-2:])
+    # Variance and eps add up to exactly 1; some versions of torch refuse an eps of 0.
+    flat = F.batch_norm(flat, mean, half, scale.flatten(), shift.flatten(), eps=0.5)
+    return flat.relu_().view_as(x)
+
+
+def pixelwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A 1 x 1 convolution of ``(B, C, H, W)`` by ``(C', C)``.
+
+    A matrix product is faster at large pictures than what libraries have for convolutions.
+    """
+    pixels: Tensor = (weight @ x.flatten(2)).unflatten(2, x.shape[-2:])
+    return pixels
+
+
+class _AddPixelwise(torch.autograd.Function):
+    """A sum and a 1 x 1 convolution of x, which is added where it is made, in the sum's memory.
+
+    torch's own product in place is the same, but its gradient is copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401
+        """``total`` is ``(B, C', H, W)`` and changed, x ``(B, C, H, W)``, weight ``(C', C)``."""
+        ctx.save_for_backward(weight)
+        ctx.mark_dirty(total)
+        total.flatten(2).baddbmm_(weight.expand(len(x), -1, -1), x.flatten(2))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        """The gradient as it is, and through the transposed product."""
+        (weight,) = ctx.saved_tensors
+        return grad, pixelwise(grad, weight.mT), None
+
+
+def plus_pixelwise(plus: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """``plus`` and a 1 x 1 convolution of x, ``(B, C', H, W)``."""
+    weights = weight.expand(len(x), -1, -1)
+    pixels = torch.baddbmm(plus.flatten(2), weights, x.flatten(2))
+    return pixels.view_as(plus)
+
+
+def grown_plus_pixelwise(plus: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The same with ``plus`` at half the side, which is doubled first."""
+    grown = F.interpolate(plus, scale_factor=2, mode="nearest").contiguous()
+    total: Tensor = _AddPixelwise.apply(grown, x, weight)  # type: ignore[no-untyped-call]
+    return total
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """The transposed convolution that doubles the side and then convolves with a 3 x 3 kernel.
+
+    Along one axis, output p takes input q with weight ``T[p + 1 - 2 q]``: of the three taps of the
+    kernel those that fall on either copy of q.
+
+    Args:
+        weight: Shape ``(C_out, C_in, 3, 3)``.
+
+    Returns:
+        Shape ``(C_in, C_out, 4, 4)``, for stride 2 and padding 1.
+    """
+    taps = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    return torch.einsum("oiyx,ty,sx->iots", weight, taps, taps)
+
+
+def to_rgb(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3 x 3 convolution with padding 1 to three channels.
+
+    On a CPU as a matrix product that says what each pixel gives to its neighbours, and a sum over
+    these: libraries there pad so few channels to many, and are slow.
+
+    Args:
+        x: Shape ``(B, C, H, W)``.
+        weight: Shape ``(3, C, 3, 3)``.
+        bias: Shape ``(3,)``.
+    """
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight, bias, padding=1)
+    taps = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # (27, C)
+    return F.fold(taps @ x.flatten(2), x.shape[-2:], 3, padding=1) + bias[:, None, None]
+
+
+def frozen(tensor: Tensor) -> nn.Parameter:
+    """A weight that takes no gradient."""
+    return nn.Parameter(tensor.detach().clone(), requires_grad=False)
