@@ -1,8 +1,8 @@
 """Seed search: the k best of M random latents, which become the basis of the optimisation.
 
 Paper: Liu et al. 2021, section 3.2. Candidates are streamed, so memory does not grow with their
-number: each batch is decoded and scored by plain CLIP, and only the best few per cent are kept;
-AugCLIP then ranks those. Several prompts can share one stream, which is decoded once. Beyond the
+number: each batch is decoded and scored by plain CLIP, and only the best few are kept; AugCLIP then
+ranks those. Several prompts can share one stream, which is decoded once. Beyond the
 paper, a part of the candidates comes from the classes whose names are near the prompt.
 """
 
@@ -52,9 +52,8 @@ def search_basis(
     ``config.batch_size``, but for the rounding of the models.
 
     With a bank, the candidates are a random half of it, or of its part in the classes asked for
-    (more, where half would be fewer than ``num_basis``):
-    ``num_candidates`` only says how many of them AugCLIP ranks, and no class need be guessed, as
-    all are looked at.
+    (more, where half would be fewer than ``num_basis``); ``num_candidates`` is not read, and no
+    class need be guessed, as all are looked at.
 
     Args:
         gan: The generator.
@@ -157,7 +156,7 @@ class _Search:
         z, y = z[rows.to(z.device)], self.gan.embed(classes)
         texts = text_features(self.targets, self.clip)  # (T, D)
         scores = (texts @ bank.features.cpu()[rows].to(texts).T).cpu()  # (T, N)
-        keep, cap = _pool_size(min(self._num_candidates, len(rows)), self.config)
+        keep, cap = _pool_size(len(rows), self.config)
         pools = []
         for row, target in enumerate(self.targets):
             whole = Pool(z, y, classes, scores[row])
@@ -278,7 +277,8 @@ def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | No
     Both are the same multiple of what the basis needs. A pool so limited always holds a basis
     within the limit, if the candidates do.
     """
-    share = config.rerank_fraction if config.ranking == "aug_clip" else 0.0
-    factor = max(1, math.ceil(num_candidates * share / config.num_basis))
+    num_ranked = num_candidates if config.num_reranked is None else config.num_reranked
+    num_ranked = min(num_ranked, num_candidates) if config.ranking == "aug_clip" else 0
+    factor = max(1, math.ceil(num_ranked / config.num_basis))
     cap = None if config.max_per_class is None else factor * config.max_per_class
     return factor * config.num_basis, cap

@@ -103,8 +103,8 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     options=list(PRESETS),
                     default="default",
                     tooltip=(
-                        "How candidates are ranked. default: by CLIP, then the best few per cent "
-                        "by AugCLIP. paper: all by AugCLIP, which is slow. reference code: by "
+                        "How candidates are ranked. default: by CLIP, then the best "
+                        f"{_D.num_reranked} by AugCLIP. paper: all by AugCLIP, which is slow. reference code: by "
                         "plain CLIP alone, as in the authors' code."
                     ),
                 ),
@@ -113,8 +113,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     optional=True,
                     tooltip=(
                         "From Seed Bank, with the same models: search a random half of it instead "
-                        "of new pictures, in moments. num_candidates then only says how many of "
-                        "them AugCLIP ranks."
+                        "of new pictures, in moments. num_candidates is then not used."
                     ),
                 ),
             ],

@@ -84,7 +84,7 @@ class SearchConfig:
         batch_size: Pictures decoded at once; sets the memory, not the result.
         ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
             the reference code.
-        rerank_fraction: Share of the candidates, the best by plain CLIP, that AugCLIP ranks.
+        num_reranked: How many of them, the best by plain CLIP, AugCLIP ranks. None means all.
         rerank_augments: Changed copies of each of those.
         truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
         guided_share: Share of the candidates from classes that the prompt names or that CLIP finds
@@ -99,7 +99,7 @@ class SearchConfig:
     num_basis: int = 5
     batch_size: int = 10
     ranking: Objective = "aug_clip"
-    rerank_fraction: float = 0.05
+    num_reranked: int | None = 40
     rerank_augments: int = 16
     truncation: float | None = None
     guided_share: float = 0.5
@@ -111,8 +111,9 @@ class SearchConfig:
         require_count("batch_size", self.batch_size, 1)
         require_count("rerank_augments", self.rerank_augments, 1)
         require_choice("ranking", self.ranking, ("aug_clip", "clip"))
-        require_range("rerank_fraction", self.rerank_fraction, 0.0, 1.0)
         require_range("guided_share", self.guided_share, 0.0, 0.9)
+        if self.num_reranked is not None:
+            require_count("num_reranked", self.num_reranked, 1)
         if self.num_candidates is not None:
             require_count("num_candidates", self.num_candidates, 1)
             if self.num_basis > self.num_candidates:
@@ -231,7 +232,7 @@ DEFAULT = Recipe()
 # neither steps nor learning rate, so those are the reference code's.
 PAPER = Recipe(
     search=SearchConfig(
-        num_candidates=10_000, rerank_fraction=1.0, guided_share=0.0, max_per_class=None
+        num_candidates=10_000, num_reranked=None, guided_share=0.0, max_per_class=None
     ),
     optimize=OptimizeConfig(
         num_steps=1_000,

@@ -339,7 +339,7 @@ def search(rounds: int) -> list[Row]:
     part, total = 200, 10_000
 
     def find(recipe: core.Recipe, num: int, ranking: str, bank: core.Bank | None = None) -> None:
-        config = replace(recipe.search, num_candidates=num, ranking=ranking, rerank_fraction=1.0)
+        config = replace(recipe.search, num_candidates=num, ranking=ranking, num_reranked=None)
         core.search_basis(
             gan,
             clip,
@@ -381,7 +381,7 @@ def search(rounds: int) -> list[Row]:
 
 def recall(gan: core.Gan, clip: core.ImageTextEncoder, bank: core.Bank) -> list[Row]:
     """Of the five best by AugCLIP, how many are among the best few by plain CLIP."""
-    looked_at, top, prompts = 200, 5, PROMPTS[:3]
+    looked_at, top, prompts = 400, 5, PROMPTS
     counts = (10, 20, 40, 80)
     hits: dict[int, list[float]] = {count: [] for count in counts}
     z = bank.sample_z(gan)

@@ -24,7 +24,7 @@ from fusedream_core.bank import Bank, build_bank, load_bank, save_bank
 from fusedream_core.types import Basis
 
 NUM = 40
-CONFIG = SearchConfig(num_candidates=NUM, num_basis=3, rerank_fraction=1.0, max_per_class=None)
+CONFIG = SearchConfig(num_candidates=NUM, num_basis=3, num_reranked=None, max_per_class=None)
 AUGMENT = AugmentConfig(num_augments=4)
 
 
@@ -124,8 +124,8 @@ class TestSearch:
             return decode(z, y, truncation=truncation)
 
         monkeypatch.setattr(gan, "decode", spy)
-        find(gan, clip, bank, replace(CONFIG, rerank_fraction=0.3))
-        assert sum(decoded) == 6  # 0.3 of the half, 20
+        find(gan, clip, bank, replace(CONFIG, num_reranked=6))
+        assert sum(decoded) == 6
 
     def test_seed_picks_the_half(self, gan: BigGan, clip: OpenClip, bank: Bank) -> None:
         first, again, other = (find(gan, clip, bank, CONFIG, seed) for seed in (0, 0, 1))

@@ -92,7 +92,7 @@ class TestRecipe:
 
     def test_paper(self) -> None:
         assert (PAPER.search.num_candidates, PAPER.search.num_basis) == (10_000, 5)
-        assert (PAPER.search.ranking, PAPER.search.rerank_fraction) == ("aug_clip", 1.0)
+        assert (PAPER.search.ranking, PAPER.search.num_reranked) == ("aug_clip", None)
         assert (PAPER.optimize.mixing, PAPER.optimize.start) == ("scalar", "uniform")
 
     def test_reference_code(self) -> None:

@@ -135,7 +135,7 @@ class TestGoesOnWithLess:
         which: str,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        config = SearchConfig(num_candidates=12, num_basis=3, rerank_fraction=0.5, batch_size=8)
+        config = SearchConfig(num_candidates=12, num_basis=3, num_reranked=6, batch_size=8)
         models: dict[str, Any] = {"clip": clip64, "gan": gan64}
 
         def run(model: Any) -> Tensor:  # noqa: ANN401

@@ -27,7 +27,7 @@ from fusedream_core.rng import fork
 
 AUGMENT = AugmentConfig()
 CONFIG = SearchConfig(
-    num_candidates=60, num_basis=3, batch_size=16, rerank_fraction=0.3, rerank_augments=4
+    num_candidates=60, num_basis=3, batch_size=16, num_reranked=18, rerank_augments=4
 )
 
 
