@@ -105,11 +105,18 @@ class Race:
         generators = [*self._generators, *twins]
         iterates.observe(descent.num_steps_done, latent)
         seen = _add_noise(latent, descent, generators)
-        scores, images, uphill = runs.ascend(seen, self._config.objective, generators)
+        num = self._num_augments(descent.num_steps_done)
+        scores, images, uphill = runs.ascend(seen, self._config.objective, num, generators)
         moved, downhill = descent.parameters, [-gradient for gradient in uphill]
         descent.step(torch.autograd.grad(seen, moved, downhill, materialize_grads=True))
         self._tell(descent.num_steps_done, scores, images)
         return scores
+
+    def _num_augments(self, step: int) -> int:
+        """Copies of a step, counted from 0: the first have fewer, if so asked."""
+        share = self._config.first_augments
+        done = step / max(1, self._config.num_steps - 1)
+        return max(1, round(self._runs.augment.num_augments * (share + (1.0 - share) * done)))
 
     def _tell(self, step: int, scores: Tensor, images: Tensor) -> None:
         """Tell the callback of a step: for each run, its best start of now."""

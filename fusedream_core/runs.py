@@ -57,7 +57,11 @@ class Runs:
         return join_params(draws)
 
     def ascend(
-        self, latent: LatentPair, kind: Objective, generators: Sequence[torch.Generator]
+        self,
+        latent: LatentPair,
+        kind: Objective,
+        num_augments: int,
+        generators: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor, LatentPair]:
         """The score that is optimised, with fresh changes for AugCLIP, and where it rises.
 
@@ -70,7 +74,7 @@ class Runs:
             respect to its z and y; all without graph.
         """
         z, y = (block.detach() for block in latent)
-        num = self.augment.num_augments if kind == "aug_clip" else 1
+        num = num_augments if kind == "aug_clip" else 1
         drawn: list[AugmentParams] = []  # once, when the size of the pictures is known
 
         def look(rows: slice, copies: int) -> tuple[Tensor, ...]:

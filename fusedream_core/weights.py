@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,20 +106,24 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
         CheckpointError: If names are missing or too many, or shapes differ.
     """
     own = module.state_dict()
-    faults = []
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("reshaped", reshaped)):
-        if names:
-            more = ", ..." if len(names) > 3 else ""
-            faults.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
+    reshaped = {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape}
+    faults = name_faults(own.keys(), state.keys(), reshaped)
     if faults:
         raise CheckpointError(
-            f"The weights in {path} do not fit their model: {'; '.join(faults)}; use a whole file, "
-            "with its own config where the model has one."
+            f"The weights in {path} do not fit their model: {faults}; use a whole file, with its "
+            "own config where the model has one."
         )
     module.load_state_dict(state, strict=True)
+
+
+def name_faults(wanted: Set[str], given: Set[str], reshaped: Set[str] = frozenset()) -> str:
+    """What is wrong with the names in a state dict, in words; empty if nothing is."""
+    kinds = {"missing": wanted - given, "unexpected": given - wanted, "reshaped": reshaped}
+    return "; ".join(
+        f"{len(names)} {kind} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in kinds.items()
+        if names
+    )
 
 
 def fingerprint(*paths: Path) -> str:

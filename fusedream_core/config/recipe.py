@@ -154,6 +154,8 @@ class OptimizeConfig:
             best by AugCLIP goes on, or one of a named class, if it is no worse than by two standard
             errors.
         trial_share: For which share of the steps they do, if there are several.
+        first_augments: Share of a step's changed copies that the first step has; from there their
+            number grows evenly to all of them at the last. Noise does little harm at first.
         y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
         units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
             some 15 times the smaller) or plain numbers as in the reference code ("absolute").
@@ -177,6 +179,7 @@ class OptimizeConfig:
     start: Start = "best"
     num_starts: int = 3
     trial_share: float = 0.2
+    first_augments: float = 1.0
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
@@ -195,6 +198,7 @@ class OptimizeConfig:
         require_count("num_snapshots", self.num_snapshots, 0)
         require_count("num_starts", self.num_starts, 1)
         require_range("trial_share", self.trial_share, 0.0, 1.0)
+        require_range("first_augments", self.first_augments, 0.0, 1.0)
         require_count("eval_augments", self.eval_augments, 2)
         require_choice("objective", self.objective, ("aug_clip", "clip"))
         require_choice("mixing", self.mixing, ("scalar", "softmax"))

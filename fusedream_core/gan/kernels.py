@@ -104,6 +104,11 @@ def to_rgb(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.fold(taps @ x.flatten(2), x.shape[-2:], 3, padding=1) + bias[:, None, None]
 
 
+def channels_first(rows: Tensor) -> Tensor:
+    """Rows ``(4 * 4 * C, ...)`` of the first layer as ``(C * 4 * 4, ...)``."""
+    return rows.view(4, 4, -1, rows.shape[-1]).permute(2, 0, 1, 3).reshape(len(rows), -1)
+
+
 def frozen(tensor: Tensor) -> nn.Parameter:
     """A weight that takes no gradient."""
     return nn.Parameter(tensor.detach().clone(), requires_grad=False)

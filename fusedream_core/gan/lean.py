@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import Attention
 from .kernels import (
     Affine,
+    channels_first,
     frozen,
     grown_plus_pixelwise,
     pixelwise,
@@ -27,6 +29,7 @@ from .kernels import (
     to_rgb,
     upsampling_kernel,
 )
+from .norms import Norm, Norms
 
 if TYPE_CHECKING:
     from pytorch_pretrained_biggan import BigGAN
@@ -44,17 +47,17 @@ class LeanNetwork(nn.Module):
                 nn.utils.remove_spectral_norm(module)
         source = network.generator
         # The package reshapes to (4, 4, C) and then moves C to the front; here the rows are moved.
-        self.first_weight = frozen(_channels_first(source.gen_z.weight))
-        self.first_bias = frozen(_channels_first(source.gen_z.bias[:, None])[:, 0])
+        self.first_weight = frozen(channels_first(source.gen_z.weight))
+        self.first_bias = frozen(channels_first(source.gen_z.bias[:, None])[:, 0])
         layers: list[Any] = list(source.layers)
         carried = _carried_biases(layers)
         before = list(zip(layers, carried[:-1], strict=True))
         self.layers = nn.ModuleList(
-            _Block(layer) if _is_block(layer) else _Attention(layer, bias) for layer, bias in before
+            _Block(layer) if _is_block(layer) else _attention(layer, bias) for layer, bias in before
         )
-        norms = [pair for layer, bias in before for pair in _norms_of(layer, bias)]
-        self.norms = _Norms(norms, source.bn.eps)
-        self.last_norm = _Norms([(source.bn, carried[-1])], source.bn.eps)
+        norms = [norm for layer, bias in before for norm in _norms_of(layer, bias)]
+        self.norms = Norms(norms, source.bn.eps)
+        self.last_norm = Norms([_norm(source.bn, carried[-1])], source.bn.eps)
         self.rgb_weight = frozen(source.conv_to_rgb.weight[:3])
         self.rgb_bias = frozen(source.conv_to_rgb.bias[:3])
 
@@ -78,48 +81,10 @@ class LeanNetwork(nn.Module):
         x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)
         affines = self.norms(latent, truncation)
         for layer in self.layers:
-            x = layer(x, affines)
+            x = layer(x, affines) if isinstance(layer, _Block) else layer(x)
         ((scale, shift),) = self.last_norm(latent, truncation)
         x = scale_shift_relu(x, (scale, shift))
         return to_rgb(x, self.rgb_weight, self.rgb_bias).to(latent).tanh()
-
-
-class _Norms(nn.Module):
-    """Scale and shift of several normalisations, from one matrix product.
-
-    A normalisation is ``(x + bias - mean) / sqrt(variance + eps) * weight + offset``, where bias is
-    what was not added before it and weight and offset depend on the latent.
-    """
-
-    def __init__(self, sources: list[tuple[BigGANBatchNorm, Tensor]], eps: float) -> None:
-        """Take the package's normalisations, each with the bias that is missing before it."""
-        super().__init__()
-        norms = [norm for norm, _ in sources]
-        self.eps, self.sizes = eps, [norm.num_features for norm in norms]
-        self.means = frozen(torch.cat([norm.running_means for norm in norms], dim=1))
-        self.variances = frozen(torch.cat([norm.running_vars for norm in norms], dim=1))
-        self.biases = frozen(torch.cat([bias for _, bias in sources]))
-        self.weight: nn.Parameter | None = None
-        if norms[0].conditional:
-            self.weight = frozen(
-                torch.cat([n.scale.weight for n in norms] + [n.offset.weight for n in norms])
-            )
-            ones = torch.ones_like(self.biases)
-            self.base = frozen(torch.cat([ones, torch.zeros_like(ones)]))
-        else:
-            self.base = frozen(torch.cat([n.weight for n in norms] + [n.bias for n in norms]))
-
-    def forward(self, latent: Tensor, truncation: float) -> Iterator[Affine]:
-        """The normalisations in order."""
-        if self.weight is None:
-            both = self.base.expand(len(latent), -1)
-        else:
-            both = F.linear(latent, self.weight, self.base)
-        weight, offset = both.chunk(2, dim=1)
-        mean, variance = _at(self.means, truncation), _at(self.variances, truncation)
-        scale = weight * (variance + self.eps).rsqrt()
-        shift = torch.addcmul(offset, self.biases - mean, scale)
-        return zip(scale.split(self.sizes, dim=1), shift.split(self.sizes, dim=1), strict=True)
 
 
 class _Block(nn.Module):
@@ -155,47 +120,16 @@ class _Block(nn.Module):
         return plus_pixelwise(x, hidden, self.up)
 
 
-class _Attention(nn.Module):
-    """Self-attention to a picture of half the side."""
-
-    def __init__(self, layer: SelfAttn, carried: Tensor) -> None:
-        super().__init__()
-        theta = layer.snconv1x1_theta.weight.flatten(1)
-        phi_g = torch.cat([layer.snconv1x1_phi.weight, layer.snconv1x1_g.weight]).flatten(1)
-        self.theta, self.theta_bias = frozen(theta), frozen((theta @ carried)[:, None])
-        self.phi_g, self.phi_g_bias = frozen(phi_g), frozen((phi_g @ carried)[:, None])
-        self.out = frozen((layer.gamma * layer.snconv1x1_o_conv.weight).flatten(1))
-
-    def forward(self, x: Tensor, affines: Iterator[Affine]) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
-        pixels = x.flatten(2)
-        query = (self.theta @ pixels + self.theta_bias).mT  # (B, H * W, C / 8)
-        phi_g = (self.phi_g @ pixels + self.phi_g_bias).unflatten(2, x.shape[-2:])
-        pooled = F.max_pool2d(phi_g, 2).flatten(2).mT  # (B, H * W / 4, C * 5 / 8)
-        key, value = pooled.split([query.shape[-1], pooled.shape[-1] - query.shape[-1]], dim=-1)
-        # Not torch's fused form, which on Apple's GPUs was wrong for a value of another width.
-        seen = (query @ key.mT).softmax(dim=-1) @ value
-        return plus_pixelwise(x, seen.mT.unflatten(2, x.shape[-2:]), self.out)
-
-
-def _at(table: Tensor, truncation: float) -> Tensor:
-    """A row of statistics for tau; the rows stand for tau from 0 to 1.
-
-    The package has the two weights of its interpolation the wrong way round; here they are right.
-    """
-    position = truncation * (len(table) - 1)
-    low = min(int(position), len(table) - 2)
-    return torch.lerp(table[low], table[low + 1], position - low)
-
-
-def _channels_first(rows: Tensor) -> Tensor:
-    """Rows ``(4 * 4 * C, ...)`` of the first layer as ``(C * 4 * 4, ...)``."""
-    return rows.view(4, 4, -1, rows.shape[-1]).permute(2, 0, 1, 3).reshape(len(rows), -1)
-
-
 def _is_block(layer: nn.Module) -> bool:
     """Whether a layer of the package's is a residual block; else it is attention."""
     return hasattr(layer, "conv_0")
+
+
+def _attention(layer: SelfAttn, missing: Tensor) -> Attention:
+    """The package's attention."""
+    out = layer.gamma * layer.snconv1x1_o_conv.weight
+    convs = (layer.snconv1x1_theta.weight, layer.snconv1x1_phi.weight, layer.snconv1x1_g.weight)
+    return Attention(*(weight.flatten(1) for weight in (*convs, out)), missing=missing)
 
 
 def _carried_biases(layers: list[Any]) -> list[Tensor]:
@@ -215,13 +149,20 @@ def _carried_biases(layers: list[Any]) -> list[Tensor]:
     return carried
 
 
-def _norms_of(layer: Any, carried: Tensor) -> list[tuple[BigGANBatchNorm, Tensor]]:  # noqa: ANN401
+def _norms_of(layer: Any, carried: Tensor) -> list[Norm]:  # noqa: ANN401
     """A layer's normalisations, each with the bias that is missing before it."""
     if not _is_block(layer):
         return []
     return [
-        (layer.bn_0, carried),
-        (layer.bn_1, layer.conv_0.bias),
-        (layer.bn_2, layer.conv_1.bias),
-        (layer.bn_3, layer.conv_2.bias),
+        _norm(layer.bn_0, carried),
+        _norm(layer.bn_1, layer.conv_0.bias),
+        _norm(layer.bn_2, layer.conv_1.bias),
+        _norm(layer.bn_3, layer.conv_2.bias),
     ]
+
+
+def _norm(source: BigGANBatchNorm, missing: Tensor) -> Norm:
+    """One of the package's normalisations."""
+    pair = (source.scale, source.offset) if source.conditional else None
+    scale, offset = (p.weight for p in pair) if pair else (source.weight, source.bias)
+    return Norm(source.running_means, source.running_vars, scale, offset, missing)

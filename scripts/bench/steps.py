@@ -25,14 +25,13 @@ from fusedream_core.pipeline import OPTIMIZE_STREAM, SEARCH_STREAM
 from fusedream_core.rng import make_generator
 
 HERE = Path(__file__).resolve().parent
-SETTINGS = (  # copies of a step, steps, share of them in which three starts race
-    (16, 30, 0.5),
-    (8, 30, 0.5),
-    (8, 60, 0.5),
-    (8, 60, 0.25),
-    (8, 80, 0.2),
-    (4, 60, 0.3),
-    (4, 100, 0.3),
+SETTINGS = (  # copies of a step, share of them in the first, steps, and y's learning rate
+    (8, 1.0, 80, 0.02),
+    (4, 1.0, 100, 0.02),
+    (6, 0.5, 100, 0.02),
+    (6, 0.5, 100, 0.04),
+    (4, 1.0, 120, 0.04),
+    (8, 0.5, 80, 0.04),
 )
 BATCH = 6  # prompts at once
 
@@ -58,11 +57,13 @@ def main() -> None:
     held_out = core.sample_params(
         256, gan.resolution, gan.resolution, config=DEFAULT.augment, generator=make_generator(77)
     )
-    print("| copies | steps | trial | passes | AugCLIP | object and colour | judge's probability |")
-    print("|---:|---:|---:|---:|---|---|---:|")
-    for copies, steps, trial in tqdm(SETTINGS):
+    print("| copies | at first | steps | lr_y | passes | AugCLIP | object and colour | judge's probability |")
+    print("|---:|---:|---:|---:|---:|---|---|---:|")
+    for copies, first, steps, lr_y in tqdm(SETTINGS):
         counted = Counter(gan, "decode"), Counter(clip, "encode_images")
-        config = dataclasses.replace(DEFAULT.optimize, num_steps=steps, trial_share=trial)
+        config = dataclasses.replace(
+            DEFAULT.optimize, num_steps=steps, lr_y=lr_y, first_augments=first
+        )
         images = torch.cat(
             [
                 optimize(
@@ -95,7 +96,7 @@ def main() -> None:
         passes = sum(counter.passes for counter in counted) / len(targets)
         score = mean([float(one) for one in scores])
         print(
-            f"| {copies} | {steps} | {trial:g} | {passes:,.0f} | "
+            f"| {copies} | {first:g} | {steps} | {lr_y:g} | {passes:,.0f} | "
             f"{score['value']:.4f} ({score['low']:.3f}-{score['high']:.3f}) | "
             f"{percent(share(right))} | {sum(sure) / len(sure):.3f} |",
             flush=True,
