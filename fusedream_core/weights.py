@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _BLOCK = 1 << 20
 
 
@@ -56,6 +57,19 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
     raise CheckpointError(f"The folder {folder} holds no {' or '.join(names)}; put the file there.")
 
 
+def find_weights(folder: Path, names: Sequence[str]) -> Path:
+    """The file of weights in a folder: one of these names, or else the only one there is.
+
+    Raises:
+        CheckpointError: If the folder is missing, or has none or several.
+    """
+    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+        others = [file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+        if len(others) == 1:
+            return others[0]
+    return find_file(folder, names)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -87,6 +101,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # beside notes on the training
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(
             f"The file {path} holds no state dict (names with tensors); export one from the model."
@@ -94,11 +110,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict that must fit the module exactly.
 
     Args:
-        module: Where to.
+        module: Where to; one on the meta device takes over the tensors themselves.
         state: Names with tensors.
         path: The file they come from, for the message.
 
@@ -113,7 +129,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
             f"The weights in {path} do not fit their model: {faults}; use a whole file, with its "
             "own config where the model has one."
         )
-    module.load_state_dict(state, strict=True)
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    module.load_state_dict(state, strict=True, assign=on_meta)
 
 
 def name_faults(wanted: Set[str], given: Set[str], reshaped: Set[str] = frozenset()) -> str:

@@ -104,8 +104,8 @@ class FuseDreamSeedSearch(io.ComfyNode):
                     default="default",
                     tooltip=(
                         "How candidates are ranked. default: by CLIP, then the best "
-                        f"{_D.num_reranked} by AugCLIP. paper: all by AugCLIP, which is slow. reference code: by "
-                        "plain CLIP alone, as in the authors' code."
+                        f"{_D.num_reranked} by AugCLIP. paper: all by AugCLIP, which is slow. "
+                        "reference code: by plain CLIP alone, as in the authors' code."
                     ),
                 ),
                 BankSocket.Input(

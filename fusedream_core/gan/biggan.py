@@ -1,40 +1,42 @@
-"""BigGAN-deep, over the package ``pytorch_pretrained_biggan``.
+"""BigGAN and BigGAN-deep, from whatever public file of their weights.
 
-The package has traps that this folder keeps from the rest of the core: spectral normalisation that
-is recomputed at each call, normalisation statistics mixed the wrong way round, and a loader that
-asks the network and ignores wrong files.
+BigGAN-deep's names and config are those of the package ``pytorch_pretrained_biggan``. It has traps
+that this folder keeps from the rest of the core: spectral normalisation that is recomputed at each
+call, normalisation statistics mixed the wrong way round, and a loader that asks the network and
+ignores wrong files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..errors import CheckpointError, ConfigError, MissingDependencyError
-from ..weights import find_file, fingerprint, load_weights, read_json, read_state_dict
+from ..errors import ConfigError
+from ..weights import find_weights, fingerprint, read_json, read_state_dict, reading
+from .conversion import read_original
+from .deep_files import as_package, is_deep, make_network, settings_of
+from .layouts import find_layout
 from .lean import LeanNetwork
-
-if TYPE_CHECKING:
-    from pytorch_pretrained_biggan import BigGAN
+from .original import OriginalNetwork
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 TRUNCATED_NORMAL_STD = 0.8796  # of N(0, 1) within [-2, 2]
 
 
 class BigGan(nn.Module):
-    """A frozen BigGAN-deep generator that follows the ``Gan`` protocol.
+    """A frozen BigGAN or BigGAN-deep that follows the ``Gan`` protocol.
 
     Attributes:
         gan_id: Name of the weights.
         class_names: One name for each class.
         truncation: The tau that the weights look best at.
         dim_z: Length of z.
-        dim_y: Length of y (the package gives both the same length).
+        dim_y: Length of y.
         num_classes: Number of classes.
         resolution: Side of the pictures in pixels.
         z_std: Spread of one coordinate of z at truncation 1.
@@ -43,7 +45,8 @@ class BigGan(nn.Module):
 
     def __init__(
         self,
-        network: BigGAN,
+        network: LeanNetwork | OriginalNetwork,
+        class_weight: Tensor,
         *,
         gan_id: str,
         class_names: Sequence[str] | None = None,
@@ -52,37 +55,36 @@ class BigGan(nn.Module):
         """Wrap a network that has its weights.
 
         Args:
-            network: The package's model, whose weights are taken over; it is of no use afterwards.
+            network: Makes pictures of z and y.
+            class_weight: Class embeddings, shape ``(dim_y, num_classes)``.
             gan_id: Name of the weights.
-            class_names: One name for each class; "class 0" and so on if not given.
+            class_names: One name for each class; if not given, ImageNet's for 1,000 classes, and
+                else "class 0" and so on.
             truncation: The tau that the weights look best at, above 0 and at most 1.
 
         Raises:
             ConfigError: If the names do not match the classes, or tau is out of range.
         """
         super().__init__()
-        config = network.config
-        names = class_names or [f"class {index}" for index in range(config.num_classes)]
-        if len(names) != config.num_classes:
+        self.dim_y, self.num_classes = class_weight.shape
+        names = class_names or _usual_names(self.num_classes)
+        if len(names) != self.num_classes:
             raise ConfigError(
-                f"There are {len(names)} class names, but the GAN has {config.num_classes} "
+                f"There are {len(names)} class names, but the GAN has {self.num_classes} "
                 "classes; give one name for each."
             )
         if not 0.0 < truncation <= 1.0:
             raise ConfigError(
                 f"truncation is {truncation!r}, but it must be above 0 and at most 1."
             )
-        self.class_weight = nn.Parameter(network.embeddings.weight.detach().clone(), False)
-        self.network = LeanNetwork(network)
+        self.class_weight = nn.Parameter(class_weight.clone(), requires_grad=False)
+        self.network = network
         self.gan_id = gan_id
         self.class_names: tuple[str, ...] = tuple(names)
         self.truncation = float(truncation)
-        self.dim_z: int = config.z_dim
-        self.dim_y: int = config.z_dim
-        self.num_classes: int = config.num_classes
-        self.resolution: int = 4 * 2 ** sum(bool(layer[0]) for layer in config.layers)
+        self.dim_z, self.resolution = network.dim_z, network.resolution
         self.z_std = TRUNCATED_NORMAL_STD
-        self.y_std = float(self.class_weight.float().std())
+        self.y_std = float(class_weight.std())
         self.eval()
 
     @property
@@ -130,13 +132,24 @@ class BigGan(nn.Module):
         return images
 
 
-def load_biggan(folder: Path | str) -> BigGan:
-    """Load a generator from a local folder, never touching the network.
+def _usual_names(num_classes: int) -> Sequence[str]:
+    """Names of classes that come without."""
+    if num_classes == 1000:
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return tuple(IMAGENET_CLASSNAMES)
+    return [f"class {index}" for index in range(num_classes)]
+
+
+def load_biggan(path: Path | str) -> BigGan:
+    """Load a generator from local files, never touching the network.
+
+    Which BigGAN it is, and who converted it, is seen from the names of its weights.
 
     Args:
-        folder: Holds ``config.json`` (the package's ``BigGANConfig``, and optionally
-            ``class_names`` and ``truncation``) and ``model.safetensors`` or
-            ``pytorch_model.bin``.
+        path: A file of weights, or a folder of one with, if need be, a ``config.json``: optionally
+            ``class_names``, ``truncation``, and the fields of the package's ``BigGANConfig``
+            (BigGAN-deep) or ``eps`` (original BigGAN).
 
     Returns:
         The frozen generator on the CPU, in float32.
@@ -149,49 +162,48 @@ def load_biggan(folder: Path | str) -> BigGan:
         pytorch_pretrained_biggan, ``BigGAN.from_pretrained``. Differs: strict about names and
         shapes, runs no code from pickles.
     """
-    folder = Path(folder)
-    config_path = find_file(folder, ("config.json",))
-    weights_path = find_file(folder, WEIGHT_NAMES)
-    settings = read_json(config_path)
+    path = Path(path)
+    weights_path = path if path.is_file() else find_weights(path, WEIGHT_NAMES)
+    config_path = path / "config.json"
+    settings = read_json(config_path) if config_path.is_file() else {}
     class_names = settings.pop("class_names", None)
     truncation = settings.pop("truncation", 1.0)
-    network = make_network(settings, config_path)
-    load_weights(network, read_state_dict(weights_path), weights_path)
+    files = (config_path, weights_path) if config_path.is_file() else (weights_path,)
+    parts = _read_deep if is_deep(state := _read(weights_path)) else _read_original
+    class_weight, network = parts(state, settings, weights_path)
     return BigGan(
         network,
-        gan_id=f"biggan-{fingerprint(config_path, weights_path)}",
+        class_weight,
+        gan_id=f"biggan-{fingerprint(*files)}",
         class_names=class_names,
         truncation=truncation,
     )
 
 
-def make_network(settings: dict[str, Any], path: Path) -> BigGAN:
-    """Build the package's network from the fields of ``BigGANConfig``; some of it is unset.
+def _read(path: Path) -> dict[str, Tensor]:
+    """A state dict in float32, without what some put before all names."""
+    state = read_state_dict(path)
+    for prefix in ("module.", "generator_ema.", "generator."):
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if is_deep(inner) or find_layout(inner):
+            state = inner
+    # Copies, as what was read may be the file itself in memory, which others may change.
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
 
-    Args:
-        settings: Fields of ``BigGANConfig``.
-        path: The file they come from, for the message.
 
-    Raises:
-        CheckpointError: If they do not describe a network.
-        MissingDependencyError: If the package is not installed.
-    """
-    try:
-        from pytorch_pretrained_biggan import BigGAN, BigGANConfig
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The package pytorch_pretrained_biggan is needed for BigGAN; "
-            "run 'pip install pytorch-pretrained-biggan'."
-        ) from error
-    try:
-        config = BigGANConfig(**settings)
-        if config.n_stats < 2:
-            raise ValueError("n_stats must be at least 2")
-        # The constructor draws initial values from the global generator; leave it as it was.
-        with torch.random.fork_rng(devices=[]):
-            return BigGAN(config)
-    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"The config {path} does not describe a BigGAN ({error}); use the one that came with "
-            "the weights."
-        ) from error
+def _read_deep(
+    state: dict[str, Tensor], settings: dict[str, Any], path: Path
+) -> tuple[Tensor, LeanNetwork]:
+    """Class embeddings and network of a BigGAN-deep."""
+    state = as_package(state)
+    network = make_network(settings or settings_of(state, path), state, path)
+    with reading(path):  # layers that do not fit each other
+        return network.embeddings.weight.detach(), LeanNetwork(network)
+
+
+def _read_original(
+    state: dict[str, Tensor], settings: dict[str, Any], path: Path
+) -> tuple[Tensor, OriginalNetwork]:
+    """Class embeddings and network of an original BigGAN."""
+    weights = read_original(state, path, eps=settings.get("eps"))
+    return weights.classes.T, OriginalNetwork(weights)

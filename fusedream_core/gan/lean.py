@@ -42,6 +42,9 @@ class LeanNetwork(nn.Module):
     def __init__(self, network: BigGAN) -> None:
         """Take over the weights of the package's network, which is left without its hooks."""
         super().__init__()
+        config = network.config
+        self.dim_z: int = config.z_dim
+        self.resolution = 4 * 2 ** sum(bool(layer[0]) for layer in config.layers)
         for module in network.modules():
             if hasattr(module, "weight_orig"):
                 nn.utils.remove_spectral_norm(module)

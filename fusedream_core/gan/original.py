@@ -91,6 +91,7 @@ class OriginalNetwork(nn.Module):
         super().__init__()
         self.chunk = weights.first[0].shape[1]
         self.dim_z = self.chunk * (len(weights.blocks) + 1)
+        self.resolution = 4 * 2 ** len(weights.blocks)
         self.attention_after = weights.attention_after
         self.first_weight, self.first_bias = (frozen(tensor) for tensor in weights.first)
         missing = weights.first[1].new_zeros(len(self.first_bias) // 16)

@@ -57,7 +57,10 @@ def main() -> None:
     held_out = core.sample_params(
         256, gan.resolution, gan.resolution, config=DEFAULT.augment, generator=make_generator(77)
     )
-    print("| copies | at first | steps | lr_y | passes | AugCLIP | object and colour | judge's probability |")
+    print(
+        "| copies | at first | steps | lr_y | passes | AugCLIP | object and colour | "
+        "judge's probability |"
+    )
     print("|---:|---:|---:|---:|---:|---|---|---:|")
     for copies, first, steps, lr_y in tqdm(SETTINGS):
         counted = Counter(gan, "decode"), Counter(clip, "encode_images")
