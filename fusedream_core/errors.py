@@ -30,5 +30,9 @@ class CheckpointError(FuseDreamError, RuntimeError):
     """A weight file is missing, damaged, unsafe, or made for another model."""
 
 
+class DownloadError(FuseDreamError, RuntimeError):
+    """A file could not be had from any of its places."""
+
+
 class MissingDependencyError(FuseDreamError, ImportError):
     """A Python package is needed that is not installed."""

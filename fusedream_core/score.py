@@ -113,6 +113,8 @@ def aug_clip_score(
     else:
         watched = torch.is_grad_enabled() and images.requires_grad
         means, cosines = _MeanOfPieces.apply(images, params.num, score, pieces, watched)  # type: ignore[no-untyped-call]
+    if params.num == 1:  # whose spread nobody knows
+        return Score(means, torch.full_like(means, torch.nan))
     return Score(means, cosines.std(dim=1) / params.num**0.5)
 
 

@@ -16,7 +16,8 @@ Consistency = Literal["none", "whole", "patch", "seam"]
 BlendMode = Literal["none", "feather", "poisson", "mixed"]
 
 ALL = 1_000_000  # more configurations than anyone tries
-_OPTIMIZE = OptimizeConfig(num_steps=60, start="alone", num_starts=1)
+_OPTIMIZE = OptimizeConfig(num_steps=60, start="alone", num_starts=1, lr_y=0.02)
+_AUGMENT = AugmentConfig(num_augments=8)
 _SEARCH = dataclasses.replace(DEFAULT.search, num_basis=16, max_per_class=4)
 
 
@@ -27,7 +28,7 @@ class ComposeConfig:
     Attributes:
         optimize: Steps, learning rates and what is returned, as for one picture. The pre-search
             chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
-            objective is AugCLIP.
+            objective is AugCLIP, of as many copies in every step (``first_augments`` is not read).
         num_basis: Latents of each picture that are optimised together, taken from its basis.
         prefer_named: Whether the pre-search looks only at pairs of two classes that the prompt
             names, where it names two of the bases' classes.
@@ -131,4 +132,4 @@ class CompositionRecipe:
 
     search: SearchConfig = _SEARCH
     compose: ComposeConfig = ComposeConfig()
-    augment: AugmentConfig = DEFAULT.augment
+    augment: AugmentConfig = _AUGMENT

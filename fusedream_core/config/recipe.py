@@ -51,7 +51,7 @@ class AugmentConfig:
             from as many; "independent" draws each by itself, as the reference code.
     """
 
-    num_augments: int = 8
+    num_augments: int = 6
     policy: tuple[Augment, ...] = tuple(Augment)
     brightness: float = 0.5
     saturation: float = 1.0
@@ -173,17 +173,17 @@ class OptimizeConfig:
         eval_augments: Fixed held-out copies that the returned score is measured on.
     """
 
-    num_steps: int = 80
+    num_steps: int = 100
     objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
     start: Start = "best"
     num_starts: int = 3
     trial_share: float = 0.2
-    first_augments: float = 1.0
+    first_augments: float = 0.5
     y_mode: Literal["free", "hull"] = "free"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
-    lr_y: float = 0.02
+    lr_y: float = 0.04
     latent_noise_std: float = 0.0
     lr_w: float = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -240,6 +240,7 @@ PAPER = Recipe(
     ),
     optimize=OptimizeConfig(
         num_steps=1_000,
+        first_augments=1.0,
         mixing="scalar",
         start="uniform",
         num_starts=1,
@@ -261,6 +262,7 @@ REFERENCE_CODE = Recipe(
     ),
     optimize=OptimizeConfig(
         num_steps=1_000,
+        first_augments=1.0,
         mixing="softmax",
         start="random",
         num_starts=1,

@@ -29,7 +29,7 @@ from fusedream_core import (
 from fusedream_core.mixing import Mixture
 from fusedream_core.race import _leaders, _winners
 from fusedream_core.rng import fork
-from fusedream_core.runs import Iterates
+from fusedream_core.runs import Iterates, Runs
 
 AUGMENT = AugmentConfig(num_augments=4)
 RunOptimize = Callable[..., OptimizeResult]
@@ -208,6 +208,26 @@ class TestRace:
         alone = run([0, 1, 2], replace(config, num_starts=1), augment=augment)
         assert (raced.score.mean >= alone.score.mean - 0.01).all()
         assert (raced.score.mean > alone.score.mean + 0.01).any()
+
+
+class TestCopies:
+    @pytest.mark.parametrize(
+        ("first", "expected"), [(1.0, [8, 8, 8, 8]), (0.5, [4, 5, 7, 8]), (0.0, [1, 3, 5, 8])]
+    )
+    def test_their_number_grows_from_step_to_step(
+        self, run: RunOptimize, monkeypatch: pytest.MonkeyPatch, first: float, expected: list[int]
+    ) -> None:
+        seen: list[int] = []
+        ascend = Runs.ascend
+
+        def spy(self: Runs, latent: Any, kind: Any, num: int, generators: Any) -> Any:  # noqa: ANN401
+            seen.append(num)
+            return ascend(self, latent, kind, num, generators)
+
+        monkeypatch.setattr(Runs, "ascend", spy)
+        config = replace(CONFIG, num_steps=4, first_augments=first)
+        run([0], config, augment=AugmentConfig(num_augments=8))
+        assert seen == expected
 
 
 class TestTrainables:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -8,8 +10,10 @@ from fusedream_core.rng import (
     choices,
     copy,
     fork,
+    independent,
     integers,
     make_generator,
+    stratified,
     truncated_normal,
     uniform,
 )
@@ -89,3 +93,24 @@ class TestChoices:
         counts = torch.bincount(drawn, minlength=3)
         assert counts[1] == 0
         assert 0.72 < float(counts[2]) / 4000 < 0.78
+
+
+class TestStratified:
+    @pytest.mark.parametrize("num", [1, 6, 50])
+    def test_one_number_in_each_part_of_the_range(self, rng: torch.Generator, num: int) -> None:
+        points = stratified(num, 3, generator=rng)
+        assert points.shape == (num, 3)
+        for column in points.T:
+            assert (column * num).floor().sort().values.tolist() == list(range(num))
+
+    def test_each_point_is_uniform(self, rng: torch.Generator) -> None:
+        first = torch.stack([stratified(4, 2, generator=rng)[0] for _ in range(4_000)])
+        assert first.mean(dim=0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+        assert first.std(dim=0).tolist() == pytest.approx([12**-0.5] * 2, abs=0.01)
+
+    def test_less_noise_than_independent_points(self, rng: torch.Generator) -> None:
+        def noise(draw: Callable[..., torch.Tensor]) -> float:
+            means = [draw(8, 2, generator=rng).square().sum(1).mean() for _ in range(500)]
+            return float(torch.stack(means).std())
+
+        assert noise(stratified) < 0.3 * noise(independent)
