@@ -64,6 +64,24 @@ def download_model(
     return folder
 
 
+def cached_folder(model: CatalogueModel) -> Path | None:
+    """Where all of a model's files lie in the Hub's own cache, if they do; nothing is downloaded."""
+    hub = _hub()
+    found = []
+    for file in model.files:
+        urls = [source.url for source in file.sources if source.url.startswith(_HUB)]
+        places = (hub.try_to_load_from_cache(*_in_repository(url)) for url in urls)
+        found += [Path(place) for place in places if isinstance(place, str)][:1]
+    whole = len(found) == len(model.files) and len({path.parent for path in found}) == 1
+    return found[0].parent if whole else None
+
+
+def _in_repository(url: str) -> tuple[str, str]:
+    """A Hub file's repository and its name there."""
+    owner, repository, name = url.removeprefix(_HUB).split("/", 2)
+    return f"{owner}/{repository}", name
+
+
 def _fetch(model: CatalogueModel, file: RemoteFile, path: Path, progress: Progress | None) -> None:
     """Try a file's sources in order."""
     from filelock import FileLock, Timeout
@@ -106,16 +124,15 @@ def _readable(url: str) -> str:
     """An address that a browser takes."""
     if not url.startswith(_HUB):
         return url
-    owner, repository, name = url.removeprefix(_HUB).split("/", 2)
-    return f"https://huggingface.co/{owner}/{repository}/resolve/main/{name}"
+    repository, name = _in_repository(url)
+    return f"https://huggingface.co/{repository}/resolve/main/{name}"
 
 
 def _address(hub: ModuleType, source: Source) -> str:
     """Where a source is now: the Hub's files are where ``HF_ENDPOINT`` says."""
     if not source.url.startswith(_HUB):
         return source.url
-    owner, repository, name = source.url.removeprefix(_HUB).split("/", 2)
-    address: str = hub.hf_hub_url(f"{owner}/{repository}", name)
+    address: str = hub.hf_hub_url(*_in_repository(source.url))
     return address
 
 

@@ -1,15 +1,18 @@
 """Which models the loaders offer, and where each of them lies.
 
 A name from a workflow is only ever looked up among the names that ComfyUI's own listing of the
-model folders gives; it is never joined to a path.
+model folders and the catalogue give; it is never joined to a path.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
 
+from ..fusedream_core.catalogue import CatalogueModel, catalogue
+from ..fusedream_core.clip.open_clip import holds_open_clip
 from ..fusedream_core.demo import demo_clip_dir, demo_gan_dir, demo_lpips_path
 from ..fusedream_core.errors import CheckpointError
 
@@ -24,6 +27,8 @@ _CONFIG_NAMES = {
     CLIP_FOLDER: "open_clip_config.json",
     LPIPS_FOLDER: None,
 }
+# Where else a file of a model may lie already. In these most files are of other kinds.
+_OTHER_FOLDERS = {GAN_FOLDER: (), CLIP_FOLDER: ("clip_vision", "text_encoders"), LPIPS_FOLDER: ()}
 _DEMO_PATHS = {
     GAN_FOLDER: demo_gan_dir,
     CLIP_FOLDER: demo_clip_dir,
@@ -49,8 +54,34 @@ def register_folders() -> None:
 
 
 def list_models(key: str) -> list[str]:
-    """Names for a loader's list: ``demo`` first, then folders with a config, then bare files."""
-    return [DEMO, *sorted(name for name in _found(key) if name != DEMO)]
+    """Names for a loader's list: ``demo``, what is there, and what can be downloaded, marked."""
+    found = _found(key)
+    there = set(found.values())
+    offers = [
+        offer(model) for model in catalogue() if model.folder == key and not _lies(model, there)
+    ]
+    return [DEMO, *sorted(name for name in found if name != DEMO), *offers]
+
+
+def offer(model: CatalogueModel) -> str:
+    """The name that a model to download has in a loader's list, which tells what one asks for."""
+    return f"{model.name} (download, {model.megabytes} MB, {model.licence})"
+
+
+def offered_model(key: str, name: str) -> CatalogueModel | None:
+    """The model behind such a name, whether it is there by now or not."""
+    offers = {offer(model): model for model in catalogue() if model.folder == key}
+    return offers.get(name)
+
+
+def validate_name(key: str, name: str) -> bool | str:
+    """Whether a loader takes a name; if not, what ComfyUI tells the user."""
+    if name in list_models(key) or offered_model(key, name) is not None:
+        return True
+    return (
+        f"There is no model {name!r} in ComfyUI's model folder {key!r}; put it there, press R to "
+        "refresh the list, and choose it again."
+    )
 
 
 def resolve_model(key: str, name: str) -> Path:
@@ -61,13 +92,40 @@ def resolve_model(key: str, name: str) -> Path:
     """
     if name == DEMO:
         return Path(_DEMO_PATHS[key]())
-    found = _found(key).get(name)
+    model = offered_model(key, name)
+    found = _found(key).get(name) if model is None else place_of(model)
     if found is None:
         raise CheckpointError(
             f"There is no model {name!r} in ComfyUI's model folder {key!r}; "
             "put it there, press R to refresh the list, and choose it again."
         )
     return found
+
+
+def download_root(key: str) -> Path:
+    """Where a model of this kind is downloaded to: the first of ComfyUI's folders for it."""
+    import folder_paths
+
+    register_folders()
+    return Path(folder_paths.get_folder_paths(key)[0])
+
+
+def place_of(model: CatalogueModel) -> Path | None:
+    """Where a catalogue model lies, if it does."""
+    import folder_paths
+
+    register_folders()
+    for root in map(Path, folder_paths.get_folder_paths(model.folder)):
+        if model.is_in(root):
+            folder = root / model.name
+            return folder / model.files[-1].name if model.folder == LPIPS_FOLDER else folder
+    return None
+
+
+def _lies(model: CatalogueModel, there: set[Path]) -> bool:
+    """Whether a catalogue model is among the folders and files that are listed anyway."""
+    place = place_of(model)
+    return place is not None and any(place == path or place in path.parents for path in there)
 
 
 def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -112,4 +170,15 @@ def _found(key: str) -> dict[str, Path]:
             found.setdefault(relative_folder.as_posix(), path.parent)
         else:
             found.setdefault(Path(file_name).as_posix(), path)
+    for other in _OTHER_FOLDERS[key]:
+        for file_name in folder_paths.get_filename_list(other):
+            full_path = folder_paths.get_full_path(other, file_name)
+            if full_path is not None and _is_open_clip(*file_identity(Path(full_path))[0]):
+                found.setdefault(f"{other}/{Path(file_name).as_posix()}", Path(full_path))
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_open_clip(path: str, _size: int, _time: int) -> bool:
+    """Whether a file holds an open_clip model, by its header; read once for each state of it."""
+    return holds_open_clip(path)

@@ -11,6 +11,7 @@ from ..fusedream_core.clip.open_clip import OpenClip, load_open_clip, load_open_
 from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.gan.biggan import BigGan, load_biggan
 from ..fusedream_core.perceptual import load_lpips
+from ._downloads import obtain_model
 from ._folders import (
     CLIP_FOLDER,
     DEMO,
@@ -19,7 +20,7 @@ from ._folders import (
     file_identity,
     fingerprint,
     list_models,
-    resolve_model,
+    validate_name,
 )
 from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
 from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
@@ -50,7 +51,7 @@ def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
 
 
 class FuseDreamLoadGAN(io.ComfyNode):
-    """Reads a BigGAN-deep folder."""
+    """Reads a BigGAN or BigGAN-deep."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -58,8 +59,8 @@ class FuseDreamLoadGAN(io.ComfyNode):
             node_id="FuseDreamLoadGAN",
             display_name="Load GAN (FuseDream)",
             description=(
-                "Reads the image generator: the demo GAN that comes with the pack, or a "
-                "BigGAN-deep folder (config.json beside its weights) under models/gan."
+                "Reads the image generator: the demo GAN that comes with the pack, or a BigGAN or "
+                "BigGAN-deep from models/gan, which can be downloaded here."
             ),
             search_aliases=["BigGAN", "FuseDream", "generator"],
             inputs=[
@@ -68,9 +69,9 @@ class FuseDreamLoadGAN(io.ComfyNode):
                     options=list_models(GAN_FOLDER),
                     default=DEMO,
                     tooltip=(
-                        "'demo' is the small emoji GAN of this pack. Others are folders in "
-                        "ComfyUI's models/gan with config.json and model.safetensors or "
-                        "pytorch_model.bin."
+                        "'demo' is the small emoji GAN of this pack. Others are files in ComfyUI's "
+                        "models/gan, or folders of one with a config.json. Those marked as "
+                        "download are fetched into that folder when the node runs."
                     ),
                 ),
                 _precision_input(),
@@ -84,22 +85,22 @@ class FuseDreamLoadGAN(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, gan_name: str) -> bool | str:
+        """Names that are not in the list by now are those of models that were downloaded since."""
+        return validate_name(GAN_FOLDER, gan_name)
+
+    @classmethod
     def fingerprint_inputs(cls, gan_name: str | None = None, precision: str | None = None) -> str:
         """The files behind the name: the loader runs again when they change."""
         return fingerprint(GAN_FOLDER, gan_name, precision)
 
     @classmethod
     def execute(cls, gan_name: str, precision: str = AUTO_PRECISION) -> io.NodeOutput:
-        folder = resolve_model(GAN_FOLDER, gan_name)
-        if folder.is_file():
-            raise ConfigError(
-                f"{gan_name} has no config.json beside it; put both into a folder of their own "
-                "under models/gan and choose that folder."
-            )
+        path = obtain_model(GAN_FOLDER, gan_name)
         dtype = compute_dtype(precision)
-        key = ("gan", file_identity(folder), dtype)
+        key = ("gan", file_identity(path), dtype)
         return io.NodeOutput(
-            load_managed(key, gan_name, lambda: _computing(load_biggan(folder), dtype))
+            load_managed(key, gan_name, lambda: _computing(load_biggan(path), dtype))
         )
 
 
@@ -123,7 +124,9 @@ class FuseDreamLoadCLIP(io.ComfyNode):
                     default=DEMO,
                     tooltip=(
                         "'demo' is the small CLIP of this pack. Others are folders in ComfyUI's "
-                        "models/open_clip with open_clip_config.json, or bare weight files."
+                        "models/open_clip with open_clip_config.json, or bare weight files there "
+                        "or in clip_vision or text_encoders. Those marked as download are fetched "
+                        "into models/open_clip when the node runs."
                     ),
                 ),
                 io.String.Input(
@@ -150,6 +153,11 @@ class FuseDreamLoadCLIP(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, clip_name: str) -> bool | str:
+        """Names that are not in the list by now are those of models that were downloaded since."""
+        return validate_name(CLIP_FOLDER, clip_name)
+
+    @classmethod
     def fingerprint_inputs(
         cls,
         clip_name: str | None = None,
@@ -163,7 +171,7 @@ class FuseDreamLoadCLIP(io.ComfyNode):
     def execute(
         cls, clip_name: str, architecture: str = "", precision: str = AUTO_PRECISION
     ) -> io.NodeOutput:
-        path = resolve_model(CLIP_FOLDER, clip_name)
+        path = obtain_model(CLIP_FOLDER, clip_name)
         architecture = architecture.strip()
         dtype = compute_dtype(precision)
         key = ("clip", file_identity(path), architecture, dtype)
@@ -205,7 +213,8 @@ class FuseDreamLoadLPIPS(io.ComfyNode):
                     tooltip=(
                         "'demo' is the small LPIPS of this pack. Others are files in ComfyUI's "
                         "models/lpips: the weights of torchvision's AlexNet, VGG16 or SqueezeNet "
-                        "1.1, or those of a whole lpips.LPIPS."
+                        "1.1, or those of a whole lpips.LPIPS. Those marked as download are "
+                        "fetched into that folder when the node runs."
                     ),
                 ),
             ],
@@ -215,12 +224,17 @@ class FuseDreamLoadLPIPS(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, lpips_name: str) -> bool | str:
+        """Names that are not in the list by now are those of models that were downloaded since."""
+        return validate_name(LPIPS_FOLDER, lpips_name)
+
+    @classmethod
     def fingerprint_inputs(cls, lpips_name: str | None = None) -> str:
         """The file behind the name: the loader runs again when it changes."""
         return fingerprint(LPIPS_FOLDER, lpips_name)
 
     @classmethod
     def execute(cls, lpips_name: str) -> io.NodeOutput:
-        path = resolve_model(LPIPS_FOLDER, lpips_name)
+        path = obtain_model(LPIPS_FOLDER, lpips_name)
         key = ("lpips", file_identity(path))
         return io.NodeOutput(load_managed(key, lpips_name, lambda: load_lpips(path)))

@@ -192,6 +192,22 @@ def load_open_clip_folder(folder: Path | str) -> OpenClip:
         return _load(f"local-dir:{folder}", None, clip_id)
 
 
+def holds_open_clip(path: Path | str) -> bool:
+    """Whether a safetensors file has the names of a whole open_clip model, both of its towers.
+
+    Only its header is read. Other files, and those that cannot be read, do not.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as stream:
+            names = set(stream.keys())
+    except (OSError, SafetensorError):
+        return False
+    text = {"token_embedding.weight", "text.token_embedding.weight"} & names
+    return bool(text) and any(name.startswith("visual.") for name in names)
+
+
 def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
     """Load a CLIP that open_clip knows, downloading its weights if they are not in its cache.
 

@@ -45,6 +45,15 @@ _MMLAB_NAMES = (  # in the order in which they are replaced
 )
 
 
+_TO_16, _LAST = [(16, 16), (16, 16), (16, 16), (16, 8), (8, 8)], [(4, 4), (4, 2), (2, 2), (2, 1)]
+_RELEASED = (  # channels in and out of the blocks, in units of the last block's
+    [*_TO_16, (8, 4), *_LAST],
+    [*_TO_16, (8, 8), (8, 8), (8, 4), *_LAST],
+    [*_TO_16, (8, 8), (8, 8), (8, 4), *_LAST, (1, 1), (1, 1)],
+)
+_ATTENTION_AFTER = 8  # blocks
+
+
 def is_deep(state: State) -> bool:
     """Whether a state dict has BigGAN-deep's names, the package's or OpenMMLab's."""
     return any(name.startswith((*_PACKAGE, _MMLAB)) for name in state)
@@ -86,15 +95,19 @@ def _width(state: State) -> int:
 
 
 def settings_of(state: State, path: Path) -> dict[str, Any]:
-    """The fields of ``BigGANConfig`` that fit weights under the package's names.
+    """The fields of ``BigGANConfig`` that fit weights of a released shape, of any width.
 
-    Every other block doubles the side, which the weights do not tell, as in all released models.
+    The weights do not tell which blocks double the side; in the released models every other does.
+
+    Args:
+        state: Under the package's names.
+        path: The file, for the message.
 
     Raises:
-        CheckpointError: If the weights are not whole.
+        CheckpointError: If the weights are not whole, or of another shape.
     """
     try:
-        width, layers, position = _width(state), list[list[Any]](), 0
+        width, layers, position = _width(state), list[tuple[int, int]](), 0
         numbers = sorted({int(m[1]) for m in map(_LAYER.match, state) if m})
         for number in numbers:
             prefix = f"generator.layers.{number}."
@@ -103,7 +116,12 @@ def settings_of(state: State, path: Path) -> dict[str, Any]:
                 continue
             channels_in = state[f"{prefix}conv_0.weight_orig"].shape[1]
             channels_out = state[f"{prefix}conv_3.weight_orig"].shape[0]
-            layers.append([len(layers) % 2 == 1, channels_in // width, channels_out // width])
+            layers.append((channels_in // width, channels_out // width))
+        if layers not in _RELEASED or position != _ATTENTION_AFTER:
+            raise CheckpointError(
+                f"The weights in {path} are a BigGAN-deep of no released shape; put the "
+                "config.json that came with them and the weights into a folder of their own."
+            )
         dim_z, num_classes = state["embeddings.weight"].shape
         return {
             "output_dim": 4 * 2 ** (len(layers) // 2),
@@ -111,7 +129,7 @@ def settings_of(state: State, path: Path) -> dict[str, Any]:
             "class_embed_dim": dim_z,
             "channel_width": width,
             "num_classes": num_classes,
-            "layers": layers,
+            "layers": [[index % 2 == 1, *widths] for index, widths in enumerate(layers)],
             "attention_layer_position": position,
             "eps": 1e-4,
             "n_stats": len(state["generator.bn.running_means"]),

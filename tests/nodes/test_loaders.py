@@ -41,6 +41,11 @@ def scratch(tiny_models: Path) -> Iterator[Callable[[str], Path]]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def listed(folders: ModuleType, key: str) -> list[str]:
+    """The models that are there."""
+    return [name for name in folders.list_models(key) if "(download, " not in name]
+
+
 class TestRegisterFolders:
     def test_idempotent(self, folders: ModuleType) -> None:
         import folder_paths
@@ -68,9 +73,9 @@ class TestRegisterFolders:
 
 class TestListModels:
     def test_demo_is_first(self, folders: ModuleType) -> None:
-        assert folders.list_models("gan") == ["demo", "other", "tiny"]
-        assert folders.list_models("open_clip") == ["demo", "other", "tiny"]
-        assert folders.list_models("lpips") == ["demo", "tiny.safetensors"]
+        assert listed(folders, "gan") == ["demo", "other", "tiny"]
+        assert listed(folders, "open_clip") == ["demo", "other", "tiny"]
+        assert listed(folders, "lpips") == ["demo", "tiny.safetensors"]
 
     def test_is_the_default(self, pack: SimpleNamespace) -> None:
         for node_id in ("FuseDreamLoadGAN", "FuseDreamLoadCLIP", "FuseDreamLoadLPIPS"):
@@ -84,7 +89,7 @@ class TestListModels:
         for name in ("config.json", "model.safetensors"):
             shutil.copy(tiny_models / "gan" / "tiny" / name, nested / name)
         (scratch("gan/bare") / "weights.bin").write_bytes(b"")
-        assert folders.list_models("gan") == ["demo", "a/b", "bare/weights.bin", "other", "tiny"]
+        assert listed(folders, "gan") == ["demo", "a/b", "bare/weights.bin", "other", "tiny"]
         assert folders.resolve_model("gan", "a/b") == nested
 
     def test_an_lpips_is_a_file_in_any_folder(
@@ -93,7 +98,7 @@ class TestListModels:
         nested = scratch("lpips/v0.1")
         (nested / "alex.pth").write_bytes(b"")
         (nested / "config.json").write_text("{}", encoding="utf-8")  # makes no model of the folder
-        assert folders.list_models("lpips") == ["demo", "tiny.safetensors", "v0.1/alex.pth"]
+        assert listed(folders, "lpips") == ["demo", "tiny.safetensors", "v0.1/alex.pth"]
         assert folders.resolve_model("lpips", "v0.1/alex.pth") == nested / "alex.pth"
 
     def test_no_folder_at_all(
@@ -104,7 +109,7 @@ class TestListModels:
         monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "nowhere"))
         monkeypatch.setattr(folder_paths, "filename_list_cache", {})
         monkeypatch.setitem(folder_paths.folder_names_and_paths, "gan", ([], set()))
-        assert folders.list_models("gan") == ["demo"]
+        assert listed(folders, "gan") == ["demo"]
         assert not (tmp_path / "nowhere").exists()
 
 
@@ -202,7 +207,7 @@ class TestBadFiles:
     ) -> None:
         bare = scratch("gan/bare")
         shutil.copy(tiny_models / "gan" / "tiny" / "model.safetensors", bare / "model.safetensors")
-        with pytest.raises(errors.ConfigError, match=r"no config\.json beside it"):
+        with pytest.raises(errors.CheckpointError, match=r"put the config\.json that came with"):
             run("FuseDreamLoadGAN", gan_name="bare/model.safetensors")
 
     def test_truncated_weights(
@@ -321,3 +326,126 @@ class TestNeverDownloads:
         kept = dict(module._cache)
         yield module
         module._cache.update(kept)
+
+
+class TestCatalogue:
+    @pytest.fixture
+    def tiny_model(
+        self, pack: SimpleNamespace, folders: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Any]:
+        """A GAN in the catalogue that none of its places has."""
+        data = pack.module("fusedream_core.catalogue")
+        file = data.RemoteFile("model.safetensors", 3, (data.Source("http://127.0.0.1:9/x"),))
+        config = data.RemoteFile("config.json", 0, (data.Source("http://127.0.0.1:9/y"),))
+        model = data.CatalogueModel("offered", "gan", "Tiny", "MIT", 16, (config, file))
+        monkeypatch.setattr(folders, "catalogue", lambda: (model,))
+        yield model
+        shutil.rmtree(folders.download_root("gan") / "offered", ignore_errors=True)
+
+    def test_what_can_be_downloaded_is_marked_and_last(self, folders: ModuleType) -> None:
+        names = folders.list_models("gan")
+        assert names[-6] == "biggan-deep-128 (download, 201 MB, Apache-2.0)"
+        offers = folders.list_models("open_clip")
+        assert any("for research only" in name for name in offers if "MobileCLIP" in name)
+
+    def test_downloaded_when_asked_for(
+        self,
+        pack: SimpleNamespace,
+        folders: ModuleType,
+        run: Callable[..., Any],
+        tiny_model: Any,  # noqa: ANN401
+        tiny_models: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        name = "offered (download, 3 MB, MIT)"
+        assert folders.list_models("gan")[-1] == name
+        asked: list[str] = []
+
+        def download(model: Any, root: Path, *, progress: Callable[..., None]) -> Path:  # noqa: ANN401
+            asked.append(model.name)
+            progress(1, None)
+            progress(2, 4)
+            return Path(shutil.copytree(tiny_models / "gan" / "tiny", root / model.name))
+
+        monkeypatch.setattr(pack.module("nodes._downloads"), "download_model", download)
+        (first,) = run("FuseDreamLoadGAN", gan_name=name)
+        (again,) = run("FuseDreamLoadGAN", gan_name=name)
+        assert asked == ["offered"]
+        assert first is again
+        assert "offered" in folders.list_models("gan")
+        assert name not in folders.list_models("gan")
+        assert pack.nodes["FuseDreamLoadGAN"].validate_inputs(gan_name=name) is True
+
+    def test_cancel(
+        self,
+        pack: SimpleNamespace,
+        run: Callable[..., Any],
+        tiny_model: Any,  # noqa: ANN401
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        import comfy.model_management as management
+
+        def download(_: Any, __: Path, *, progress: Callable[..., None]) -> None:  # noqa: ANN401
+            progress(1, 4)
+            raise AssertionError("it was not asked whether to go on")
+
+        monkeypatch.setattr(pack.module("nodes._downloads"), "download_model", download)
+        management.interrupt_current_processing(True)
+        with pytest.raises(management.InterruptProcessingException):
+            run("FuseDreamLoadGAN", gan_name="offered (download, 3 MB, MIT)")
+
+    def test_no_place_has_it(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        folders: ModuleType,
+        tiny_model: Any,  # noqa: ANN401
+    ) -> None:
+        with pytest.raises(
+            errors.DownloadError, match=r"by hand, and save it as .*offered"
+        ) as told:
+            run("FuseDreamLoadGAN", gan_name="offered (download, 3 MB, MIT)")
+        assert "http://127.0.0.1:9/y" in str(told.value)
+        assert folders.list_models("gan")[-1] == "offered (download, 3 MB, MIT)"
+
+    def test_unknown_names_are_told_at_once(self, pack: SimpleNamespace, tiny_models: Path) -> None:
+        told = pack.nodes["FuseDreamLoadGAN"].validate_inputs(gan_name="gone (download, 3 MB, MIT)")
+        assert "There is no model 'gone (download" in told
+
+    def test_the_hubs_cache_is_looked_at_first(
+        self,
+        pack: SimpleNamespace,
+        tiny_models: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        download = pack.module("fusedream_core.download")
+        model = pack.module("fusedream_core.catalogue").find_model("ViT-B-32-laion2b")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        assert download.cached_folder(model) is None
+        repository = tmp_path / "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K"
+        snapshot = repository / "snapshots" / "abc"
+        shutil.copytree(tiny_models / "open_clip" / "tiny", snapshot)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc")
+        assert download.cached_folder(model) == snapshot
+        (snapshot / "open_clip_config.json").unlink()
+        assert download.cached_folder(model) is None
+
+
+class TestOtherFolders:
+    def test_a_whole_open_clip_is_found_and_nothing_else(
+        self, folders: ModuleType, tiny_models: Path, scratch: Callable[[str], Path]
+    ) -> None:
+        from safetensors.torch import save_file
+
+        place = scratch("clip_vision")
+        weights = tiny_models / "open_clip" / "tiny" / "open_clip_model.safetensors"
+        shutil.copy(weights, place / "whole.safetensors")
+        save_file({"visual.conv1.weight": torch.zeros(1)}, place / "vision.safetensors")
+        (place / "broken.safetensors").write_bytes(b"abc")
+        assert [name for name in listed(folders, "open_clip") if "/" in name] == [
+            "clip_vision/whole.safetensors"
+        ]
+        found = folders.resolve_model("open_clip", "clip_vision/whole.safetensors")
+        assert found == place / "whole.safetensors"

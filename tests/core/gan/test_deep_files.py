@@ -16,11 +16,12 @@ from fusedream_core.gan.deep_files import as_package, settings_of
 from .originals import WRITERS, make_raw
 
 MakePackage = Callable[..., nn.Module]
-_WIDTHS = [(16, 16), (16, 8), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (2, 1)]
-ALTERNATING: dict[str, Any] = {  # as the released models
-    "output_dim": 64,
+_TO_16, _LAST = [(16, 16), (16, 16), (16, 16), (16, 8), (8, 8)], [(4, 4), (4, 2), (2, 2), (2, 1)]
+_WIDTHS = [*_TO_16, (8, 4), *_LAST]
+RELEASED: dict[str, Any] = {  # as BigGAN-deep-128, but for the width
+    "output_dim": 128,
     "layers": [[index % 2 == 1, *widths] for index, widths in enumerate(_WIDTHS)],
-    "attention_layer_position": 4,
+    "attention_layer_position": 8,
 }
 
 
@@ -69,7 +70,7 @@ def openmmlab_layer(parts: list[str], value: Tensor) -> dict[str, Tensor]:
 
 @pytest.fixture
 def network(package_gan: MakePackage) -> nn.Module:
-    return package_gan(0, **ALTERNATING)
+    return package_gan(0, **RELEASED)
 
 
 @pytest.fixture
@@ -86,6 +87,10 @@ class TestSettings:
         settings = settings_of(network.state_dict(), Path("x"))
         config = network.config.to_dict()
         assert {name: config[name] for name in settings} == settings
+
+    def test_another_shape_needs_its_config(self, package_gan: MakePackage) -> None:
+        with pytest.raises(CheckpointError, match=r"of no released shape; put the config\.json"):
+            settings_of(package_gan(0).state_dict(), Path("x"))
 
     def test_a_part_of_a_model(self, network: nn.Module) -> None:
         state = network.state_dict()
@@ -156,7 +161,7 @@ class TestLoad:
             load_biggan(tmp_path)
 
     def test_imagenet_has_names(self, package_gan: MakePackage, tmp_path: Path) -> None:
-        state = package_gan(0, **ALTERNATING, num_classes=1000).state_dict()
+        state = package_gan(0, **RELEASED, num_classes=1000).state_dict()
         save_file(state, tmp_path / "deep.safetensors")
         gan = load_biggan(tmp_path / "deep.safetensors")
         assert gan.class_names[1] == "goldfish"
