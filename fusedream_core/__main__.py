@@ -1,4 +1,4 @@
-"""Pictures from the command line: generate "a blue dog" -o out.png, or compose."""
+"""Pictures from the command line: generate "a blue dog" -o out.png, or compose; and models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .catalogue import catalogue, find_model
+from .clip.base import ImageTextEncoder
+from .clip.open_clip import load_open_clip_folder
 from .config import (
     DEFAULT,
     PAPER,
@@ -18,7 +21,10 @@ from .config import (
     Recipe,
     SearchConfig,
 )
+from .download import download_model
 from .errors import FuseDreamError
+from .gan.base import Gan
+from .gan.biggan import load_biggan
 from .pipeline import GenerationResult, generate, generate_composition
 from .types import Callback, StepInfo
 
@@ -58,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m fusedream_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("generate", help="make a picture with the demo pair")
+    one = commands.add_parser("generate", help="make a picture")
     two = commands.add_parser("compose", help="make a picture of two things, one pasted on another")
     for command in (one, two):
         command.add_argument("prompt", help="what to show, as 'a blue dog:1 | blurry:-0.3'")
@@ -72,6 +78,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (%(default)s)")
         command.add_argument("--candidates", type=int, help="random latents that are searched")
         command.add_argument("--steps", type=int, help="steps of the optimisation")
+        command.add_argument("--gan", help="file or folder of a BigGAN (default: the demo pair)")
+        command.add_argument("--clip", help="folder of an open_clip model, with --gan")
+    commands.add_parser("models", help="list the models that can be downloaded")
+    three = commands.add_parser("download", help="download a model")
+    three.add_argument("name", help="its name in the list of models")
+    three.add_argument(
+        "--to",
+        type=Path,
+        default=Path("models"),
+        help="folder of model folders, such as ComfyUI's (%(default)s)",
+    )
     one.add_argument(
         "--preset", choices=_PRESETS, default="default", help="settings to begin with (%(default)s)"
     )
@@ -113,15 +130,30 @@ def _steps(config: OptimizeConfig, options: argparse.Namespace) -> OptimizeConfi
     return config if options.steps is None else dataclasses.replace(config, num_steps=options.steps)
 
 
+def _models(options: argparse.Namespace) -> tuple[Gan | None, ImageTextEncoder | None]:
+    """The models that were asked for; None where they were not."""
+    gan = None if options.gan is None else load_biggan(options.gan)
+    return gan, None if options.clip is None else load_open_clip_folder(options.clip)
+
+
 def _run(options: argparse.Namespace) -> GenerationResult:
     """Make the picture."""
     progress = _make_progress()
+    gan, clip = _models(options)
     if options.command == "generate":
-        recipe = _make_recipe(options)
-        return generate(options.prompt, seed=options.seed, recipe=recipe, callback=progress)
+        return generate(
+            options.prompt,
+            seed=options.seed,
+            gan=gan,
+            clip=clip,
+            recipe=_make_recipe(options),
+            callback=progress,
+        )
     return generate_composition(
         options.prompt,
         seed=options.seed,
+        gan=gan,
+        clip=clip,
         recipe=_make_composition_recipe(options),
         foreground_prompt=options.foreground,
         background_prompt=options.background,
@@ -129,20 +161,43 @@ def _run(options: argparse.Namespace) -> GenerationResult:
     )
 
 
+def _make(options: argparse.Namespace) -> str:
+    """Make and save the picture. Returns a line about it."""
+    result = _run(options)
+    result.save(options.out)
+    where = f"  {result.composition.placement.name}" if result.composition else ""
+    return (
+        f"{options.out}  AugCLIP {float(result.score.mean):.4f} "
+        f"+- {float(result.score.stderr):.4f}{where}  {result.seconds:.1f} s"
+    )
+
+
+def _list(_: argparse.Namespace) -> str:
+    """The catalogue as lines."""
+    return "\n".join(
+        f"{model.name:26} {model.folder:10} {model.megabytes:5} MB  {model.licence:28} "
+        f"{model.title}{'; ' * bool(model.note)}{model.note}"
+        for model in catalogue()
+    )
+
+
+def _download(options: argparse.Namespace) -> str:
+    """Download a model. Returns where it is."""
+    model = find_model(options.name)
+    folder = download_model(model, options.to / model.folder)
+    return f"{folder}  {model.title}  {model.licence}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or 2 after a one-sentence error."""
     options = _parse(arguments)
+    action = {"models": _list, "download": _download}.get(options.command, _make)
     try:
-        result = _run(options)
-        result.save(options.out)
+        said = action(options)
     except (FuseDreamError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    where = f"  {result.composition.placement.name}" if result.composition else ""
-    sys.stdout.write(
-        f"{options.out}  AugCLIP {float(result.score.mean):.4f} "
-        f"+- {float(result.score.stderr):.4f}{where}  {result.seconds:.1f} s\n"
-    )
+    sys.stdout.write(f"{said}\n")
     return 0
 
 

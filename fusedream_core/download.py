@@ -65,7 +65,7 @@ def download_model(
 
 
 def cached_folder(model: CatalogueModel) -> Path | None:
-    """Where all of a model's files lie in the Hub's own cache, if they do; nothing is downloaded."""
+    """Where all of a model's files lie in the Hub's own cache, if they do; asks no server."""
     hub = _hub()
     found = []
     for file in model.files:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fusedream_core import PAPER, BigGan, OpenClip
 from fusedream_core.__main__ import _make_composition_recipe, _make_recipe, _parse, main
+from fusedream_core.catalogue import CatalogueModel
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,38 @@ class TestMain:
         assert message in said.err
         assert said.err.count("\n") == 1
         assert not said.out
+
+    def test_own_models(
+        self,
+        gan_dir: Path,
+        clip_dir: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        out = tmp_path / "out.png"
+        options = ["--gan", str(gan_dir), "--candidates", "10", "--steps", "1", "-o", str(out)]
+        assert main(["generate", "a dog", *options, "--clip", str(clip_dir)]) == 0
+        assert out.is_file()
+        assert main(["generate", "a dog", *options]) == 2
+        assert "Only one of gan and clip was given" in capsys.readouterr().err
+
+    def test_models(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["models"]) == 0
+        listed = capsys.readouterr().out
+        assert "biggan-deep-256" in listed
+        assert "for research only" in listed
+
+    def test_download(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def download(model: CatalogueModel, root: Path) -> Path:
+            return root / model.name
+
+        monkeypatch.setattr("fusedream_core.__main__.download_model", download)
+        assert main(["download", "lpips-vgg", "--to", str(tmp_path)]) == 0
+        assert str(tmp_path / "lpips" / "lpips-vgg") in capsys.readouterr().out
+        assert main(["download", "gone"]) == 2
+        assert "There is no model 'gone'; there are biggan-deep-128" in capsys.readouterr().err
 
     @pytest.mark.parametrize("out", ["picture.xyz", "", ".", f"{__file__}/picture.png"])
     def test_what_cannot_be_written_is_told_before_the_work(
