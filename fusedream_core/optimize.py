@@ -6,6 +6,7 @@ own prompt, basis and random numbers, no term couples them, and so each ends as 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from . import rng
 from .checks import check_bases
 from .clip.base import ImageTextEncoder
+from .clip.target import encode_target
 from .config import AugmentConfig, OptimizeConfig
 from .errors import ConfigError
 from .gan.base import Gan
@@ -32,6 +34,7 @@ def optimize(
     config: OptimizeConfig,
     augment: AugmentConfig,
     generators: Sequence[torch.Generator],
+    selector: ImageTextEncoder | None = None,
     clip_batch: int | None = None,
     callback: Callback | None = None,
 ) -> OptimizeResult:
@@ -45,6 +48,8 @@ def optimize(
         config: Steps, learning rates, form of the weights, what is returned.
         augment: The changes of AugCLIP.
         generators: A CPU generator for each run; nothing else is drawn from.
+        selector: A CLIP that the optimisation never meets, which chooses among the iterates and
+            gives the score; it reads the prompts anew. None means the encoder itself.
         clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
             memory, not the result; it is halved where memory runs out.
         callback: Called after each step and each scored mix or iterate; it may raise to stop.
@@ -75,7 +80,8 @@ def optimize(
         race = Race(runs, bases, config, generators, start_generators, callback)
         iterates, trace, starts = race.run()
     names, latents = zip(*iterates.candidates().items(), strict=True)
-    images, scores = runs.judge(
+    judge = runs if selector is None else _judged_by(selector, runs)
+    images, scores = judge.judge(
         latents, config.eval_augments, judge_generators, stage="select", callback=callback
     )
     best = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
@@ -91,6 +97,12 @@ def optimize(
         start=starts,
         chosen=tuple(names[index] for index in best.tolist()),
     )
+
+
+def _judged_by(selector: ImageTextEncoder, runs: Runs) -> Runs:
+    """The same runs as another CLIP sees them."""
+    targets = [encode_target(selector, target.prompt) for target in runs.targets]
+    return dataclasses.replace(runs, clip=selector, targets=targets)
 
 
 def _check_runs(

@@ -8,6 +8,7 @@ from ._folders import register_folders
 from .bank import FuseDreamSeedBank
 from .blend import FuseDreamPoissonBlend
 from .compose import FuseDreamCompose
+from .ensemble import FuseDreamMergeCLIP
 from .latent import FuseDreamDecodeLatent
 from .loaders import FuseDreamLoadCLIP, FuseDreamLoadGAN, FuseDreamLoadLPIPS
 from .optimize import FuseDreamOptimize
@@ -31,6 +32,7 @@ NODE_CLASS_MAPPINGS = {
     "FuseDreamCompose": FuseDreamCompose,
     "FuseDreamPoissonBlend": FuseDreamPoissonBlend,
     "FuseDreamSeedBank": FuseDreamSeedBank,
+    "FuseDreamMergeCLIP": FuseDreamMergeCLIP,
 }
 
 

@@ -159,7 +159,7 @@ def _found(key: str) -> dict[str, Path]:
     register_folders()
     config_name = _CONFIG_NAMES[key]
     found: dict[str, Path] = {}
-    for file_name in folder_paths.get_filename_list(key):
+    for file_name in _file_names(key):
         full_path = folder_paths.get_full_path(key, file_name)
         if full_path is None:
             continue
@@ -171,11 +171,22 @@ def _found(key: str) -> dict[str, Path]:
         else:
             found.setdefault(Path(file_name).as_posix(), path)
     for other in _OTHER_FOLDERS[key]:
-        for file_name in folder_paths.get_filename_list(other):
+        for file_name in _file_names(other):
             full_path = folder_paths.get_full_path(other, file_name)
             if full_path is not None and _is_open_clip(*file_identity(Path(full_path))[0]):
                 found.setdefault(f"{other}/{Path(file_name).as_posix()}", Path(full_path))
     return found
+
+
+def _file_names(key: str) -> list[str]:
+    """The files in a model folder, even where a folder that ComfyUI listed before is gone."""
+    import folder_paths
+
+    try:
+        return folder_paths.get_filename_list(key)
+    except OSError:
+        folder_paths.filename_list_cache.pop(key, None)
+        return folder_paths.get_filename_list(key)
 
 
 @functools.lru_cache(maxsize=1024)

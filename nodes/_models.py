@@ -131,10 +131,39 @@ def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, 
                 "connect Load GAN, Load CLIP or Load LPIPS (FuseDream) here."
             )
     patchers = [handle.patcher for handle in handles]
+    _check_memory(handles, activation_bytes)
     management.load_models_gpu(patchers, memory_required=activation_bytes, force_full_load=True)
     for handle in handles:
         settle(handle.patcher.model, handle.patcher.load_device)
     return tuple(handle.model for handle in handles)
+
+
+def _check_memory(handles: tuple[Managed[Any], ...], activation_bytes: int) -> None:
+    """Refuse models that the device can never hold, and warn where the work beside them is large.
+
+    Raises:
+        ConfigError: If the weights alone are larger than the device's memory.
+    """
+    import comfy.model_management as management
+
+    device = management.get_torch_device()
+    total = management.get_total_memory(device)
+    weights = sum(handle.get_ram_usage() for handle in handles)
+    names = ", ".join(handle.name for handle in handles)
+    if weights > total:
+        raise ConfigError(
+            f"The models {names} take {weights / 1e9:.1f} GB, but {device} has {total / 1e9:.1f} "
+            "GB; choose smaller ones, or a half precision in their loaders."
+        )
+    if weights + activation_bytes > total:
+        logger.warning(
+            "FuseDream: %s and the work with them may take %.1f GB, and %s has %.1f GB; if it runs "
+            "out, less is done at once.",
+            names,
+            (weights + activation_bytes) / 1e9,
+            device,
+            total / 1e9,
+        )
 
 
 def settle(module: nn.Module, device: torch.device) -> None:

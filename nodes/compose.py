@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.types import Basis, Target
 
 COMPOSE_PRESETS = {"default": ComposeConfig(), "paper": PAPER_COMPOSITION}
+_AUGMENTS = {"default": CompositionRecipe().augment, "paper": PRESETS["paper"].augment}
 ANYWHERE = "auto"
 
 _D = COMPOSE_PRESETS["default"]
@@ -189,7 +190,7 @@ def _config(
 
 def _augment(preset: str, num_augments: int) -> AugmentConfig:
     """The augmentations of the preset of the same name, with the node's number of copies."""
-    augment = PRESETS[preset].augment
+    augment = _AUGMENTS[preset]
     return augment if num_augments == AS_PRESET else replace(augment, num_augments=num_augments)
 
 
@@ -261,13 +262,13 @@ def _recipe_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "num_augments",
-            default=PRESETS["default"].augment.num_augments,
+            default=_AUGMENTS["default"].num_augments,
             min=AS_PRESET,
             max=512,
             tooltip=(
                 "Augmented copies that CLIP sees per step: more is steadier, slower and takes "
                 "more memory. -1: as many as the preset has "
-                f"(paper: {PRESETS['paper'].augment.num_augments})."
+                f"(paper: {_AUGMENTS['paper'].num_augments})."
             ),
         ),
         io.Combo.Input(

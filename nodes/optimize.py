@@ -93,6 +93,15 @@ class FuseDreamOptimize(io.ComfyNode):
                         "reference code: one weight per coordinate, as in the authors' code."
                     ),
                 ),
+                ClipSocket.Input(
+                    "selector",
+                    optional=True,
+                    tooltip=(
+                        "A second CLIP that the optimisation never meets: it picks the best of the "
+                        "pictures on the way and gives the score, so that what fools the first "
+                        "does not win. Without it, the first does so by changes it has not met."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture."),
@@ -118,6 +127,7 @@ class FuseDreamOptimize(io.ComfyNode):
         num_steps: int,
         num_augments: int,
         preset: str,
+        selector: Managed[ImageTextEncoder] | None = None,
     ) -> io.NodeOutput:
         recipe = _recipe(preset, num_steps, num_augments)
         starts = min(recipe.optimize.num_starts, len(basis.scores))
@@ -128,7 +138,8 @@ class FuseDreamOptimize(io.ComfyNode):
             None, clip, pictures=1, augments=copies, gradients=True
         )
         with autograd_scope():
-            generator, encoder = use_models(gan, clip, activation_bytes=memory)
+            others = () if selector is None else (selector,)
+            generator, encoder, *chooser = use_models(gan, clip, *others, activation_bytes=memory)
             result = optimize(
                 generator,
                 encoder,
@@ -137,6 +148,7 @@ class FuseDreamOptimize(io.ComfyNode):
                 config=recipe.optimize,
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
+                selector=chooser[0] if chooser else None,
                 clip_batch=copies,
                 callback=Progress(),
             ).to("cpu")

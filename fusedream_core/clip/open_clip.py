@@ -229,6 +229,11 @@ def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
             f"open_clip has no architecture {architecture!r}; it has {', '.join(known[:5])} and "
             f"{len(known) - 5} more (open_clip.list_models() names them)."
         )
+    if pretrained == "openai" and f"{architecture}-quickgelu" in known:
+        raise ConfigError(
+            f"OpenAI's weights are made for {architecture}-quickgelu, but {architecture!r} was "
+            "asked for, which would see pictures wrongly; ask for the other."
+        )
     path = Path(pretrained)
     if path.is_file():
         with reading(path):

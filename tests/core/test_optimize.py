@@ -340,6 +340,31 @@ class TestSelection:
         expected = self.slow_judge(gan64, clip64, targets64[1], result.latent, seed=1)
         torch.testing.assert_close(result.score.mean, expected)
 
+    def test_a_second_clip_chooses_and_scores(
+        self,
+        gan64: BigGan,
+        clip64: OpenClip,
+        targets64: list[Target],
+        run: RunOptimize,
+    ) -> None:
+        class Contrary(torch.nn.Module):
+            """Thinks the opposite."""
+
+            clip_id, device = "contrary", clip64.device
+            truncates = staticmethod(clip64.truncates)
+
+            def encode_images(self, images: Tensor) -> Tensor:
+                return -clip64.encode_images(images)
+
+            def encode_text(self, texts: list[str]) -> Tensor:
+                return clip64.encode_text(texts)
+
+        own, other = run([1]), run([1], selector=Contrary())
+        assert torch.equal(own.trace, other.trace)
+        assert own.chosen != other.chosen
+        expected = -self.slow_judge(gan64, clip64, targets64[1], other.latent, seed=1)
+        torch.testing.assert_close(other.score.mean, expected)
+
     def test_never_worse_than_start_or_last(self, run: RunOptimize) -> None:
         wild = replace(CONFIG, lr_z=3.0, schedule="constant")
         best = run([0, 1, 2], wild)

@@ -183,7 +183,7 @@ class TestWidgets:
         monkeypatch.setattr(config, "batch_size_on", lambda config, device: 6)
         assert asked(position="top").config.batch_size == 1
         assert asked().config.batch_size == 6
-        monkeypatch.setattr(management, "get_total_memory", lambda device: 2**20)
+        monkeypatch.setattr(management, "get_total_memory", lambda device: 2**24)
         assert asked().config.batch_size == 1
 
 

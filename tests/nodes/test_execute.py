@@ -516,3 +516,60 @@ class TestAugCLIPScore:
         images[1, 0, 0, 0] = float("nan")
         with pytest.raises(errors.ImageError, match="Picture 2 of the batch"):
             score(images)
+
+
+class TestMergeCLIP:
+    @pytest.fixture
+    def pair(self, run: Run, gan: object, clip: object) -> Any:  # noqa: ANN401
+        (other,) = run("FuseDreamLoadCLIP", clip_name="other")
+        return run("FuseDreamMergeCLIP", gan=gan, clip_a=clip, clip_b=other)[0]
+
+    def test_is_a_clip_like_any_other(self, run: Run, gan: object, pair: object) -> None:
+        (target,) = run("FuseDreamEncodePrompt", clip=pair, text="a blue dog")
+        basis, *_ = run("FuseDreamSeedSearch", gan=gan, clip=pair, target=target, **SEARCH)
+        image, _, score, _ = run(
+            "FuseDreamOptimize", gan=gan, clip=pair, target=target, basis=basis, **STEPS
+        )
+        assert_image(image, 1)
+        assert -1.0 < score < 1.0
+
+    def test_share(self, run: Run, gan: object, clip: object) -> None:
+        (other,) = run("FuseDreamLoadCLIP", clip_name="other")
+        shares = [
+            run("FuseDreamMergeCLIP", gan=gan, clip_a=clip, clip_b=other, share_b=share)[0].model
+            for share in (0.2, 0.8)
+        ]
+        assert shares[0].shares[0] > shares[1].shares[0]
+        assert shares[0].clip_id != shares[1].clip_id
+
+    def test_members_still_work(self, run: Run, clip: Any, pair: object) -> None:  # noqa: ANN401
+        (target,) = run("FuseDreamEncodePrompt", clip=clip, text="a blue dog")
+        assert target.clip_id == clip.model.clip_id
+
+
+class TestSelector:
+    def test_another_clip_gives_the_score(
+        self, run: Run, gan: object, clip: object, target: object
+    ) -> None:
+        (other,) = run("FuseDreamLoadCLIP", clip_name="other")
+        basis, *_ = run("FuseDreamSeedSearch", gan=gan, clip=clip, target=target, **SEARCH)
+        inputs = {"gan": gan, "clip": clip, "target": target, "basis": basis, **STEPS}
+        scores = [
+            run("FuseDreamOptimize", **inputs, **more)[2] for more in ({}, {"selector": other})
+        ]
+        assert scores[0] != scores[1]
+
+
+class TestMemory:
+    def test_models_that_no_device_holds(
+        self,
+        run: Run,
+        clip: object,
+        errors: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        import comfy.model_management as management
+
+        monkeypatch.setattr(management, "get_total_memory", lambda _: 1000)
+        with pytest.raises(errors.ConfigError, match=r"GB, but cpu has 0\.0 GB; choose smaller"):
+            run("FuseDreamEncodePrompt", clip=clip)

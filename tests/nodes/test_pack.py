@@ -36,7 +36,17 @@ INTERFACE = {
         ["FUSEDREAM_BASIS", "IMAGE", "STRING"],
     ),
     "FuseDreamOptimize": (
-        ["gan", "clip", "target", "basis", "seed", "num_steps", "num_augments", "preset"],
+        [
+            "gan",
+            "clip",
+            "target",
+            "basis",
+            "seed",
+            "num_steps",
+            "num_augments",
+            "preset",
+            "selector",
+        ],
         ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING"],
     ),
     "FuseDreamAugCLIPScore": (
@@ -48,6 +58,7 @@ INTERFACE = {
         ["gan", "clip", "num_candidates", "truncation", "seed"],
         ["FUSEDREAM_BANK"],
     ),
+    "FuseDreamMergeCLIP": (["gan", "clip_a", "clip_b", "share_b"], ["FUSEDREAM_CLIP"]),
     "FuseDreamLoadLPIPS": (["lpips_name"], ["FUSEDREAM_LPIPS"]),
     "FuseDreamCompose": (
         [
@@ -214,7 +225,7 @@ class TestDefaults:
         config = core.ComposeConfig()
         expected = {
             "num_steps": config.optimize.num_steps,
-            "num_augments": core.DEFAULT.augment.num_augments,
+            "num_augments": core.CompositionRecipe().augment.num_augments,
             "consistency": config.consistency,
             "blend": config.blend,
             "blend_strength": config.blend_strength,

@@ -40,6 +40,7 @@ def test_all_are_here() -> None:
         "composition.json",
         "rank_images_with_augclip.json",
         "text_to_image.json",
+        "text_to_image_biggan256.json",
     ]
 
 
@@ -65,7 +66,10 @@ class TestWorkflow:
             assert output["type"] == kind
             assert socket["type"] in (kind, "*")
 
-    def test_widgets_fit_the_schema(self, pack: SimpleNamespace, graph: dict[str, Any]) -> None:
+    def test_widgets_fit_the_schema(
+        self, pack: SimpleNamespace, graph: dict[str, Any], name: str
+    ) -> None:
+        linked = ("lpips",) if "biggan" in name else ("lpips", "bank")
         composes = any(node["type"] == "FuseDreamCompose" for node in graph["nodes"])
         search = pack.module("fusedream_core.config").CompositionRecipe().search
         wide = {name: getattr(search, name) for name in ("num_basis", "max_per_class")}
@@ -78,12 +82,15 @@ class TestWorkflow:
                 sockets = [socket for socket in node["inputs"] if socket["name"] == entry.id]
                 assert len(sockets) == 1, (node["type"], entry.id)
                 if not hasattr(entry, "default"):
-                    wanted = not entry.optional or entry.id in ("lpips", "bank")
+                    wanted = not entry.optional or entry.id in linked
                     assert (sockets[0]["link"] is not None) == wanted, (node["type"], entry.id)
                     continue
                 value = values.pop(0)
                 if composes and node["type"] == "FuseDreamSeedSearch" and entry.id in wide:
                     assert value == wide[entry.id], entry.id
+                elif entry.id.endswith("_name"):
+                    assert value in entry.options or "biggan" in name, entry.id
+                    assert pack.nodes[node["type"]].validate_inputs(**{entry.id: value}) is True
                 elif entry.id != "text":  # what a fresh node would hold, so that nothing drifts
                     assert value == entry.default, (node["type"], entry.id)
                 if getattr(entry, "control_after_generate", None):

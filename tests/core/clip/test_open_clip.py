@@ -168,6 +168,10 @@ class TestLoadByName:
         with pytest.raises(ConfigError, match="open_clip has no architecture 'ViT-B-33'; it has"):
             load_open_clip("ViT-B-33", "openai")
 
+    def test_openai_needs_its_own_activation(self) -> None:
+        with pytest.raises(ConfigError, match="made for ViT-B-32-quickgelu"):
+            load_open_clip("ViT-B-32", "openai")
+
     def test_unknown_tag(self) -> None:
         with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
             load_open_clip("ViT-B-32", "nobody")

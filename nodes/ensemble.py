@@ -1,0 +1,83 @@
+"""The node that makes one CLIP of two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.clip.ensemble import merge_clips
+from ..fusedream_core.rng import make_generator
+from ._boundary import Progress, autograd_scope
+from ._models import Managed, activation_bytes, load_managed, use_models
+from ._types import ClipSocket, GanSocket, make_schema
+
+if TYPE_CHECKING:
+    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.gan.base import Gan
+
+_BATCH = 8
+_STREAM = 5
+
+
+class FuseDreamMergeCLIP(io.ComfyNode):
+    """Two CLIPs as one, each in units of its own spread."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamMergeCLIP",
+            display_name="Merge CLIP (FuseDream)",
+            description=(
+                "Makes one CLIP of two. A picture that fools one of them seldom fools the other, "
+                "so what comes out has fewer artefacts; each step takes as long as with both."
+            ),
+            search_aliases=["ensemble", "two CLIPs", "FuseDream"],
+            inputs=[
+                GanSocket.Input(
+                    "gan",
+                    tooltip="Makes a few pictures on which the two are brought to one scale.",
+                ),
+                ClipSocket.Input("clip_a", tooltip="From Load CLIP (FuseDream)."),
+                ClipSocket.Input("clip_b", tooltip="Another one, best of another kind."),
+                io.Float.Input(
+                    "share_b",
+                    default=0.5,
+                    min=0.05,
+                    max=0.95,
+                    step=0.05,
+                    tooltip="How much clip_b counts; clip_a counts for the rest.",
+                ),
+            ],
+            outputs=[
+                ClipSocket.Output(
+                    display_name="clip",
+                    tooltip="Both as one. Encode the prompt with it, and search with it.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip_a: Managed[ImageTextEncoder],
+        clip_b: Managed[ImageTextEncoder],
+        share_b: float,
+    ) -> io.NodeOutput:
+        clips = (clip_a, clip_b)
+        memory = sum(activation_bytes(gan, clip, pictures=_BATCH) for clip in clips)
+        with autograd_scope():
+            generator, *encoders = use_models(gan, *clips, activation_bytes=memory)
+            pair = merge_clips(
+                encoders,
+                generator,
+                shares=(1.0 - share_b, share_b),
+                generator=make_generator(0, _STREAM),
+                batch_size=_BATCH,
+                callback=Progress(),
+            )
+        name = f"{clip_a.name} + {clip_b.name}"
+        # The members stay where the loaders have them, so a merge is as good as its parts.
+        key = ("ensemble", pair.clip_id, id(clip_a.model), id(clip_b.model))
+        return io.NodeOutput(load_managed(key, name, lambda: pair))
