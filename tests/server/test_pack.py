@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ from comfy_client import (
 from comfy_server import PACK, ComfyServer
 from workflow import to_prompt
 
+from .real_shapes import write_biggan_deep_256, write_vit_b_32_quickgelu
+
 pytestmark = pytest.mark.server
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 # Needs a checkpoint, and there is none.
 REFINE = PACK / "workflows" / "compose_then_refine.json"
+# Needs files of 800 MB, which are made for the one test that has them.
+BIGGAN = PACK / "workflows" / "text_to_image_biggan256.json"
 BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 4}
 IMPORT_SECONDS = 0.3
 CANCEL_SECONDS = 2.0
@@ -231,12 +236,48 @@ class TestWorkflows:
         assert set(refusal.value.node_errors) == ids(prompt, CHECKPOINT)
 
     @pytest.mark.parametrize(
-        "path", [path for path in WORKFLOWS if path != REFINE], ids=lambda path: path.stem
+        "path",
+        [path for path in WORKFLOWS if path not in (REFINE, BIGGAN)],
+        ids=lambda path: path.stem,
     )
     def test_runs(self, client: ComfyClient, object_info: dict[str, Any], path: Path) -> None:
         prompt = set_inputs(to_prompt(read(path), object_info), **BUDGET)
         run = client.run(prompt).raise_for_status()
         assert client.view(demo.saved_image(run)).startswith(b"\x89PNG")
+
+
+class TestBigGan256:
+    @pytest.fixture
+    def models(self, server: ComfyServer) -> Iterator[Path]:
+        """Files of the true names, shapes and types, where a download would put them."""
+        models = server.base / "models"
+        folders = (
+            models / "gan" / "biggan-deep-256",
+            models / "open_clip" / "ViT-B-32-quickgelu-openai",
+        )
+        write_biggan_deep_256(folders[0])
+        write_vit_b_32_quickgelu(folders[1])
+        yield models
+        for folder in folders:
+            shutil.rmtree(folder)
+
+    def test_without_files_it_says_what_to_do(
+        self, client: ComfyClient, object_info: dict[str, Any]
+    ) -> None:
+        prompt = to_prompt(read(BIGGAN), object_info)
+        with pytest.raises(ExecutionError, match="HF_HUB_OFFLINE is set") as caught:
+            client.run(prompt).raise_for_status()
+        assert "https://" in str(caught.value)
+        assert "by hand, and save it as" in str(caught.value)
+
+    def test_runs_on_files_of_the_true_shape(
+        self, client: ComfyClient, object_info: dict[str, Any], models: Path
+    ) -> None:
+        budget = {"num_candidates": 8, "num_steps": 2, "num_augments": 2}
+        prompt = set_inputs(to_prompt(read(BIGGAN), object_info), **budget)
+        run = client.run(prompt).raise_for_status()
+        assert pixels(client, run).shape == (256, 256, 3)
+        client.free()
 
 
 class TestComposition:
