@@ -22,6 +22,7 @@ WEIGHT_NAMES = (
     "open_clip_pytorch_model.bin",
 )
 
+_MOST_CALLS = 64  # remembered
 _ROUNDING = 1e-6  # so that 30 * (16 / 30) pixels are 16, and yet 26.7 are 26, as in torchvision
 
 Tokenizer = Callable[..., Tensor]
@@ -64,6 +65,7 @@ class OpenClip(nn.Module):
         self._interpolation = "bilinear" if bilinear else "bicubic"  # "random" is for training
         self._resize_mode: str = preprocess["resize_mode"]
         self._precision: torch.dtype | None = None
+        self._texts: dict[tuple[torch.dtype, tuple[str, ...]], Tensor] = {}
         self._fill = preprocess["fill_color"] / 127.5 - 1.0
         for name in ("mean", "std"):
             constants = torch.tensor(preprocess[name], dtype=torch.float32).view(1, 3, 1, 1)
@@ -116,12 +118,21 @@ class OpenClip(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts; those longer than the context are cut as CLIP does it.
 
+        What was asked for is remembered, as a search compares each prompt with all class names:
+        by the whole call, since texts round in another way in other company.
+
         Returns:
             Unit-norm features, shape ``(N, D)``, float32 (float64 if the model is).
         """
-        with torch.no_grad():
-            tokens = self.tokenizer(list(texts)).to(self.device)
-            return _unit(self.model.encode_text(tokens))  # type: ignore[operator]
+        asked = (self.mean.dtype, tuple(texts))
+        if asked not in self._texts:
+            if len(self._texts) >= _MOST_CALLS:
+                self._texts.clear()
+            with torch.no_grad():
+                tokens = self.tokenizer(list(texts)).to(self.device)
+                features = _unit(self.model.encode_text(tokens))  # type: ignore[operator]
+            self._texts[asked] = features.cpu()
+        return self._texts[asked].to(self.device, copy=True)
 
     def truncates(self, text: str) -> bool:
         """Whether the end of this text is cut off."""

@@ -23,7 +23,6 @@ import functools
 import json
 import math
 import multiprocessing
-import re
 import statistics
 import subprocess
 import sys
@@ -32,7 +31,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +39,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import fusedream_core as core
+from _measures import peak_memory
 from _peers import LAYERS, package_generator, reference_copies
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
 from fusedream_core.gan.lean import LeanNetwork
@@ -187,15 +186,6 @@ def peak_of_step(which: str, num: int) -> float:
     before = peak_memory()
     call()
     return peak_memory() - before
-
-
-def peak_memory() -> float:
-    """This process's largest resident memory so far in MB, as Linux tells it.
-
-    Not ``ru_maxrss``, which begins at that of the process which started this one.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def step(rounds: int) -> list[Row]:

@@ -114,6 +114,29 @@ class TestOpenClip:
         assert images.grad is not None
         assert (images.grad != 0).any(dim=1).all()
 
+    def test_the_same_texts_are_encoded_once(
+        self, clip: OpenClip, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[int] = []
+        encode = clip.model.encode_text
+
+        def spy(tokens: Tensor) -> Tensor:
+            seen.append(len(tokens))
+            return encode(tokens)
+
+        monkeypatch.setattr(clip, "_texts", {})
+        monkeypatch.setattr(clip.model, "encode_text", spy)
+        first = clip.encode_text(["a dog", "a cat"])
+        expected = first.clone()
+        first.zero_()  # what a caller does with it is the caller's business
+        assert torch.equal(clip.encode_text(["a dog", "a cat"]), expected)
+        clip.encode_text(["a dog"])  # in other company it may round in another way
+        assert seen == [2, 1]
+        monkeypatch.setattr("fusedream_core.clip.open_clip._MOST_CALLS", 2)
+        for text in ("a", "b"):
+            clip.encode_text([text])
+        assert len(clip._texts) <= 2
+
     def test_truncates(self, clip: OpenClip) -> None:
         # room for 8 tokens: 6 words between the marks
         assert not clip.truncates("a a a a a a")
