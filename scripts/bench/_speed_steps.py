@@ -28,9 +28,8 @@ def step_calls(num: int) -> dict[str, Callable[[], object]]:
 
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32", pretrained=None).eval().requires_grad_(False)
-    clip = core.OpenClip(
-        copy.deepcopy(model), open_clip.get_tokenizer("ViT-B-32"), clip_id="random"
-    )
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    clip = core.OpenClip(copy.deepcopy(model), tokenizer, clip_id="random")
     target = core.encode_target(clip, "a blue dog")
     tokens = tokenizer(["a blue dog"])
     image = torch.rand(1, 3, 256, 256) * 2 - 1
