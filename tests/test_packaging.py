@@ -63,3 +63,18 @@ def test_the_pack_root_imports_without_comfyui_and_tells_what_failed(
 def test_pictures_tell_nothing_of_the_machine_that_made_them(path: Path) -> None:
     with Image.open(path) as picture:
         assert not {"prompt", "workflow", "exif", "comment"} & set(picture.info)
+
+
+def test_what_the_core_reads_is_installed_with_it() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    line = re.search(r"^fusedream_core = \[(.*)\]$", text, re.MULTILINE)
+    assert line is not None
+    patterns = re.findall(r'"(.+?)"', line[1])
+    core = ROOT / "fusedream_core"
+    installed = {path for pattern in patterns for path in core.glob(pattern) if path.is_file()}
+    others = {
+        path
+        for path in core.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".so")
+    }
+    assert installed == others
