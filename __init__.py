@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfy_api.latest import ComfyExtension
 
+WEB_DIRECTORY = "./web"  # the help pages of the nodes; there is no script in it
+
 logger = logging.getLogger(__name__)
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from .augment import AugmentParams, apply_params, join_params, sample_params
 from .bank import Bank, build_bank, load_bank, save_bank
-from .clip import ImageTextEncoder, OpenClip, encode_target, load_open_clip, load_open_clip_folder
+from .catalogue import CatalogueModel, catalogue, find_model
+from .clip import (
+    EnsembleClip,
+    ImageTextEncoder,
+    OpenClip,
+    encode_target,
+    image_target,
+    load_open_clip,
+    load_open_clip_folder,
+    merge_clips,
+)
 from .composition import Attempt, ComposeResult, ComposeTrace, compose
 from .config import (
     DEFAULT,
@@ -19,6 +29,7 @@ from .config import (
     AugmentConfig,
     ComposeConfig,
     CompositionRecipe,
+    InvertConfig,
     OptimizeConfig,
     Recipe,
     SearchConfig,
@@ -32,9 +43,11 @@ from .demo import (
     load_demo_bank,
     load_demo_lpips,
 )
+from .download import download_model
 from .errors import (
     CheckpointError,
     ConfigError,
+    DownloadError,
     FuseDreamError,
     ImageError,
     MissingDependencyError,
@@ -42,6 +55,8 @@ from .errors import (
     ShapeError,
 )
 from .gan import BigGan, Gan, load_biggan
+from .invert import InvertResult, invert_image
+from .latents import GanLatent, interpolate, load_latent, save_latent
 from .optimize import optimize
 from .perceptual import Lpips, Perceptual, load_lpips
 from .pipeline import GenerationResult, generate, generate_composition
@@ -49,6 +64,7 @@ from .placement import Box, Placement, all_placements, paste
 from .poisson import blend
 from .prompt import parse_prompt
 from .rank import rank_images
+from .restart import basis_from
 from .rng import make_generator, truncated_normal
 from .score import aug_clip_score, clip_score
 from .search import search_basis
@@ -75,17 +91,23 @@ __all__ = [
     "Basis",
     "BigGan",
     "Box",
+    "CatalogueModel",
     "CheckpointError",
     "ComposeConfig",
     "ComposeResult",
     "ComposeTrace",
     "CompositionRecipe",
     "ConfigError",
+    "DownloadError",
+    "EnsembleClip",
     "FuseDreamError",
     "Gan",
+    "GanLatent",
     "GenerationResult",
     "ImageError",
     "ImageTextEncoder",
+    "InvertConfig",
+    "InvertResult",
     "Latent",
     "Lpips",
     "MissingDependencyError",
@@ -105,33 +127,43 @@ __all__ = [
     "all_placements",
     "apply_params",
     "aug_clip_score",
+    "basis_from",
     "blend",
     "build_bank",
+    "catalogue",
     "clip_score",
     "compose",
     "demo_bank_path",
     "demo_clip_dir",
     "demo_gan_dir",
     "demo_lpips_path",
+    "download_model",
     "encode_target",
+    "find_model",
     "generate",
     "generate_composition",
+    "image_target",
+    "interpolate",
+    "invert_image",
     "join_params",
     "load_bank",
     "load_biggan",
     "load_demo",
     "load_demo_bank",
     "load_demo_lpips",
+    "load_latent",
     "load_lpips",
     "load_open_clip",
     "load_open_clip_folder",
     "make_generator",
+    "merge_clips",
     "optimize",
     "parse_prompt",
     "paste",
     "rank_images",
     "sample_params",
     "save_bank",
+    "save_latent",
     "search_basis",
     "truncated_normal",
 ]

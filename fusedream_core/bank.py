@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from .errors import CheckpointError
 from .gan.base import Gan
 from .rng import make_generator
 from .types import Callback, Record, StepInfo
-from .weights import read_state_dict, reading
+from .weights import read_state_dict, reading, write_whole
 
 BANK_SIZE = 20_000  # a search looks at half of them, as many as the paper
 _BANK_STREAM = 2
@@ -130,8 +128,6 @@ def save_bank(bank: Bank, path: Path | str) -> None:
     """
     from safetensors.torch import save
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": _FORMAT,
         "gan_id": bank.gan_id,
@@ -140,16 +136,7 @@ def save_bank(bank: Bank, path: Path | str) -> None:
         "seed": str(bank.seed),
     }
     tensors = {"features": bank.features.half(), "class_index": bank.class_index.to(torch.int32)}
-    content = save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata)
-    # A name of its own for each writer; the last to finish wins, and all have the same content.
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata))
 
 
 def load_bank(path: Path | str) -> Bank:

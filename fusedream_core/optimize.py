@@ -60,8 +60,8 @@ def optimize(
         optimistic score, as the same changes choose and measure it.
 
     Raises:
-        ConfigError: If the numbers of runs differ, or a basis or target belongs to another
-            model.
+        ConfigError: If the numbers of runs differ, a basis or target belongs to another model, or
+            a selector is to read a target of pictures.
 
     References:
         Liu et al. 2021, eq. 4; gnobitab/FuseDream. Differs, unless a preset asks for upstream's
@@ -101,6 +101,11 @@ def optimize(
 
 def _judged_by(selector: ImageTextEncoder, runs: Runs) -> Runs:
     """The same runs as another CLIP sees them."""
+    if any(target.from_images for target in runs.targets):
+        raise ConfigError(
+            "A target of pictures cannot be read anew by a second CLIP; leave the selector out, or "
+            "use a prompt of text."
+        )
     targets = [encode_target(selector, target.prompt) for target in runs.targets]
     return dataclasses.replace(runs, clip=selector, targets=targets)
 

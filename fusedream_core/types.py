@@ -94,12 +94,14 @@ class Target(Record):
         parts: The pieces that the prompt was made of.
         clip_id: The CLIP model that encoded it.
         prompt: The prompt as it was typed.
+        from_images: Whether it was made of pictures, too, which the prompt does not tell.
     """
 
     features: Tensor
     parts: tuple[PromptPart, ...]
     clip_id: str
     prompt: str
+    from_images: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +161,7 @@ class StepInfo:
         "compose",
         "select",
         "score",
+        "invert",
     ]
     step: int
     total: int

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +110,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"The file {path} holds no state dict (names with tensors); export one from the model."
         )
     return state
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for each writer; the last to finish wins.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

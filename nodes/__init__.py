@@ -7,12 +7,20 @@ from comfy_api.latest import ComfyExtension, io
 from ._folders import register_folders
 from .bank import FuseDreamSeedBank
 from .blend import FuseDreamPoissonBlend
+from .charts import FuseDreamContactSheet, FuseDreamPlotTrace
 from .compose import FuseDreamCompose
 from .ensemble import FuseDreamMergeCLIP
-from .latent import FuseDreamDecodeLatent
+from .invert import FuseDreamInvertImage
+from .latent import (
+    FuseDreamDecodeLatent,
+    FuseDreamInterpolateLatents,
+    FuseDreamLatentToBasis,
+    FuseDreamLoadLatent,
+    FuseDreamSaveLatent,
+)
 from .loaders import FuseDreamLoadCLIP, FuseDreamLoadGAN, FuseDreamLoadLPIPS
 from .optimize import FuseDreamOptimize
-from .prompt import FuseDreamEncodePrompt
+from .prompt import FuseDreamEncodePrompt, FuseDreamImagePrompt
 from .score import FuseDreamAugCLIPScore
 from .search import FuseDreamSeedSearch
 
@@ -33,6 +41,14 @@ NODE_CLASS_MAPPINGS = {
     "FuseDreamPoissonBlend": FuseDreamPoissonBlend,
     "FuseDreamSeedBank": FuseDreamSeedBank,
     "FuseDreamMergeCLIP": FuseDreamMergeCLIP,
+    "FuseDreamSaveLatent": FuseDreamSaveLatent,
+    "FuseDreamLoadLatent": FuseDreamLoadLatent,
+    "FuseDreamLatentToBasis": FuseDreamLatentToBasis,
+    "FuseDreamInterpolateLatents": FuseDreamInterpolateLatents,
+    "FuseDreamInvertImage": FuseDreamInvertImage,
+    "FuseDreamImagePrompt": FuseDreamImagePrompt,
+    "FuseDreamPlotTrace": FuseDreamPlotTrace,
+    "FuseDreamContactSheet": FuseDreamContactSheet,
 }
 
 

@@ -7,10 +7,11 @@ ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]`` and its masks ``(B, H, W)`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.images import from_images01, to_images01, to_pil
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.types import Latent, StepInfo
 
@@ -140,6 +143,14 @@ def decode(gan: Gan, latent: Latent) -> Tensor:
     there = latent.to(gan.device)
     with torch.no_grad():
         return gan.decode(there.z, there.y, truncation=there.truncation)
+
+
+def pictures_to_image(pictures: Sequence[Image]) -> Tensor:
+    """Pictures of PIL, of one size, as an IMAGE."""
+    import comfy.model_management as management
+
+    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).to(management.intermediate_device())
 
 
 class Progress:

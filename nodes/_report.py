@@ -5,6 +5,7 @@ Lists in Markdown, since the frontend's text preview draws them as such and join
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,16 @@ def compose_report(
         )
     tried = [f"{rank}. {_attempt(one)}" for rank, one in enumerate(result.attempts, start=1)]
     return "\n".join([*(f"- {line}" for line in lines), "\nPlacements, best first:\n", *tried])
+
+
+def latent_notes(target: Target, clip_name: str, **settings: object) -> dict[str, str]:
+    """What a latent's file tells of how it came about."""
+    return {
+        "prompt": target.prompt,
+        "clip": clip_name,
+        "clip_id": target.clip_id,
+        "settings": json.dumps(settings),
+    }
 
 
 def _start(start: str) -> str:

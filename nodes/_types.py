@@ -1,14 +1,14 @@
 """The sockets that FuseDream nodes pass to each other, and what their schemas share.
 
 What travels: ``FUSEDREAM_GAN``, ``FUSEDREAM_CLIP`` and ``FUSEDREAM_LPIPS`` are
-``_models.Managed`` handles, ``FUSEDREAM_LATENT`` is a ``GanLatent``, and the others are the plain
-dataclasses of ``fusedream_core.types`` and ``fusedream_core.bank``; tensors are on the CPU.
+``_models.Managed`` handles, ``FUSEDREAM_TRACE`` is a ``Trace``, and the others are the plain
+dataclasses of ``fusedream_core``; tensors are on the CPU.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from comfy_api.latest import io
 
@@ -21,9 +21,6 @@ from ..fusedream_core.config import (
 )
 from ..fusedream_core.rng import MAX_SEED
 
-if TYPE_CHECKING:
-    from ..fusedream_core.types import Latent
-
 CATEGORY = "FuseDream"
 PRESETS = {"default": DEFAULT, "paper": PAPER, "reference code": REFERENCE_CODE}
 AS_PRESET = -1
@@ -35,19 +32,22 @@ TargetSocket = io.Custom("FUSEDREAM_TARGET")
 BankSocket = io.Custom("FUSEDREAM_BANK")
 BasisSocket = io.Custom("FUSEDREAM_BASIS")
 LatentSocket = io.Custom("FUSEDREAM_LATENT")
+TraceSocket = io.Custom("FUSEDREAM_TRACE")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class GanLatent:
-    """The value of a latent socket.
+class Trace:
+    """The value of a trace socket.
 
     Attributes:
-        latent: One or more latents.
-        gan_id: The GAN they belong to; another one would draw something else from them.
+        values: One number for each step.
+        what: What they are.
+        title: What they were for.
     """
 
-    latent: Latent
-    gan_id: str
+    values: tuple[float, ...]
+    what: str
+    title: str
 
 
 _SCHEMA_FIELDS = frozenset(field.name for field in dataclasses.fields(io.Schema))

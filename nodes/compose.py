@@ -14,18 +14,18 @@ from ..fusedream_core.config import (
     CompositionRecipe,
     Consistency,
 )
+from ..fusedream_core.latents import GanLatent
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
-from ._report import compose_report
+from ._report import compose_report, latent_notes
 from ._types import (
     AS_PRESET,
     PRESETS,
     BasisSocket,
     ClipSocket,
-    GanLatent,
     GanSocket,
     LatentSocket,
     LpipsSocket,
@@ -161,17 +161,19 @@ class FuseDreamCompose(io.ComfyNode):
                 **parts,
             ).to("cpu")
         report = compose_report(result, target, config, preset)
-        return _output(result, foreground.gan_id, report)
+        settings = {"seed": seed, "steps": config.optimize.num_steps, "preset": preset}
+        about = latent_notes(target, clip.name, **settings, place=result.placement.name)
+        return _output(result, GanLatent(result.latent, foreground.gan_id, about), report)
 
 
-def _output(result: ComposeResult, gan_id: str, report: str) -> io.NodeOutput:
+def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOutput:
     """A composition as the node's outputs."""
     return io.NodeOutput(
         core_to_image(result.images),
         core_to_mask(result.mask),
         core_to_image(result.foreground),
         core_to_image(result.background),
-        GanLatent(result.latent, gan_id),
+        latent,
         float(result.score.mean[0]),
         result.placement.name,
         report,

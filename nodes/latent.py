@@ -1,18 +1,32 @@
-"""Nodes on latents."""
+"""Nodes on latents: to pictures, to files and back, from one to another, and on from there."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.errors import ConfigError
+from ..fusedream_core.config import DEFAULT
+from ..fusedream_core.errors import CheckpointError, ConfigError
+from ..fusedream_core.latents import GanLatent, interpolate, load_latent, save_latent
+from ..fusedream_core.restart import basis_from
+from ..fusedream_core.rng import make_generator
 from ._boundary import autograd_scope, core_to_image, decode
+from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
-from ._types import GanLatent, GanSocket, LatentSocket, make_schema
+from ._report import search_report
+from ._types import BasisSocket, ClipSocket, GanSocket, LatentSocket, TargetSocket, make_schema
 
 if TYPE_CHECKING:
+    from ..fusedream_core.clip.base import ImageTextEncoder
     from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.types import Target
+
+_SUFFIX = ".safetensors"
+_FOLDER = "fusedream"  # in ComfyUI's output and input folders
+_NOTHING = "(no latent was saved yet)"
+_STREAM = 6
 
 
 class FuseDreamDecodeLatent(io.ComfyNode):
@@ -40,9 +54,232 @@ class FuseDreamDecodeLatent(io.ComfyNode):
         memory = activation_bytes(gan, pictures=len(latent.latent.z))
         with autograd_scope():
             (generator,) = use_models(gan, activation_bytes=memory)
-            if latent.gan_id != generator.gan_id:
-                raise ConfigError(
-                    f"The latent belongs to the GAN {latent.gan_id!r}, but the GAN connected here "
-                    f"is {generator.gan_id!r}; connect the one that the latent was made with."
-                )
+            _check_gan(latent, generator)
             return io.NodeOutput(core_to_image(decode(generator, latent.latent)))
+
+
+class FuseDreamSaveLatent(io.ComfyNode):
+    """Writes a latent to a file, with what it is about."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamSaveLatent",
+            display_name="Save Latent (FuseDream)",
+            description=(
+                "Keeps a latent in ComfyUI's output folder, as a small safetensors file with the "
+                "prompt, the models and the settings in it, so that one can go on from it later."
+            ),
+            search_aliases=["FuseDream", "keep", "export"],
+            is_output_node=True,
+            inputs=[
+                LatentSocket.Input("latent", tooltip="From Optimize, Compose or Invert Image."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="latent",
+                    tooltip=(
+                        "Name, or folder and name, in output/fusedream; a number is added, so that "
+                        "nothing is overwritten."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="name", tooltip="The file, as Load Latent lists it.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: GanLatent, filename_prefix: str) -> io.NodeOutput:
+        import folder_paths
+
+        root = str(Path(folder_paths.get_output_directory()) / _FOLDER)
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
+        path = Path(folder) / f"{name}_{counter:05}_{_SUFFIX}"
+        save_latent(latent, path)
+        saved = f"{path.relative_to(root).as_posix()} [output]"
+        return io.NodeOutput(saved, ui={"text": (saved,)})
+
+
+class FuseDreamLoadLatent(io.ComfyNode):
+    """Reads a latent from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamLoadLatent",
+            display_name="Load Latent (FuseDream)",
+            description=(
+                "Reads a latent that Save Latent kept: draw it again with Decode Latent, or go on "
+                "from it, with another prompt if you like, by Latent to Basis."
+            ),
+            search_aliases=["FuseDream", "import"],
+            inputs=[
+                io.Combo.Input(
+                    "latent_name",
+                    options=list(_saved()) or [_NOTHING],
+                    tooltip=(
+                        "Files of Save Latent, in output/fusedream, and those that you put into "
+                        "input/fusedream."
+                    ),
+                )
+            ],
+            outputs=[
+                LatentSocket.Output(display_name="latent", tooltip="The latent."),
+                io.String.Output(
+                    display_name="about", tooltip="Its prompt, models and settings, one a line."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, latent_name: str) -> bool | str:
+        """Names of files that came since the list was made are good, too."""
+        return True if latent_name in _saved() else _gone(latent_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, latent_name: str | None = None) -> str:
+        """The file behind the name: the node runs again when it changes."""
+        path = _saved().get(latent_name or "")
+        return repr(file_identity(path)[0][1:]) if path is not None else ""
+
+    @classmethod
+    def execute(cls, latent_name: str) -> io.NodeOutput:
+        path = _saved().get(latent_name)
+        if path is None:
+            raise CheckpointError(_gone(latent_name))
+        with autograd_scope():
+            own = load_latent(path)
+        lines = [f"- {name}: {value}" for name, value in {**own.about, "gan": own.gan_id}.items()]
+        return io.NodeOutput(own, "\n".join(lines))
+
+
+class FuseDreamInterpolateLatents(io.ComfyNode):
+    """Pictures on the way from one latent to another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamInterpolateLatents",
+            display_name="Interpolate Latents (FuseDream)",
+            description=(
+                "Draws the pictures on the way from one latent to another, as a batch that video "
+                "nodes take: z on a great circle, the class on a line."
+            ),
+            search_aliases=["FuseDream", "slerp", "morph", "video", "animation"],
+            inputs=[
+                GanSocket.Input("gan", tooltip="The GAN that both latents belong to."),
+                LatentSocket.Input("first", tooltip="Where it begins."),
+                LatentSocket.Input("last", tooltip="Where it ends."),
+                io.Int.Input(
+                    "num_frames",
+                    default=16,
+                    min=2,
+                    max=1024,
+                    tooltip="Pictures on the way, both ends included.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The pictures, in order."),
+                LatentSocket.Output(display_name="latents", tooltip="Their latents."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, gan: Managed[Gan], first: GanLatent, last: GanLatent, num_frames: int
+    ) -> io.NodeOutput:
+        memory = activation_bytes(gan, pictures=num_frames)
+        with autograd_scope():
+            (generator,) = use_models(gan, activation_bytes=memory)
+            for end in (first, last):
+                _check_gan(end, generator)
+            way = interpolate(first.latent, last.latent, num_frames)
+            images = core_to_image(decode(generator, way))
+        about = {
+            f"{side} {k}": v
+            for side, end in (("first", first), ("last", last))
+            for k, v in end.about.items()
+        }
+        return io.NodeOutput(images, GanLatent(way, first.gan_id, about))
+
+
+class FuseDreamLatentToBasis(io.ComfyNode):
+    """Makes the basis of another run of latents that are there."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamLatentToBasis",
+            display_name="Latent to Basis (FuseDream)",
+            description=(
+                "Lets Optimize go on from latents that are there, loaded, inverted from a picture "
+                "or made before, with the same prompt or another."
+            ),
+            search_aliases=["FuseDream", "img2img", "continue", "refine"],
+            inputs=[
+                GanSocket.Input("gan", tooltip="The GAN that the latent belongs to."),
+                ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
+                TargetSocket.Input("target", tooltip="The prompt to go on with."),
+                LatentSocket.Input("latent", tooltip="One latent or several."),
+            ],
+            outputs=[
+                BasisSocket.Output(display_name="basis", tooltip="For Optimize, best first."),
+                io.Image.Output(display_name="images", tooltip="Their pictures, best first."),
+                io.String.Output(display_name="scores", tooltip="Their scores, one a line."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip: Managed[ImageTextEncoder],
+        target: Target,
+        latent: GanLatent,
+    ) -> io.NodeOutput:
+        memory = activation_bytes(gan, clip, pictures=len(latent.latent.z))
+        with autograd_scope():
+            generator, encoder = use_models(gan, clip, activation_bytes=memory)
+            _check_gan(latent, generator)
+            basis = basis_from(
+                generator,
+                encoder,
+                target,
+                latent.latent,
+                augment=DEFAULT.augment,
+                generator=make_generator(0, _STREAM),
+            )
+            images = core_to_image(decode(generator, basis.latent))
+        return io.NodeOutput(basis.to("cpu"), images, search_report(basis, generator.class_names))
+
+
+def _check_gan(latent: GanLatent, gan: Gan) -> None:
+    """Refuse a latent of another GAN."""
+    if latent.gan_id != gan.gan_id:
+        raise ConfigError(
+            f"The latent belongs to the GAN {latent.gan_id!r}, but the GAN connected here is "
+            f"{gan.gan_id!r}; connect the one that the latent was made with."
+        )
+
+
+def _saved() -> dict[str, Path]:
+    """Every file that may hold a latent: its name, with ComfyUI's mark, and its place."""
+    import folder_paths
+
+    roots = {
+        "output": Path(folder_paths.get_output_directory()) / _FOLDER,
+        "input": Path(folder_paths.get_input_directory()) / _FOLDER,
+    }
+    found = {}
+    for mark, root in roots.items():
+        for path in sorted(root.rglob(f"*{_SUFFIX}"), reverse=True):
+            found[f"{path.relative_to(root).as_posix()} [{mark}]"] = path
+    return found
+
+
+def _gone(name: str) -> str:
+    """The sentence about a latent that is not there."""
+    return (
+        f"There is no latent {name!r}; save one with Save Latent, or put it into input/fusedream, "
+        "press R to refresh the list, and choose it."
+    )

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..fusedream_core.latents import GanLatent
 from ..fusedream_core.optimize import optimize
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
-from ._report import optimize_report
+from ._report import SCORE_NAMES, latent_notes, optimize_report
 from ._types import (
     AS_PRESET,
     PRESETS,
     BasisSocket,
     ClipSocket,
-    GanLatent,
     GanSocket,
     LatentSocket,
     TargetSocket,
+    Trace,
+    TraceSocket,
     make_schema,
     seed_input,
 )
@@ -113,6 +115,9 @@ class FuseDreamOptimize(io.ComfyNode):
                     tooltip="Its AugCLIP score on augmentations kept out of the optimisation.",
                 ),
                 io.String.Output(display_name="report", tooltip="What the optimisation did."),
+                TraceSocket.Output(
+                    display_name="trace", tooltip="The score of each step, for Plot Trace."
+                ),
             ],
         )
 
@@ -155,7 +160,12 @@ class FuseDreamOptimize(io.ComfyNode):
             image = core_to_image(result.images)
         score = float(result.score.mean[0])
         report = optimize_report(result, target, basis, preset)
-        return io.NodeOutput(image, GanLatent(result.latent, basis.gan_id), score, report)
+        settings = {"seed": seed, "steps": recipe.optimize.num_steps, "preset": preset}
+        about = latent_notes(target, clip.name, **settings, augments=recipe.augment.num_augments)
+        latent = GanLatent(result.latent, basis.gan_id, {**about, "score": f"{score:.4f}"})
+        what = SCORE_NAMES[recipe.optimize.objective]
+        trace = Trace(tuple(result.trace[:, 0].tolist()), what, target.prompt)
+        return io.NodeOutput(image, latent, score, report, trace)
 
 
 def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:

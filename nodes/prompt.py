@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.target import encode_target
-from ._boundary import autograd_scope, show_text
+from ..fusedream_core.clip.target import encode_target, image_target
+from ._boundary import autograd_scope, image_to_core, show_text
 from ._models import Managed, use_models
 from ._types import ClipSocket, TargetSocket, make_schema
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..fusedream_core.clip.base import ImageTextEncoder
 
 
@@ -61,3 +63,55 @@ class FuseDreamEncodePrompt(io.ComfyNode):
         if cut:
             show_text(f"Too long for this CLIP, the end is ignored: {cut[0]}")
         return io.NodeOutput(target)
+
+
+class FuseDreamImagePrompt(io.ComfyNode):
+    """Encodes pictures, alone or with a text, as what to aim at."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamImagePrompt",
+            display_name="Image Prompt (FuseDream)",
+            description=(
+                "Says by a picture what to make: what CLIP sees in it, alone or mixed with a text. "
+                "Several pictures count by their mean."
+            ),
+            search_aliases=["FuseDream", "image prompt", "variation", "unclip"],
+            inputs=[
+                ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
+                io.Image.Input("images", tooltip="Any pictures."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="",
+                    dynamic_prompts=False,
+                    placeholder="nothing, or what else it should be",
+                    tooltip="As in Encode Prompt; empty: the pictures alone.",
+                ),
+                io.Float.Input(
+                    "text_share",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much the text counts, if any; the pictures have the rest.",
+                ),
+            ],
+            outputs=[
+                TargetSocket.Output(
+                    display_name="target",
+                    tooltip="What to aim at, good for the CLIP that encoded it.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip: Managed[ImageTextEncoder], images: Tensor, text: str, text_share: float
+    ) -> io.NodeOutput:
+        with autograd_scope():
+            pictures = image_to_core(images)
+            (encoder,) = use_models(clip)
+            target = image_target(encoder, pictures, prompt=text, text_share=text_share)
+        return io.NodeOutput(target.to("cpu"))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from .base import ImageTextEncoder
+from .ensemble import EnsembleClip, merge_clips
 from .open_clip import OpenClip, load_open_clip, load_open_clip_folder
-from .target import encode_target
+from .target import encode_target, image_target
 
 __all__ = [
+    "EnsembleClip",
     "ImageTextEncoder",
     "OpenClip",
     "encode_target",
+    "image_target",
     "load_open_clip",
     "load_open_clip_folder",
+    "merge_clips",
 ]

@@ -6,7 +6,10 @@ import logging
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ..checks import check_images
+from ..config.require import require_range
 from ..errors import PromptError
 from ..prompt import parse_prompt
 from ..types import Target
@@ -15,6 +18,37 @@ from .base import ImageTextEncoder
 logger = logging.getLogger(__name__)
 
 _SHORTEST = 1e-4  # below this length the pieces have cancelled and only rounding is left
+
+
+def image_target(
+    clip: ImageTextEncoder, images: Tensor, *, prompt: str = "", text_share: float = 0.5
+) -> Target:
+    """Make a target of pictures: what is to look as they do to CLIP, or as they and a text do.
+
+    Args:
+        clip: The encoder.
+        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``; the mean of their features counts.
+        prompt: What else to aim at, see ``parse_prompt``; nothing if empty.
+        text_share: How much that counts, from 0 to 1; the pictures count for the rest.
+
+    Returns:
+        The target, on the encoder's device. Its parts are those of the prompt alone.
+
+    Raises:
+        ShapeError, ImageError: If the pictures are no such tensor.
+        ConfigError: If the share is out of range.
+        PromptError: If text and pictures cancel each other.
+    """
+    check_images(images)
+    require_range("text_share", text_share, 0.0, 1.0)
+    with torch.no_grad():
+        seen = F.normalize(clip.encode_images(images.to(clip.device)).mean(dim=0), dim=0)
+    said = encode_target(clip, prompt) if prompt.strip() else None
+    total = seen if said is None else text_share * said.features + (1.0 - text_share) * seen
+    if total.norm() < _SHORTEST:
+        raise PromptError(f"The pictures and the prompt {prompt!r} cancel each other.")
+    parts, title = (said.parts, f"picture + {said.prompt}") if said else ((), "picture")
+    return Target(F.normalize(total, dim=0), parts, clip.clip_id, title, from_images=True)
 
 
 def encode_target(clip: ImageTextEncoder, prompt: str) -> Target:

@@ -13,6 +13,7 @@ from .composition import (
     CompositionRecipe,
     Consistency,
 )
+from .invert import InvertConfig
 from .recipe import (
     CANDIDATES_ON_ACCELERATOR,
     CANDIDATES_ON_CPU,
@@ -43,6 +44,7 @@ __all__ = [
     "ComposeConfig",
     "CompositionRecipe",
     "Consistency",
+    "InvertConfig",
     "Mixing",
     "Objective",
     "OptimizeConfig",

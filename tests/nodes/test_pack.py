@@ -47,7 +47,7 @@ INTERFACE = {
             "preset",
             "selector",
         ],
-        ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING"],
+        ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "FUSEDREAM_TRACE"],
     ),
     "FuseDreamAugCLIPScore": (
         ["clip", "target", "images", "num_best", "num_augments", "seed"],
@@ -59,6 +59,23 @@ INTERFACE = {
         ["FUSEDREAM_BANK"],
     ),
     "FuseDreamMergeCLIP": (["gan", "clip_a", "clip_b", "share_b"], ["FUSEDREAM_CLIP"]),
+    "FuseDreamSaveLatent": (["latent", "filename_prefix"], ["STRING"]),
+    "FuseDreamLoadLatent": (["latent_name"], ["FUSEDREAM_LATENT", "STRING"]),
+    "FuseDreamLatentToBasis": (
+        ["gan", "clip", "target", "latent"],
+        ["FUSEDREAM_BASIS", "IMAGE", "STRING"],
+    ),
+    "FuseDreamInterpolateLatents": (
+        ["gan", "first", "last", "num_frames"],
+        ["IMAGE", "FUSEDREAM_LATENT"],
+    ),
+    "FuseDreamInvertImage": (
+        ["gan", "clip", "lpips", "image", "seed", "num_steps"],
+        ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "FUSEDREAM_TRACE"],
+    ),
+    "FuseDreamImagePrompt": (["clip", "images", "text", "text_share"], ["FUSEDREAM_TARGET"]),
+    "FuseDreamPlotTrace": (["trace", "width", "height"], ["IMAGE"]),
+    "FuseDreamContactSheet": (["images", "labels", "columns", "tile"], ["IMAGE"]),
     "FuseDreamLoadLPIPS": (["lpips_name"], ["FUSEDREAM_LPIPS"]),
     "FuseDreamCompose": (
         [

@@ -1,0 +1,112 @@
+"""The node that finds a latent for a picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..fusedream_core.config import InvertConfig
+from ..fusedream_core.invert import invert_image
+from ..fusedream_core.latents import GanLatent
+from ..fusedream_core.rng import make_generator
+from ._boundary import Progress, autograd_scope, core_to_image, image_to_core
+from ._models import Managed, activation_bytes, use_models
+from ._types import (
+    ClipSocket,
+    GanSocket,
+    LatentSocket,
+    LpipsSocket,
+    Trace,
+    TraceSocket,
+    make_schema,
+    seed_input,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.perceptual import Perceptual
+
+_D = InvertConfig()
+
+
+class FuseDreamInvertImage(io.ComfyNode):
+    """Finds a latent of the GAN that draws a picture like the one given."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="FuseDreamInvertImage",
+            display_name="Invert Image (FuseDream)",
+            description=(
+                "Finds the latent whose picture is most like a given one, by LPIPS, CLIP and "
+                "colour, so that one can start from a picture. What the GAN cannot draw stays "
+                "different."
+            ),
+            search_aliases=["FuseDream", "inversion", "img2img", "projection"],
+            inputs=[
+                GanSocket.Input("gan", tooltip="The GAN that is to draw it."),
+                ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
+                LpipsSocket.Input("lpips", tooltip="From Load LPIPS (FuseDream)."),
+                io.Image.Input(
+                    "image", tooltip="One picture, of any origin; its middle square counts."
+                ),
+                seed_input("Which random latents it begins from."),
+                io.Int.Input(
+                    "num_steps",
+                    default=_D.optimize.num_steps,
+                    min=1,
+                    max=10_000,
+                    tooltip="Optimisation steps; more come nearer and take longer.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="What the GAN makes of it."),
+                LatentSocket.Output(
+                    display_name="latent",
+                    tooltip="Its latent: for Latent to Basis, Interpolate Latents or Save Latent.",
+                ),
+                io.Float.Output(
+                    display_name="distance", tooltip="LPIPS between the two; 0 is the same."
+                ),
+                TraceSocket.Output(
+                    display_name="trace", tooltip="The loss after each step, for Plot Trace."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        gan: Managed[Gan],
+        clip: Managed[ImageTextEncoder],
+        lpips: Managed[Perceptual],
+        image: Tensor,
+        seed: int,
+        num_steps: int,
+    ) -> io.NodeOutput:
+        config = replace(_D, optimize=replace(_D.optimize, num_steps=num_steps))
+        places = config.search.num_basis
+        memory = activation_bytes(gan, clip, lpips, pictures=places, gradients=True)
+        with autograd_scope():
+            picture = image_to_core(image)
+            generator, encoder, distance = use_models(gan, clip, lpips, activation_bytes=memory)
+            result = invert_image(
+                generator,
+                encoder,
+                distance,
+                picture,
+                config=config,
+                generator=make_generator(seed),
+                callback=Progress(),
+            ).to("cpu")
+            drawn = core_to_image(result.images)
+        name = generator.class_names[int(result.class_index[0])]
+        about = {"prompt": f"inverted from a picture, near {name}", "clip": clip.name}
+        trace = Trace(tuple(result.trace.tolist()), "loss", f"inversion, near {name}")
+        latent = GanLatent(result.latent, generator.gan_id, about)
+        return io.NodeOutput(drawn, latent, float(result.distance[0]), trace)

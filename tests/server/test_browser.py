@@ -1,0 +1,259 @@
+"""The pack in the real frontend: a browser opens the templates, runs them, and looks.
+
+Needs Debian's chromium (or a Chrome) and the package playwright; without them these tests are
+skipped, unless ``FUSEDREAM_REQUIRE_BROWSER`` is set, as in continuous integration. With
+``FUSEDREAM_SCREENSHOTS`` set to a folder, what was seen is kept there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_server import PACK, ComfyServer
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
+FLAGS = (  # no network but the server's
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+REFINE, BIGGAN = "compose_then_refine", "text_to_image_biggan256"
+TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 2}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Locale": "en",
+    "Comfy.VueNodes.Enabled": False,
+}
+SECONDS = 180_000  # milliseconds that a run may take
+
+Page = Any
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser."""
+    required = bool(os.environ.get("FUSEDREAM_REQUIRE_BROWSER"))
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        path = None
+    if path is None:
+        assert not required, "there is no browser, but FUSEDREAM_REQUIRE_BROWSER is set"
+        pytest.skip("no chromium, or no package playwright")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(
+    browser: Any,  # noqa: ANN401
+    server: ComfyServer,
+    request: pytest.FixtureRequest,
+) -> Iterator[Page]:
+    """The frontend, ready; its console must stay free of our errors."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    for name, value in {**SETTINGS, **named_settings(request)}.items():
+        answer = context.request.post(f"{server.url}/settings/{name}", data=json.dumps(value))
+        assert answer.ok, name
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url)
+    page.wait_for_function("window.app?.graph && window.app.vueAppReady !== false")
+    page.wait_for_function("'FuseDreamOptimize' in LiteGraph.registered_node_types")
+    yield page
+    context.close()
+    assert not [error for error in errors if "fusedream" in error.lower()]
+
+
+def named_settings(request: pytest.FixtureRequest) -> dict[str, object]:
+    marker = request.node.get_closest_marker("frontend")
+    return dict(marker.args[0]) if marker else {}
+
+
+def open_template(page: Page, name: str) -> None:
+    """Open a template as the template browser does: from the server's own copy of it."""
+    page.evaluate(
+        """async (name) => {
+            const answer = await fetch(`/api/workflow_templates/fusedream/${name}.json`);
+            await app.loadGraphData(await answer.json());
+        }""",
+        name,
+    )
+    page.wait_for_function("app.graph._nodes.length > 2")
+
+
+def set_widgets(page: Page, values: dict[str, object]) -> None:
+    page.evaluate(
+        """(values) => {
+            for (const node of app.graph._nodes)
+                for (const widget of node.widgets ?? [])
+                    if (widget.name in values) widget.value = values[widget.name];
+        }""",
+        values,
+    )
+
+
+def shot(page: Page, name: str) -> None:
+    folder = os.environ.get("FUSEDREAM_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def fit(page: Page) -> None:
+    """Bring the whole graph into view."""
+    page.evaluate("app.canvas.fitViewToSelectionAnimated?.({duration: 0})")
+    page.wait_for_function("app.graph._nodes.every((n) => n.size[0] > 0)")
+
+
+class TestTemplates:
+    def test_are_offered_with_pictures(self, page: Page, server: ComfyServer) -> None:
+        offered = page.evaluate("async () => (await fetch('/api/workflow_templates')).json()")
+        assert set(TEMPLATES) <= set(offered["fusedream"])
+        for name in TEMPLATES:
+            status = page.evaluate(
+                "async (n) => (await fetch(`/api/workflow_templates/fusedream/${n}.jpg`)).status",
+                name,
+            )
+            assert (status == 200) == (PACK / "workflows" / f"{name}.jpg").is_file()
+
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_opens_whole(self, page: Page, name: str) -> None:
+        open_template(page, name)
+        state = page.evaluate(
+            """() => ({
+                unknown: app.graph._nodes
+                    .filter((n) => !(n.type in LiteGraph.registered_node_types))
+                    .map((n) => n.type),
+                broken: app.graph._nodes.filter((n) => n.has_errors).map((n) => n.type),
+                dialogs: document.querySelectorAll('.comfy-missing-nodes').length,
+                loose: [...app.graph.links.values()].filter(
+                    (l) => !app.graph.getNodeById(l.origin_id)
+                        || !app.graph.getNodeById(l.target_id)
+                ).length,
+            })"""
+        )
+        assert state == {"unknown": [], "broken": [], "dialogs": 0, "loose": 0}
+        fit(page)
+        shot(page, f"template-{name}")
+
+    @pytest.mark.parametrize("name", [n for n in TEMPLATES if n not in (REFINE, BIGGAN)])
+    def test_runs_by_the_button(self, page: Page, name: str) -> None:
+        open_template(page, name)
+        set_widgets(page, BUDGET)
+        page.evaluate(
+            """() => {
+                window.seen = {progress: 0, previews: 0, errors: []};
+                app.api.addEventListener('progress', () => window.seen.progress++);
+                app.api.addEventListener('b_preview', () => window.seen.previews++);
+                app.api.addEventListener('b_preview_with_metadata', () => window.seen.previews++);
+                app.api.addEventListener('execution_success', () => window.seen.done = true);
+                app.api.addEventListener('execution_error',
+                    (e) => window.seen.errors.push(e.detail.exception_message));
+            }"""
+        )
+        page.locator('[data-testid="queue-button"] button').first.click()
+        page.wait_for_function("window.seen.done || window.seen.errors.length", timeout=SECONDS)
+        seen = page.evaluate("window.seen")
+        assert not seen["errors"]
+        assert seen["progress"] > 0
+        if name != "rank_images_with_augclip":  # too short to be worth a preview
+            assert seen["previews"] > 0
+        page.wait_for_function(
+            """() => app.graph._nodes.some((n) => ['SaveImage', 'PreviewImage'].includes(n.type)
+                && n.imgs?.length && n.imgs[0].complete && n.imgs[0].naturalWidth > 0)"""
+        )
+        fit(page)
+        shot(page, f"ran-{name}")
+
+    def test_a_saved_picture_brings_its_graph_back(self, page: Page) -> None:
+        open_template(page, "text_to_image")
+        set_widgets(page, {**BUDGET, "text": "a green frog"})
+        page.evaluate("app.api.addEventListener('execution_success', () => window.done = true)")
+        page.locator('[data-testid="queue-button"] button').first.click()
+        page.wait_for_function("window.done", timeout=SECONDS)
+        page.wait_for_function(
+            "app.graph._nodes.some((n) => n.type == 'SaveImage' && n.imgs?.length)"
+        )
+        before = page.evaluate("app.graph._nodes.map((n) => n.type).sort()")
+        url = page.evaluate("app.graph._nodes.find((n) => n.type == 'SaveImage').imgs[0].src")
+        page.reload()
+        page.wait_for_function(
+            "'FuseDreamOptimize' in (window.LiteGraph?.registered_node_types ?? {})"
+        )
+        page.evaluate(
+            """async (url) => {
+                app.graph.clear();
+                const blob = await (await fetch(url.replace(/&(preview|rand)=[^&]*/g, ''))).blob();
+                await app.handleFile(new File([blob], 'picture.png', {type: 'image/png'}));
+            }""",
+            url,
+        )
+        page.wait_for_function("app.graph._nodes.length > 2")
+        assert page.evaluate("app.graph._nodes.map((n) => n.type).sort()") == before
+        texts = page.evaluate(
+            "app.graph._nodes.flatMap((n) => (n.widgets ?? []).map((w) => w.value))"
+        )
+        assert "a green frog" in texts
+
+
+class TestLanguages:
+    @pytest.mark.frontend({"Comfy.Locale": "zh"})
+    def test_chinese(self, page: Page) -> None:
+        chinese = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))
+        page.evaluate(
+            """() => {
+                app.graph.clear();
+                for (const type of ['FuseDreamSeedSearch', 'FuseDreamOptimize']) {
+                    const node = LiteGraph.createNode(type);
+                    app.graph.add(node);
+                    node.pos = [type == 'FuseDreamOptimize' ? 600 : 100, 150];
+                }
+            }"""
+        )
+        titles = page.evaluate("app.graph._nodes.map((n) => n.title)")
+        wanted = ("FuseDreamSeedSearch", "FuseDreamOptimize")
+        assert titles == [chinese[name]["display_name"] for name in wanted]
+        labels = page.evaluate("app.graph._nodes[1].widgets.map((w) => w.label ?? w.name)")
+        assert chinese["FuseDreamOptimize"]["inputs"]["num_steps"]["name"] in labels
+        shot(page, "chinese")
+
+
+class TestVueNodes:
+    @pytest.mark.frontend({"Comfy.VueNodes.Enabled": True})
+    def test_all_nodes_are_drawn(self, page: Page) -> None:
+        open_template(page, "text_to_image")
+        number = page.evaluate("app.graph._nodes.length")
+        page.wait_for_function(
+            "(n) => document.querySelectorAll('[data-node-id]').length >= n", arg=number
+        )
+        text = page.locator("[data-node-id]").all_inner_texts()
+        assert any("Seed Search (FuseDream)" in one for one in text)
+        fit(page)
+        shot(page, "vue-nodes")
+
+
+class TestHelp:
+    def test_every_node_has_a_page(self, page: Page) -> None:
+        names = page.evaluate(
+            "Object.keys(LiteGraph.registered_node_types).filter((t) => t.startsWith('FuseDream'))"
+        )
+        assert len(names) > 15
+        for name in names:
+            text = page.evaluate(
+                "async (n) => (await fetch(`/extensions/fusedream/docs/${n}.md`)).text()", name
+            )
+            assert text.startswith("# "), name
