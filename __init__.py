@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfy_api.latest import ComfyExtension
 
-WEB_DIRECTORY = "./web"  # the help pages of the nodes; there is no script in it
+WEB_DIRECTORY = "./web"  # help pages of the nodes, and their texts in other languages
 
 logger = logging.getLogger(__name__)
 

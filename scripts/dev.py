@@ -109,6 +109,14 @@ def lint(arguments: list[str]) -> int:
     return max([run(command) for command in commands])
 
 
+def locales(arguments: list[str]) -> int:
+    """Write the English texts of the nodes for the frontend, from their schemas."""
+    argparse.ArgumentParser(prog="dev.py locales", description=locales.__doc__).parse_args(
+        arguments
+    )
+    return run_script(SCRIPTS / "locales.py", arguments)
+
+
 COMMANDS = {
     "demo": demo,
     "test": test,
@@ -116,6 +124,7 @@ COMMANDS = {
     "bench": bench,
     "train-demo": train_demo,
     "lint": lint,
+    "locales": locales,
 }
 
 

@@ -2,7 +2,8 @@
 
     python scripts/dev.py locales
 
-writes ``locales/en/nodeDefs.json``. Other languages are written by hand; a test compares them with it.
+writes ``locales/en/nodeDefs.json``. Other languages are written by hand; a test compares them with
+this one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def load_pack(comfyui: Path) -> ModuleType:
     """The pack as ComfyUI imports it."""
     sys.path.insert(0, str(comfyui))
     spec = importlib.util.spec_from_file_location("fusedream_pack", ROOT / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise RuntimeError("the pack cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules["fusedream_pack"] = module
     spec.loader.exec_module(module)
