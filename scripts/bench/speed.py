@@ -28,26 +28,23 @@ from _speed_steps import equal_noise, noise, step
 from _timing import Row
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+HEAD = """\
+| what | which | s | bound s | ratio | peak MB | largest difference |
+|---|---|---:|---:|---|---:|---:|"""
 
-    def cell(row: Row, key: str, form: str) -> str:
+
+def line(row: Row) -> str:
+    """A row as Markdown."""
+
+    def cell(key: str, form: str) -> str:
         return format(row[key], form) if key in row else ""
 
-    lines = [
-        "| what | which | s | bound s | ratio | peak MB | largest difference |",
-        "|---|---|---:|---:|---|---:|---:|",
-    ]
-    for row in rows:
-        ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else ""
-        if ratio and "low" in row:
-            ratio += f" ({row['low']:.2f}-{row['high']:.2f})"
-        lines.append(
-            f"| {row['what']} | {row['which']} | {cell(row, 'seconds', '.3f')} | "
-            f"{cell(row, 'bound', '.3f')} | {ratio} | "
-            f"{cell(row, 'peak MB', '.0f')} | {cell(row, 'largest difference', '.0e')} |"
-        )
-    return "\n".join(lines)
+    ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else ""
+    if ratio and "low" in row:
+        ratio += f" ({row['low']:.2f}-{row['high']:.2f})"
+    cells = (row["what"], row["which"], cell("seconds", ".3f"), cell("bound", ".3f"), ratio)
+    more = (cell("peak MB", ".0f"), cell("largest difference", ".0e"))
+    return f"| {' | '.join([*cells, *more])} |"
 
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
@@ -71,9 +68,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
+    print(HEAD)
     for part in args.parts or PARTS:
-        rows += PARTS[part](args.rounds)
-    print(table(rows))
+        for row in PARTS[part](args.rounds):
+            print(line(row), flush=True)
+            rows.append(row)
     if args.json:
         print(json.dumps(rows))
 
