@@ -75,6 +75,14 @@ def test(arguments: list[str]) -> int:
     return run([str(environment.venv_command(venv, "pytest")), *arguments], comfyui)
 
 
+def soak(arguments: list[str]) -> int:
+    """Run the long tests: faults, many prompts in a row, odd inputs; arguments go to pytest."""
+    venv, comfyui = environment.prepare("dev")
+    os.environ["FUSEDREAM_SOAK"] = "1"
+    pytest = str(environment.venv_command(venv, "pytest"))
+    return run([pytest, str(SCRIPTS.parent / "tests" / "soak"), *arguments], comfyui)
+
+
 def serve(arguments: list[str]) -> int:
     """Start ComfyUI with this pack, for the browser."""
     parser = argparse.ArgumentParser(prog="dev.py serve", description=serve.__doc__)
@@ -120,6 +128,7 @@ def locales(arguments: list[str]) -> int:
 COMMANDS = {
     "demo": demo,
     "test": test,
+    "soak": soak,
     "serve": serve,
     "bench": bench,
     "train-demo": train_demo,

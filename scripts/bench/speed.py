@@ -27,7 +27,6 @@ from _speed_runs import batches, generator, search, startup
 from _speed_steps import equal_noise, noise, step
 from _timing import Row
 
-
 HEAD = """\
 | what | which | s | bound s | ratio | peak MB | largest difference |
 |---|---|---:|---:|---|---:|---:|"""

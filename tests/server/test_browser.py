@@ -113,16 +113,26 @@ def shot(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
+def picture(page: Page, name: str, clip: dict[str, float]) -> None:
+    """Keep a part of the page, small."""
+    folder = os.environ.get("FUSEDREAM_SCREENSHOTS")
+    if folder:
+        path = Path(folder) / "nodes" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(path), type="jpeg", quality=85, clip=clip)
+
+
 def fit(page: Page) -> None:
     """Bring the whole graph into view, and wait until it is drawn."""
     page.evaluate(
         """async () => {
-            const nodes = app.graph._nodes, ds = app.canvas.ds, side = 60, top = 90;
+            const nodes = app.graph._nodes, ds = app.canvas.ds, side = 90, top = 130;
             const left = Math.min(...nodes.map((n) => n.pos[0]));
             const high = Math.min(...nodes.map((n) => n.pos[1])) - 40;
             const width = Math.max(...nodes.map((n) => n.pos[0] + n.size[0])) - left;
             const height = Math.max(...nodes.map((n) => n.pos[1] + n.size[1])) - high;
-            ds.scale = Math.min((innerWidth - 2 * side) / width, (innerHeight - 2 * top) / height, 1);
+            const fits = [(innerWidth - 2 * side) / width, (innerHeight - 2 * top) / height, 1];
+            ds.scale = Math.min(...fits);
             ds.offset[0] = side / ds.scale - left;
             ds.offset[1] = top / ds.scale - high;
             app.canvas.setDirty(true, true);
@@ -269,3 +279,26 @@ class TestHelp:
                 "async (n) => (await fetch(`/extensions/fusedream/docs/${n}.md`)).text()", name
             )
             assert text.startswith("# "), name
+
+    def test_a_node_by_itself_is_whole(self, page: Page) -> None:
+        """Every node can be put on an empty canvas; its picture is for the help pages."""
+        names = page.evaluate(
+            "Object.keys(LiteGraph.registered_node_types).filter((t) => t.startsWith('FuseDream'))"
+        )
+        for name in names:
+            width, height = page.evaluate(
+                """async (name) => {
+                    app.graph.clear();
+                    const node = LiteGraph.createNode(name), ds = app.canvas.ds;
+                    app.graph.add(node);
+                    node.pos = [200, 200];
+                    ds.scale = 1;
+                    ds.offset[0] = ds.offset[1] = 0;
+                    app.canvas.setDirty(true, true);
+                    for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+                    return [node.size[0], node.size[1]];
+                }""",
+                name,
+            )
+            assert width > 100, name
+            picture(page, name, {"x": 190, "y": 160, "width": width + 20, "height": height + 50})
