@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import multiprocessing
 import statistics
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fusedream_core as core
-from _measures import peak_memory
+from _measures import forget_peak, peak_memory
 from _peers import reference_copies
 from _timing import PROMPTS, Row, compare, flops_of, flops_per_second
 from fusedream_core.augment import NUM_DRAWN, params_at
@@ -52,7 +53,7 @@ def step_calls(num: int) -> dict[str, Callable[[], object]]:
     return {
         "reference code": reference,
         "ours": lambda: ours(None),
-        "ours, 10 copies at once": lambda: ours(10),
+        "ours, 16 copies at once": lambda: ours(16),
     }
 
 
@@ -60,6 +61,8 @@ def peak_of_step(which: str, num: int) -> float:
     """How much the resident memory of a fresh process rises above its models', in MB."""
     torch.set_num_threads(1)
     call = step_calls(num)[which]
+    gc.collect()
+    forget_peak()
     before = peak_memory()
     call()
     return peak_memory() - before
