@@ -27,7 +27,11 @@ from fusedream_core.rng import make_generator
 HERE = Path(__file__).resolve().parent
 SETTINGS = (  # copies of a step, share of them in the first, steps, and y's learning rate
     (8, 1.0, 80, 0.02),
+    (12, 0.25, 80, 0.02),
+    (8, 0.5, 100, 0.02),
+    (8, 0.25, 120, 0.02),
     (4, 1.0, 100, 0.02),
+    (4, 1.0, 140, 0.02),
     (6, 0.5, 100, 0.02),
     (6, 0.5, 100, 0.04),
     (4, 1.0, 120, 0.04),
