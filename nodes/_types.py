@@ -35,7 +35,7 @@ LatentSocket = io.Custom("FUSEDREAM_LATENT")
 TraceSocket = io.Custom("FUSEDREAM_TRACE")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Trace:
     """The value of a trace socket.
 

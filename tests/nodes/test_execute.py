@@ -208,7 +208,7 @@ class TestOptimize:
 
     @pytest.mark.parametrize("preset", ["default", "paper", "reference code"])
     def test_outputs(self, run: Run, inputs: dict[str, Any], preset: str) -> None:
-        image, latent, score, report = run("FuseDreamOptimize", **inputs, preset=preset)
+        image, latent, score, report, trace = run("FuseDreamOptimize", **inputs, preset=preset)
         assert_image(image, 1)
         assert latent.gan_id == inputs["gan"].model.gan_id
         assert latent.latent.z.device.type == "cpu"
@@ -216,6 +216,8 @@ class TestOptimize:
         assert isinstance(score, float)
         assert preset in report
         assert f"{score:.4f}" in report
+        assert len(trace.values) == STEPS["num_steps"]
+        assert latent.about["prompt"] == "a blue dog"
 
     @pytest.mark.parametrize("ranking", ["aug_clip", "clip"])
     def test_report_compares_like_with_like(
@@ -527,7 +529,7 @@ class TestMergeCLIP:
     def test_is_a_clip_like_any_other(self, run: Run, gan: object, pair: object) -> None:
         (target,) = run("FuseDreamEncodePrompt", clip=pair, text="a blue dog")
         basis, *_ = run("FuseDreamSeedSearch", gan=gan, clip=pair, target=target, **SEARCH)
-        image, _, score, _ = run(
+        image, _, score, *_ = run(
             "FuseDreamOptimize", gan=gan, clip=pair, target=target, basis=basis, **STEPS
         )
         assert_image(image, 1)

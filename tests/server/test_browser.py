@@ -196,8 +196,8 @@ class TestTemplates:
         if name != "rank_images_with_augclip":  # too short to be worth a preview
             assert seen["previews"] > 0
         page.wait_for_function(
-            """() => app.graph._nodes.some((n) => ['SaveImage', 'PreviewImage'].includes(n.type)
-                && n.imgs?.length && n.imgs[0].complete && n.imgs[0].naturalWidth > 0)"""
+            """() => app.graph._nodes.filter((n) => n.type == 'SaveImage').every((n) =>
+                n.imgs?.length && n.imgs[0].complete && n.imgs[0].naturalWidth > 0)"""
         )
         fit(page)
         shot(page, f"ran-{name}")
@@ -231,6 +231,34 @@ class TestTemplates:
             "app.graph._nodes.flatMap((n) => (n.widgets ?? []).map((w) => w.value))"
         )
         assert "a green frog" in texts
+
+
+class TestBlueprint:
+    def test_text_to_image_is_one_node(self, page: Page) -> None:
+        found = page.evaluate("async () => (await fetch('/api/global_subgraphs')).json()")
+        names = {entry["name"]: key for key, entry in found.items()}
+        key = names["FuseDream Text to Image"]
+        page.evaluate(
+            """async (key) => {
+                const entry = await (await fetch(`/api/global_subgraphs/${key}`)).json();
+                await app.loadGraphData(JSON.parse(entry.data));
+                const [node] = app.graph._nodes, save = LiteGraph.createNode('SaveImage');
+                app.graph.add(save);
+                save.pos = [600, 100];
+                node.connect(node.outputs.findIndex((o) => o.name == 'image'), save, 0);
+                for (const inner of node.subgraph.nodes)
+                    for (const widget of inner.widgets ?? [])
+                        if (widget.name == 'num_steps') widget.value = 2;
+                app.api.addEventListener('execution_success', () => window.done = true);
+                app.api.addEventListener('execution_error',
+                    (e) => window.done = e.detail.exception_message);
+            }""",
+            key,
+        )
+        page.locator('[data-testid="queue-button"] button').first.click()
+        page.wait_for_function("window.done", timeout=SECONDS)
+        assert page.evaluate("window.done") is True
+        shot(page, "blueprint")
 
 
 class TestLanguages:
