@@ -161,6 +161,8 @@ class TestTemplates:
                     .filter((n) => !(n.type in LiteGraph.registered_node_types))
                     .map((n) => n.type),
                 broken: app.graph._nodes.filter((n) => n.has_errors).map((n) => n.type),
+                alerts: [...document.querySelectorAll('.p-toast-message-content')].map(
+                    (e) => e.innerText),
                 dialogs: document.querySelectorAll('.comfy-missing-nodes').length,
                 loose: [...app.graph.links.values()].filter(
                     (l) => !app.graph.getNodeById(l.origin_id)
@@ -168,7 +170,7 @@ class TestTemplates:
                 ).length,
             })"""
         )
-        assert state == {"unknown": [], "broken": [], "dialogs": 0, "loose": 0}
+        assert state == {"unknown": [], "broken": [], "alerts": [], "dialogs": 0, "loose": 0}
         fit(page)
         shot(page, f"template-{name}")
 
@@ -255,6 +257,7 @@ class TestBlueprint:
             }""",
             key,
         )
+        assert not page.locator(".p-toast-message-content").all_inner_texts()
         page.locator('[data-testid="queue-button"] button').first.click()
         page.wait_for_function("window.done", timeout=SECONDS)
         assert page.evaluate("window.done") is True
