@@ -16,6 +16,9 @@ def main(comfyui: str, path: str) -> None:
     import torch
 
     torch.manual_seed(0)
+    import comfy.options  # type: ignore[import-not-found]
+
+    comfy.options.enable_args_parsing()
     from comfy import sd1_clip, supported_models  # type: ignore[import-not-found]
     from comfy.ldm.models.autoencoder import AutoencoderKL  # type: ignore[import-not-found]
     from safetensors.torch import save_file
