@@ -1,7 +1,7 @@
 """The levels of comfy-test, the tool of the registry's community, against the real server.
 
-But for its level "validation": it takes ``widgets_values`` by their place alone, and knows neither the
-value that the frontend itself saves behind a seed nor its MarkdownNote. What that level is for,
+But for its level "validation": it takes ``widgets_values`` by their place alone, and knows neither
+the value that the frontend itself saves behind a seed nor its MarkdownNote. What that level is for,
 ``test_pack.py`` does by the server's own validation, and ``test_browser.py`` in the frontend.
 """
 
@@ -26,7 +26,6 @@ LEVELS = (
     "hazards",
     "registration",
     "instantiation",
-    "validation",
 )
 CONFIG = f"""\
 [test]
