@@ -23,6 +23,7 @@ from torch import nn
 
 from ..fusedream_core.errors import ConfigError
 from ._boundary import autograd_scope
+from ._types import chosen
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -254,7 +255,7 @@ def compute_dtype(precision: str) -> torch.dtype:
     import comfy.model_management as management
 
     if precision != AUTO_PRECISION:
-        return PRECISIONS[precision]
+        return chosen(PRECISIONS, precision, "precision")
     device = management.get_torch_device()
     if device.type == "cuda" and management.should_use_bf16(device):
         return torch.bfloat16

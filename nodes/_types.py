@@ -8,7 +8,8 @@ dataclasses of ``fusedream_core``; tensors are on the CPU.
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from collections.abc import Mapping
+from typing import TypeVar, get_args
 
 from comfy_api.latest import io
 
@@ -19,7 +20,10 @@ from ..fusedream_core.config import (
     BlendMode,
     ComposeConfig,
 )
+from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.rng import MAX_SEED
+
+ValueT = TypeVar("ValueT")
 
 CATEGORY = "FuseDream"
 PRESETS = {"default": DEFAULT, "paper": PAPER, "reference code": REFERENCE_CODE}
@@ -60,6 +64,17 @@ def make_schema(**fields: object) -> io.Schema:
     """
     fields.setdefault("category", CATEGORY)
     return io.Schema(**{name: value for name, value in fields.items() if name in _SCHEMA_FIELDS})
+
+
+def chosen(options: Mapping[str, ValueT], name: object, what: str) -> ValueT:
+    """The value behind the choice of a widget, which ComfyUI 0.3.75 does not compare with its list.
+
+    Raises:
+        ConfigError: If it is none of the options.
+    """
+    if not isinstance(name, str) or name not in options:
+        raise ConfigError(f"{what} is {name!r}, but it must be one of {', '.join(options)}.")
+    return options[name]
 
 
 def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:

@@ -31,6 +31,7 @@ from ._types import (
     LpipsSocket,
     TargetSocket,
     blend_inputs,
+    chosen,
     make_schema,
     seed_input,
 )
@@ -184,7 +185,7 @@ def _config(
     preset: str, num_steps: int, consistency: Consistency, blend: BlendMode, strength: float
 ) -> ComposeConfig:
     """A preset with what the node's widgets ask for."""
-    config = COMPOSE_PRESETS[preset]
+    config = chosen(COMPOSE_PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         config = replace(config, optimize=replace(config.optimize, num_steps=num_steps))
     return replace(config, consistency=consistency, blend=blend, blend_strength=strength)
@@ -192,7 +193,7 @@ def _config(
 
 def _augment(preset: str, num_augments: int) -> AugmentConfig:
     """The augmentations of the preset of the same name, with the node's number of copies."""
-    augment = _AUGMENTS[preset]
+    augment = chosen(_AUGMENTS, preset, "preset")
     return augment if num_augments == AS_PRESET else replace(augment, num_augments=num_augments)
 
 

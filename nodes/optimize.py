@@ -25,6 +25,7 @@ from ._types import (
     TargetSocket,
     Trace,
     TraceSocket,
+    chosen,
     make_schema,
     seed_input,
 )
@@ -170,7 +171,7 @@ class FuseDreamOptimize(io.ComfyNode):
 
 def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
     """A preset with the numbers that the node asks for."""
-    recipe = PRESETS[preset]
+    recipe = chosen(PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
     if num_augments != AS_PRESET:

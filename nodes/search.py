@@ -22,6 +22,7 @@ from ._types import (
     ClipSocket,
     GanSocket,
     TargetSocket,
+    chosen,
     make_schema,
     seed_input,
     truncation_input,
@@ -144,7 +145,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
         bank: Bank | None = None,
     ) -> io.NodeOutput:
         config = replace(
-            PRESETS[preset].search,
+            chosen(PRESETS, preset, "preset").search,
             num_basis=num_basis,
             truncation=truncation or (bank.truncation if bank else None),
             classes=_split_names(classes),
@@ -160,7 +161,7 @@ class FuseDreamSeedSearch(io.ComfyNode):
                 encoder,
                 [target],
                 config=config,
-                augment=PRESETS[preset].augment,
+                augment=chosen(PRESETS, preset, "preset").augment,
                 generator=make_generator(seed, SEARCH_STREAM),
                 bank=bank,
                 callback=Progress(),
