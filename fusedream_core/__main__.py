@@ -21,7 +21,7 @@ from .config import (
     Recipe,
     SearchConfig,
 )
-from .download import download_model
+from .download import cached_folder, download_model
 from .errors import FuseDreamError
 from .gan.base import Gan
 from .gan.biggan import load_biggan
@@ -184,7 +184,7 @@ def _list(_: argparse.Namespace) -> str:
 def _download(options: argparse.Namespace) -> str:
     """Download a model. Returns where it is."""
     model = find_model(options.name)
-    folder = download_model(model, options.to / model.folder)
+    folder = cached_folder(model) or download_model(model, options.to / model.folder)
     return f"{folder}  {model.title}  {model.licence}"
 
 

@@ -144,18 +144,24 @@ def _try(hub: ModuleType, source: Source, path: Path, progress: Progress | None)
         about = hub.get_hf_file_metadata(address, token=False)
     except Exception as error:  # whatever the library of the day raises
         return _reason(error)
-    part = path.with_name(f"{path.name}.{_short(f'{address} {about.etag} {about.size}')}.part")
-    transfer = _Transfer(address, part, about.size)
+    size = about.size or None  # some versions take a redirect's own, which is 0
+    part = path.with_name(f"{path.name}.{_short(f'{address} {about.etag} {size}')}.part")
+    transfer = _Transfer(address, part, size)
     transfer.follow(progress)
-    if transfer.error is not None:
-        return _reason(transfer.error)
+    if transfer.error is not None or not part.is_file():
+        return _reason(transfer.error) if transfer.error else "nothing came"
     digest = _sha256(part)
     fault = _hash_fault(digest, source, about.etag, path)
     if fault:
         part.unlink()
         return fault
     part.replace(path)
-    _pin(path, source).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    for left in path.parent.glob(f"{path.name}.*.part"):  # of sources that failed
+        left.unlink(missing_ok=True)
+    try:
+        _pin(path, source).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    except OSError as error:
+        logger.warning("FuseDream could not note the hash of %s (%s).", path, error)
     return None
 
 

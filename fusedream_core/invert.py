@@ -21,6 +21,7 @@ from .config import AugmentConfig, InvertConfig
 from .descent import Descent
 from .errors import ConfigError
 from .gan.base import Gan
+from .memory import Limit
 from .mixing import make_mixture
 from .perceptual import Perceptual
 from .search import search_basis
@@ -82,6 +83,7 @@ def invert_image(
         config=config.search,
         augment=AugmentConfig(),
         generator=generator,
+        callback=callback,
     )
     with torch.enable_grad():
         return _Inversion(gan, clip, perceptual, image, config).run(basis, generator, callback)
@@ -99,7 +101,7 @@ class _Inversion:
         config: InvertConfig,
     ) -> None:
         self.gan, self.clip, self.perceptual, self.config = gan, clip, perceptual, config
-        self.image = image.to(gan.device)
+        self.image, self.limit = image.to(gan.device), Limit()
         self.wanted = torch.empty(0)  # the picture at the GAN's size, once that is known
         with torch.no_grad():
             self.features = clip.encode_images(self.image)
@@ -145,10 +147,25 @@ class _Inversion:
 
     def _look(self, descent: Descent, truncation: float) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Losses ``(B,)``, pictures, and where the losses of all places rise."""
-        images = self.gan.decode(*descent.mixture.latent(), truncation=truncation)
+        latent = descent.mixture.latent()
+        z, y = (block.detach() for block in latent)
+
+        def look(size: int) -> list[Tensor]:
+            parts = zip(z.split(size), y.split(size), strict=True)
+            found = [self._rise(*rows, truncation) for rows in parts]
+            return [torch.cat(blocks) for blocks in zip(*found, strict=True)]
+
+        losses, images, *uphill = self.limit.run(look, most=len(z))
+        gradients = torch.autograd.grad(latent, descent.parameters, uphill, materialize_grads=True)
+        return losses, images, list(gradients)
+
+    def _rise(self, z: Tensor, y: Tensor, truncation: float) -> list[Tensor]:
+        """Losses and pictures of some places, and where their losses rise in z and y."""
+        leaves = [block.detach().requires_grad_() for block in (z, y)]
+        images = self.gan.decode(*leaves, truncation=truncation)
         losses, _ = self._losses(images)
-        gradients = torch.autograd.grad(losses.sum(), descent.parameters, materialize_grads=True)
-        return losses.detach(), images.detach(), list(gradients)
+        rise = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+        return [losses.detach(), images.detach(), *rise]
 
     def _losses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What is lowered, and the perceptual distance in it, ``(B,)`` each."""

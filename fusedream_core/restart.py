@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from .augment import sample_params
@@ -12,6 +14,8 @@ from .gan.base import Gan
 from .memory import Limit
 from .score import aug_clip_score_within
 from .types import Basis, Latent, Target
+
+_AT_ONCE = 10  # pictures made together
 
 
 @torch.no_grad()
@@ -41,7 +45,7 @@ def basis_from(
     """
     check_targets([target], clip.clip_id)
     z, y = latent.z.to(gan.device), latent.y.to(gan.device)
-    images = gan.decode(z, y, truncation=latent.truncation)
+    images = Limit(_AT_ONCE).map(partial(gan.decode, truncation=latent.truncation), z, y)
     params = sample_params(
         augment.num_augments, *images.shape[-2:], config=augment, generator=generator
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.images import from_images01, to_images01, to_pil
+from ..fusedream_core.memory import Limit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.types import Latent, StepInfo
 
+DECODED_AT_ONCE = 8  # pictures of stored latents
 MIN_SIDE = 8  # pixels; below it the augmentations have nothing left to move, cut or scale
 _PREVIEW_PIXELS = 512
 _PREVIEW_SECONDS = 0.5
@@ -139,10 +141,19 @@ def core_to_mask(masks: Tensor) -> Tensor:
 
 
 def decode(gan: Gan, latent: Latent) -> Tensor:
-    """The pictures of stored latents, shape ``(B, 3, H, W)`` in ``[-1, 1]``, without a graph."""
+    """The pictures of stored latents, shape ``(B, 3, H, W)`` in ``[-1, 1]``, without a graph.
+
+    A few at a time, and Cancel is looked at in between; they are gathered on the CPU.
+    """
+    import comfy.model_management as management
+
+    def draw(z: Tensor, y: Tensor) -> Tensor:
+        management.throw_exception_if_processing_interrupted()
+        return gan.decode(z, y, truncation=latent.truncation).cpu()
+
     there = latent.to(gan.device)
     with torch.no_grad():
-        return gan.decode(there.z, there.y, truncation=there.truncation)
+        return Limit(DECODED_AT_ONCE).map(draw, there.z, there.y)
 
 
 def pictures_to_image(pictures: Sequence[Image]) -> Tensor:

@@ -146,7 +146,9 @@ def fingerprint(key: str, name: str | None, *more: str | None) -> str:
     A digest, as ComfyUI writes it into every saved picture: nobody is to read folders from there.
     """
     try:
-        identity = file_identity(resolve_model(key, name)) if name is not None else ()
+        # Of a model to download the name alone: its coming is no reason to work anew.
+        known = name is not None and offered_model(key, name) is None
+        identity = file_identity(resolve_model(key, str(name))) if known else ()
     except (CheckpointError, OSError):
         identity = ()
     return hashlib.sha256(repr((name, *more, identity)).encode()).hexdigest()

@@ -51,7 +51,8 @@ class FuseDreamPlotTrace(io.ComfyNode):
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
         axes = FigureCanvasAgg(figure).figure.add_subplot()
         axes.plot(range(1, len(trace.values) + 1), trace.values, color="tab:blue")
-        axes.set(xlabel="step", ylabel=trace.what, title=trace.title)
+        axes.set(xlabel="step", ylabel=trace.what)
+        axes.set_title(trace.title, parse_math=False)  # a prompt may hold any sign
         axes.grid(alpha=0.3)
         content = stdlib_io.BytesIO()
         figure.savefig(content, format="png")

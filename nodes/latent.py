@@ -12,7 +12,7 @@ from ..fusedream_core.errors import CheckpointError, ConfigError
 from ..fusedream_core.latents import GanLatent, interpolate, load_latent, save_latent
 from ..fusedream_core.restart import basis_from
 from ..fusedream_core.rng import make_generator
-from ._boundary import autograd_scope, core_to_image, decode
+from ._boundary import DECODED_AT_ONCE, autograd_scope, core_to_image, decode
 from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
 from ._report import search_report
@@ -51,7 +51,7 @@ class FuseDreamDecodeLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, gan: Managed[Gan], latent: GanLatent) -> io.NodeOutput:
-        memory = activation_bytes(gan, pictures=len(latent.latent.z))
+        memory = activation_bytes(gan, pictures=min(len(latent.latent.z), DECODED_AT_ONCE))
         with autograd_scope():
             (generator,) = use_models(gan, activation_bytes=memory)
             _check_gan(latent, generator)
@@ -188,7 +188,7 @@ class FuseDreamInterpolateLatents(io.ComfyNode):
     def execute(
         cls, gan: Managed[Gan], first: GanLatent, last: GanLatent, num_frames: int
     ) -> io.NodeOutput:
-        memory = activation_bytes(gan, pictures=num_frames)
+        memory = activation_bytes(gan, pictures=min(num_frames, DECODED_AT_ONCE))
         with autograd_scope():
             (generator,) = use_models(gan, activation_bytes=memory)
             for end in (first, last):
@@ -237,7 +237,7 @@ class FuseDreamLatentToBasis(io.ComfyNode):
         target: Target,
         latent: GanLatent,
     ) -> io.NodeOutput:
-        memory = activation_bytes(gan, clip, pictures=len(latent.latent.z))
+        memory = activation_bytes(gan, clip, pictures=min(len(latent.latent.z), DECODED_AT_ONCE))
         with autograd_scope():
             generator, encoder = use_models(gan, clip, activation_bytes=memory)
             _check_gan(latent, generator)

@@ -12,8 +12,11 @@ from .. import rng
 from ..config.require import require
 from ..errors import ConfigError
 from ..gan.base import Gan
+from ..memory import Limit
 from ..types import Callback, StepInfo
 from .base import ImageTextEncoder
+
+_AT_ONCE = 8  # pictures looked at together
 
 
 class EnsembleClip(nn.Module):
@@ -47,7 +50,9 @@ class EnsembleClip(nn.Module):
             )
         for weight in weights:
             require(0.0 < weight < float("inf"), "weight", weight, "a number above 0")
-        self.members = nn.ModuleList(clips)  # type: ignore[arg-type]
+        self._clips = list(clips)
+        # So that the members that are modules move with this one; others move as they do.
+        self.members = nn.ModuleList([clip for clip in clips if isinstance(clip, nn.Module)])
         self.shares = [weight / sum(weights) for weight in weights]
         named = [
             f"{clip.clip_id} x {share:.6f}" for clip, share in zip(clips, self.shares, strict=True)
@@ -61,11 +66,6 @@ class EnsembleClip(nn.Module):
     def device(self) -> torch.device:
         """Where features come out."""
         return self._clips[0].device
-
-    @property
-    def _clips(self) -> list[ImageTextEncoder]:
-        """The members as what they are."""
-        return list(self.members)  # type: ignore[arg-type]
 
     def encode_images(self, images: Tensor) -> Tensor:
         """All members' features beside each other, each scaled by the root of its share."""
@@ -146,7 +146,8 @@ def spread_of(clip: ImageTextEncoder, images: Tensor, texts: Sequence[str]) -> f
     """
     require(len(images) >= 2, "images", len(images), "two pictures or more")
     with torch.no_grad():
-        cosines = clip.encode_images(images) @ clip.encode_text(texts).T  # (N, T)
+        features = Limit(_AT_ONCE).map(clip.encode_images, images)
+        cosines = features @ clip.encode_text(texts).T  # (N, T)
     spread = float(cosines.var(dim=0).mean().sqrt())
     require(spread > 0.0, "spread", spread, "above 0: the pictures all look alike to this CLIP")
     return spread

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ class TestFiles:
         assert torch.equal(back.latent.y, own.latent.y)
         assert (back.latent.truncation, back.gan_id, back.about) == (0.6, "tiny", own.about)
         assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+    def test_others_may_read_it_as_any_file(self, tmp_path: Path) -> None:
+        (tmp_path / "plain").write_bytes(b"")
+        save_latent(GanLatent(some(), "tiny"), tmp_path / "a.safetensors")
+        modes = [(tmp_path / name).stat().st_mode for name in ("plain", "a.safetensors")]
+        assert modes[0] == modes[1]
 
     def test_what_it_is_about_cannot_pass_for_its_own_words(self, tmp_path: Path) -> None:
         own = GanLatent(some(), "tiny", {"gan_id": "other", "format": "x", "truncation": "9"})

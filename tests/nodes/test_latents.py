@@ -188,6 +188,11 @@ class TestCharts:
         assert image.shape == (1, 200, 320, 3)
         assert image.min() < 0.5 < image.max()
 
+    def test_a_title_with_signs_of_mathematics(self, run: Run, optimized: SimpleNamespace) -> None:
+        trace = replace(optimized.trace, title="$a_b_c$ and $5")
+        (image,) = run("FuseDreamPlotTrace", trace=trace, width=320, height=200)
+        assert image.shape == (1, 200, 320, 3)
+
     def test_sheet(self, run: Run) -> None:
         images = torch.stack([torch.full((20, 30, 3), shade) for shade in (0.1, 0.3, 0.5)])
         (plain,) = run("FuseDreamContactSheet", images=images, tile=64)

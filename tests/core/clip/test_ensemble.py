@@ -129,6 +129,19 @@ class TestMergeClips:
         assert names[0] == names[1] != names[2]
 
 
+def test_members_need_not_be_modules(clip: OpenClip, images: Tensor) -> None:
+    class Plain:
+        """An encoder with the few names that are asked for."""
+
+        clip_id, device = "plain", torch.device("cpu")
+        encode_images, encode_text = Other().encode_images, Other().encode_text
+        truncates = Other().truncates
+
+    pair = EnsembleClip([Plain(), clip], [1.0, 1.0])
+    assert pair.device == torch.device("cpu")
+    assert pair.encode_images(images).shape == (len(images), 3 + 12)
+
+
 class TestSpread:
     def test_value(self, clip: OpenClip, images: Tensor) -> None:
         texts = ["a dog", "a cat"]
