@@ -10,7 +10,16 @@ from fusedream_core import CheckpointError, make_generator
 from fusedream_core.gan.conversion import read_original
 from fusedream_core.gan.original import OriginalNetwork
 
-from .originals import CHUNK, DIM_Y, EPS, UNITS, WRITERS, make_raw, slow_decode
+from .originals import (
+    CHUNK,
+    DIM_Y,
+    EPS,
+    UNITS,
+    WRITERS,
+    make_raw,
+    slow_block,
+    slow_decode,
+)
 
 PATH = Path("models/biggan.pth")
 
@@ -118,6 +127,24 @@ class TestOriginalNetwork:
         assert all(float(grad.abs().min()) > 0 for grad in grads)
         torch.testing.assert_close(grads[0], grads[2], rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(grads[1], grads[3], rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("resolution", [128, 256, 512])
+    def test_each_block_by_itself(self, resolution: int) -> None:
+        """A block leaves its biases to what comes after: they are added here on both sides."""
+        raw = make_raw(resolution)
+        state = WRITERS["ajbrock"](raw, UNITS[resolution][1])
+        network = OriginalNetwork(read_original(state, PATH)).double()
+        generator = make_generator(3)
+        condition = torch.randn(2, DIM_Y + CHUNK, generator=generator, dtype=torch.float64)
+        for index, block in enumerate(network.blocks):
+            later = network.norms[index + 1 :] if index + 1 < len(network.norms) else []
+            after = (later[0] if len(later) else network.last_norm).missing
+            width, wide = block.skip.shape[1], block.skip.shape[0]
+            before = network.norms[index].missing[:width, None, None]
+            x = torch.randn(2, width, 3, 5, generator=generator, dtype=torch.float64)
+            ours = block(x, network.norms[index](condition, 1.0)) + after[:wide, None, None]
+            theirs = slow_block(raw, index, x + before, condition, 1e-4, 0)
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
     def test_takes_no_gradient_itself(self) -> None:
         network = OriginalNetwork(read_original(WRITERS["ajbrock"](make_raw(128), 3), PATH))
