@@ -108,4 +108,6 @@ class TestMixing:
                 node["inputs"]["ckpt_name"] = NAME
             if node["class_type"] == "ImageScale":
                 node["inputs"].update(width=128, height=128)
-        client.run(prompt).raise_for_status()
+        refined = pixels(client, client.run(prompt).raise_for_status())
+        assert refined.shape[2] == 3
+        assert refined.std() > 0
