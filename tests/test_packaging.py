@@ -34,6 +34,14 @@ def test_requirements_leave_comfyui_alone() -> None:
         assert "==" not in line
 
 
+def test_what_users_do_not_get_is_named_from_the_root() -> None:
+    """The pattern `docs/` would leave out `web/docs/` as well, and with it all help pages."""
+    patterns = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    assert patterns
+    for pattern in patterns:
+        assert pattern.startswith("/"), pattern
+
+
 def test_only_the_core_is_importable() -> None:
     assert importlib.util.find_spec("fusedream_core") is not None
     spec = importlib.util.find_spec("nodes")
