@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 
-from .. import rng
 from ..checks import check_bases, check_runs, check_targets
 from ..clip.base import ImageTextEncoder
 from ..config import AugmentConfig, ComposeConfig
@@ -25,7 +24,7 @@ from ..perceptual import Perceptual
 from ..placement import Placement, all_placements
 from ..types import Basis, Callback, Target
 from .compositor import Compositor
-from .entries import Run
+from .entries import Run, make_run
 from .records import ComposeResult
 from .tournament import Tournament
 
@@ -91,7 +90,7 @@ def compose(
     nobody = [None] * len(targets)
     parts = zip(foreground_targets or nobody, background_targets or nobody, strict=True)
     given = zip(targets, parts, foregrounds, backgrounds, generators, strict=True)
-    runs = [_make_run(*own) for own in given]
+    runs = [make_run(*own) for own in given]
     _check(gan, clip, runs, config, perceptual)
     chosen = tuple(all_placements() if placements is None else placements)
     if not chosen:
@@ -106,25 +105,6 @@ def compose(
         return tournament.crown()
 
 
-def _make_run(
-    target: Target,
-    parts: tuple[Target | None, Target | None],
-    foreground: Basis,
-    background: Basis,
-    generator: torch.Generator,
-) -> Run:
-    """One run, with children of its generator, so that none moves what another draws."""
-    return Run(
-        target,
-        parts,
-        foreground,
-        background,
-        start=rng.fork(generator),
-        judge=rng.fork(generator),
-        steps=rng.fork(generator),
-    )
-
-
 def _check(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -135,6 +115,21 @@ def _check(
     """Check that all of it fits together."""
     targets = [target for run in runs for target in (run.target, *run.parts)]
     check_targets([target for target in targets if target is not None], clip.clip_id)
+    _check_bases(gan, runs, config)
+    if perceptual is not None and perceptual.device != gan.device:
+        raise ConfigError(
+            f"The perceptual model is on {perceptual.device} and the GAN on {gan.device}; move it "
+            "there first."
+        )
+    if perceptual is None and config.consistency != "none":
+        raise ConfigError(
+            f"Consistency is {config.consistency!r}, which needs a perceptual model, and none was "
+            'given; give one, or set consistency to "none".'
+        )
+
+
+def _check_bases(gan: Gan, runs: Sequence[Run], config: ComposeConfig) -> None:
+    """Check that each run has bases of one truncation, and that all can be one batch."""
     for run in runs:
         taus = [basis.latent.truncation for basis in (run.foreground, run.background)]
         if taus[0] != taus[1]:
@@ -150,13 +145,3 @@ def _check(
         for basis in (run.foreground, run.background)
     ]
     check_bases(optimised, gan.gan_id)
-    if perceptual is not None and perceptual.device != gan.device:
-        raise ConfigError(
-            f"The perceptual model is on {perceptual.device} and the GAN on {gan.device}; move it "
-            "there first."
-        )
-    if perceptual is None and config.consistency != "none":
-        raise ConfigError(
-            f"Consistency is {config.consistency!r}, which needs a perceptual model, and none was "
-            'given; give one, or set consistency to "none".'
-        )

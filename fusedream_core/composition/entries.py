@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .. import rng
 from ..placement import Box, Placement
 from ..types import Basis, Target
 from .records import Attempt
@@ -57,3 +58,22 @@ class Entry:
     def remember(self, score: float, num_steps: int) -> None:
         """Note how far it came."""
         self.run.attempts[self.placement] = Attempt(self.placement, score, num_steps)
+
+
+def make_run(
+    target: Target,
+    parts: tuple[Target | None, Target | None],
+    foreground: Basis,
+    background: Basis,
+    generator: torch.Generator,
+) -> Run:
+    """One run, with children of its generator, so that none moves what another draws."""
+    return Run(
+        target,
+        parts,
+        foreground,
+        background,
+        start=rng.fork(generator),
+        judge=rng.fork(generator),
+        steps=rng.fork(generator),
+    )
