@@ -55,7 +55,7 @@ class AugmentParams(Record):
         """G: how many pictures have a draw of their own, or 1 if all share one."""
         return next((len(values) for values in self.drawn().values()), 1)
 
-    def part(self, rows: slice) -> AugmentParams:
+    def part(self, rows: slice | list[int]) -> AugmentParams:
         """The draws of some of the pictures; of all of them, if they share one."""
         if self.num_groups == 1:
             return self

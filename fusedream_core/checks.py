@@ -73,3 +73,17 @@ def check_bases(bases: Sequence[Basis], gan_id: str) -> None:
             "The bases differ in their number of members or in truncation, but runs of one batch "
             "must share both; search with the same settings, or run them one after the other."
         )
+
+
+def check_runs(**given: Sequence[object] | None) -> None:
+    """Check that there are runs, and that each has one of everything that was given.
+
+    Raises:
+        ConfigError: If not.
+    """
+    counts = {name.replace("_", " "): len(own) for name, own in given.items() if own is not None}
+    if 0 in counts.values() or len(set(counts.values())) > 1:
+        *most, last = (f"{count} {name}" for name, count in counts.items())
+        raise ConfigError(
+            f"There are {', '.join(most)} and {last}, but each run needs one of each."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .config import OptimizeConfig
 from .gan.base import Gan
-from .mixing import Mixture
+from .mixing import Mixture, join_runs
 
 _FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine schedule
 
@@ -95,15 +96,35 @@ class Descent:
 
     def pick(self, rows: Tensor) -> Descent:
         """Some of the runs, which go on just as they would have among all."""
-        other = object.__new__(Descent)
-        other.mixture, other.config, other.units = self.mixture.pick(rows), self.config, self.units
-        other.num_steps_done = self.num_steps_done
+        memory = [
+            {name: value[rows] if value.ndim else value.clone() for name, value in own.items()}
+            for own in self._memory()
+        ]
+        return self._resumed(self.mixture.pick(rows), memory)
+
+    def _memory(self) -> list[dict[str, Tensor]]:
+        """What Adam remembers of each of ``parameters``: nothing before the first step."""
+        return [self._adam.state[tensor] for tensor in self.parameters]
+
+    def _resumed(self, mixture: Mixture, memory: Sequence[dict[str, Tensor]]) -> Descent:
+        """A descent that is as far as this one, of another mixture."""
+        other = copy.copy(self)
+        other.mixture = mixture
         other._adam = torch.optim.Adam(other._groups())
-        for old, new in zip(self.parameters, other.parameters, strict=True):
-            if not self._adam.state[old]:  # no step was taken yet
-                continue
-            other._adam.state[new] = {
-                name: value[rows] if value.shape == old.shape else value.clone()
-                for name, value in self._adam.state[old].items()
-            }
+        for tensor, own in zip(other.parameters, memory, strict=True):
+            if own:
+                other._adam.state[tensor] = own
         return other
+
+
+def join_descents(several: Sequence[Descent]) -> Descent:
+    """The runs of several descents that are equally far, as one batch."""
+    memory = [
+        {
+            name: torch.cat([own[name] for own in each]) if value.ndim else value.clone()
+            for name, value in each[0].items()
+        }
+        for each in zip(*(descent._memory() for descent in several), strict=True)
+    ]
+    mixture = join_runs([descent.mixture for descent in several])
+    return several[0]._resumed(mixture, memory)

@@ -140,10 +140,10 @@ def pick_runs(mixtures: Sequence[Mixture], choice: Tensor) -> Mixture:
 
 
 def join_runs(mixtures: Sequence[Mixture]) -> Mixture:
-    """The runs of several mixtures of one form as one batch."""
+    """The runs of several mixtures of one form as one batch, as new leaf tensors."""
 
     def join(name: str) -> Tensor:
-        return torch.cat([getattr(mixture, name) for mixture in mixtures])
+        return torch.cat([getattr(mixture, name).detach() for mixture in mixtures])
 
     z_mix = join("z_mix")
     y_mix = z_mix if mixtures[0].y_mix is mixtures[0].z_mix else join("y_mix")

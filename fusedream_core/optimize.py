@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from . import rng
-from .checks import check_bases
+from .checks import check_bases, check_runs
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
 from .config import AugmentConfig, OptimizeConfig
@@ -69,7 +69,7 @@ def optimize(
         rates are in units of each block's spread, and the best iterate is returned instead of the
         last.
     """
-    _check_runs(targets, bases, generators)
+    check_runs(targets=targets, bases=bases, generators=generators)
     check_bases(bases, gan.gan_id)
     runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, Limit(clip_batch))
     # Children of each run's generator: the changes that choose the start and judge the result
@@ -108,14 +108,3 @@ def _judged_by(selector: ImageTextEncoder, runs: Runs) -> Runs:
         )
     targets = [encode_target(selector, target.prompt) for target in runs.targets]
     return dataclasses.replace(runs, clip=selector, targets=targets)
-
-
-def _check_runs(
-    targets: Sequence[Target], bases: Sequence[Basis], generators: Sequence[torch.Generator]
-) -> None:
-    """Check that there are runs, and that every run has one of each."""
-    if not 0 < len(targets) == len(bases) == len(generators):
-        raise ConfigError(
-            f"There are {len(targets)} targets, {len(bases)} bases and {len(generators)} "
-            "generators, but each run needs one of each."
-        )

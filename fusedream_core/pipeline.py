@@ -190,19 +190,19 @@ def generate_composition(
         bank=bank,
         callback=callback,
     )
-    result = compose(
+    (result,) = compose(
         gan,
         clip,
-        target,
-        bases[0],
-        bases[-1],
+        [target],
+        bases[:1],
+        bases[-1:],
         config=recipe.compose,
         augment=recipe.augment,
-        generator=make_generator(seed, OPTIMIZE_STREAM),
+        generators=[make_generator(seed, OPTIMIZE_STREAM)],
         placements=placements,
         perceptual=perceptual,
-        foreground_target=parts[0],
-        background_target=parts[1],
+        foreground_targets=parts[:1],
+        background_targets=parts[1:],
         callback=callback,
     )
     seconds = time.perf_counter() - begin

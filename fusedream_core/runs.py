@@ -174,3 +174,22 @@ class Iterates:
         if self._only_last:
             return {"last": self._ends["last"]}
         return self._kept | self._ends
+
+
+def join_iterates(several: Sequence[Iterates]) -> Iterates:
+    """The iterates of several batches that are equally far, as those of one."""
+    joined = copy.copy(several[0])
+    joined._kept = _join_latents([own._kept for own in several])
+    joined._ends = _join_latents([own._ends for own in several])
+    return joined
+
+
+def _join_latents(several: Sequence[dict[str, LatentPair]]) -> dict[str, LatentPair]:
+    """The rows of latents that have the same names."""
+    return {
+        name: (
+            torch.cat([own[name][0] for own in several]),
+            torch.cat([own[name][1] for own in several]),
+        )
+        for name in several[0]
+    }

@@ -133,11 +133,11 @@ class FuseDreamCompose(io.ComfyNode):
         augment = _augment(preset, num_augments)
         placements = _placements(scale, position)
         handles = (gan, clip, lpips if consistency != "none" else None)
-        parts = {"foreground_target": foreground_target, "background_target": background_target}
+        parts = (foreground_target, background_target)
         each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
         most = config.batch_size_on(gan.patcher.load_device)
         num = fit_batch(min(most, len(placements)), 2 * each)
-        graphs = 1 + sum(part is not None for part in parts.values())
+        graphs = 1 + sum(part is not None for part in parts)
         copies = fit_clip_batch(clip, num * augment.num_augments, graphs)
         memory = num * each + activation_bytes(
             None, clip, pictures=1, augments=graphs * copies, gradients=True
@@ -146,21 +146,23 @@ class FuseDreamCompose(io.ComfyNode):
             generator, encoder, *distance = use_models(
                 *filter(None, handles), activation_bytes=memory
             )
-            result = compose(
+            (result,) = compose(
                 generator,
                 encoder,
-                target,
-                foreground,
-                background,
+                [target],
+                [foreground],
+                [background],
                 config=replace(config, batch_size=num),
                 augment=augment,
-                generator=make_generator(seed, OPTIMIZE_STREAM),
+                generators=[make_generator(seed, OPTIMIZE_STREAM)],
                 placements=placements,
                 perceptual=distance[0] if distance else None,
+                foreground_targets=[foreground_target],
+                background_targets=[background_target],
                 clip_batch=copies,
                 callback=Progress(),
-                **parts,
-            ).to("cpu")
+            )
+        result = result.to("cpu")
         report = compose_report(result, target, config, preset)
         settings = {"seed": seed, "steps": config.optimize.num_steps, "preset": preset}
         about = latent_notes(target, clip.name, **settings, place=result.placement.name)

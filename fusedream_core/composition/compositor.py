@@ -1,7 +1,7 @@
 """Two latents and a place become one picture, and what that picture is worth.
 
 Paper: Liu et al. 2021, section 3.3. B configurations are one batch of 2B runs, the foregrounds
-first, then the backgrounds.
+first, then the backgrounds. The configurations may be of several runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..placement import Box, box_masks, place
 from ..poisson import PoissonSolver, blend, make_solver
 from ..score import aug_clip_score, aug_clip_score_within
 from ..types import Score, Target
+from .entries import Run
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +49,8 @@ class Compositor:
     Attributes:
         gan: The generator of both pictures.
         clip: The encoder.
-        target: What the composite is to show.
-        parts: What foreground and background are to show by themselves, or None.
         perceptual: The distance behind consistency, or None for no consistency.
-        truncation: tau of both pictures.
+        truncation: tau of all pictures.
         config: How two pictures become one.
         limit: Most copies that CLIP sees at once.
         solvers: Of the boxes that were blended so far.
@@ -59,8 +58,6 @@ class Compositor:
 
     gan: Gan
     clip: ImageTextEncoder
-    target: Target
-    parts: tuple[Target | None, Target | None]
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
@@ -93,24 +90,32 @@ class Compositor:
             layer, background, box, mode=mode, strength=config.blend_strength, solver=solver
         )
 
-    def objective(self, pictures: Pictures, params: AugmentParams) -> Tensor:
+    def objective(self, pictures: Pictures, runs: Sequence[Run], params: AugmentParams) -> Tensor:
         """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""
-        total = self._score(pictures.composite, self.target, params)
-        images = (pictures.foreground, pictures.background)
-        for image, target in zip(images, self.parts, strict=True):
-            if target is not None and self.config.part_weight > 0:
-                total = total + self.config.part_weight * self._score(image, target, params)
+        total = self._score(pictures.composite, [run.target for run in runs], params)
+        if self.config.part_weight == 0:
+            return total
+        for which, images in enumerate((pictures.foreground, pictures.background)):
+            asked = {
+                row: part for row, run in enumerate(runs) if (part := run.parts[which]) is not None
+            }
+            if asked:  # those of some runs only, maybe
+                rows = list(asked)
+                score = self._score(images[rows], list(asked.values()), params.part(rows))
+                index = torch.tensor(rows, device=total.device)
+                total = total.index_add(0, index, self.config.part_weight * score)
         return total
 
-    def _score(self, images: Tensor, target: Target, params: AugmentParams) -> Tensor:
+    def _score(self, images: Tensor, targets: list[Target], params: AugmentParams) -> Tensor:
         """AugCLIP of some pictures, ``(B,)``."""
         size = self.limit.size
-        return aug_clip_score(images, target, self.clip, params=params, clip_batch=size).mean
+        return aug_clip_score(images, targets, self.clip, params=params, clip_batch=size).mean
 
-    def judge(self, pictures: Pictures, params: AugmentParams) -> Score:
+    def judge(self, pictures: Pictures, runs: Sequence[Run], params: AugmentParams) -> Score:
         """AugCLIP of the composites alone, ``(B,)``, without gradients."""
+        targets = [run.target for run in runs]
         return aug_clip_score_within(
-            self.limit, pictures.composite, self.target, self.clip, params=params
+            self.limit, pictures.composite, targets, self.clip, params=params
         )
 
     def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:

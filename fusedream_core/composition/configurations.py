@@ -6,83 +6,124 @@ the score of the composite rises all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from .. import rng
-from ..augment import AugmentParams, sample_params
+from ..augment import AugmentParams, join_params, sample_params
 from ..barrier import dynamic_barrier
 from ..config import AugmentConfig
-from ..descent import Descent
+from ..descent import Descent, join_descents
 from ..mixing import make_mixture
-from ..placement import Box, Placement
-from ..runs import Iterates, LatentPair
-from ..types import Basis, Score
+from ..placement import Box, box_masks
+from ..runs import Iterates, LatentPair, join_iterates
+from ..types import Basis, Latent, Score
 from .compositor import Compositor, Pictures
+from .entries import Entry, Run
+from .records import ComposeResult, ComposeTrace
 
 _RECENT = 4  # steps by which configurations are compared
 
 Observer = Callable[[Tensor, Tensor], None]  # scores and composites of a step
+Generators = Mapping[Run, torch.Generator]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One iterate of B configurations, judged.
+
+    Attributes:
+        name: Which one.
+        latent: Its latents, ``(2B, ...)``.
+        pictures: What they show.
+        score: Held-out AugCLIP of the composites, ``(B,)``.
+    """
+
+    name: str
+    latent: LatentPair
+    pictures: Pictures
+    score: Score
 
 
 @dataclass(eq=False)
 class Configurations:
     """B configurations, each with two pictures: rows 0 to B - 1 of the mixture, and B to 2B - 1.
 
+    They may be of several runs. No term couples them, and each run draws from its own generator,
+    so any of them can go on without the others, or with those of other batches that are as far.
+
     Attributes:
         compositor: What makes and scores their pictures.
         augment: The changes of AugCLIP.
-        placements: Their scales and positions.
-        boxes: The same in pixels.
+        entries: Which they are.
         descent: Their mixtures.
         iterates: What may be returned.
+        generators: Where the steps of each run stand; may be shared with other batches, so drawn
+            from by copies.
         trace: Score, loss, lambda and cosine of each step, ``(4, B)`` each.
     """
 
     compositor: Compositor
     augment: AugmentConfig
-    placements: list[Placement]
-    boxes: list[Box]
+    entries: list[Entry]
     descent: Descent
     iterates: Iterates
+    generators: Generators
     trace: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         """B."""
-        return len(self.placements)
+        return len(self.entries)
 
-    def pick(self, rows: list[int]) -> Configurations:
+    @property
+    def boxes(self) -> list[Box]:
+        """Where the foregrounds lie."""
+        return [entry.box for entry in self.entries]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Whose each configuration is."""
+        return [entry.run for entry in self.entries]
+
+    def pick(self, rows: Sequence[int]) -> Configurations:
         """Some of the configurations, which go on just as they would have among all."""
-        both = torch.tensor(rows + [len(self) + row for row in rows])
+        both = torch.tensor([*rows, *(len(self) + row for row in rows)])
+        entries = [self.entries[row] for row in rows]
         return Configurations(
             self.compositor,
             self.augment,
-            [self.placements[row] for row in rows],
-            [self.boxes[row] for row in rows],
+            entries,
             self.descent.pick(both),
             self.iterates.pick(both),
-            [numbers[:, rows] for numbers in self.trace],
+            {entry.run: self.generators[entry.run] for entry in entries},
+            [numbers[:, list(rows)] for numbers in self.trace],
         )
 
-    def advance(self, end: int, generator: torch.Generator, observe: Observer) -> None:
-        """Take steps until ``end`` of them are done, all under the changes that are drawn here.
+    def split(self, size: int) -> list[Configurations]:
+        """All of the configurations, at most ``size`` in a batch."""
+        rows = range(len(self))
+        return [self.pick(rows[first : first + size]) for first in rows[::size]]
 
-        A step that fails leaves everything as it was before it, the generator too.
+    def advance(self, end: int, observe: Observer) -> None:
+        """Take steps until ``end`` of them are done.
+
+        A step that fails leaves everything as it was before it, the generators too.
         """
         while self.descent.num_steps_done < end:
-            drawn = rng.copy(generator)
+            drawn = {run: rng.copy(generator) for run, generator in self.generators.items()}
             score, pictures = self._step(drawn)
-            generator.set_state(drawn.get_state())
+            self.generators = drawn
             observe(score, pictures)
 
     def finish(self) -> None:
         """Take in the last iterate, after all steps."""
         self.iterates.observe(self.descent.num_steps_done, self.descent.mixture.latent())
 
-    def _step(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _step(self, generators: Generators) -> tuple[Tensor, Tensor]:
         """One step of all configurations. Returns their scores and composites, without graph.
 
         A function of its own, so that a step's graph is gone before the next one's is built.
@@ -90,12 +131,12 @@ class Configurations:
         config = self.compositor.config
         latent = self.descent.mixture.latent()
         pictures = self.compositor.draw(
-            *self._add_noise(latent, generator),
+            *self._add_noise(latent, generators),
             self.boxes,
             num_steps_done=self.descent.num_steps_done,
         )
-        params = self._sample(self.augment.num_augments, pictures, generator)
-        score = self.compositor.objective(pictures, params)
+        params = self._sample(self.augment.num_augments, pictures, generators)
+        score = self.compositor.objective(pictures, self.runs, params)
         loss = self.compositor.inconsistency(pictures, self.boxes)
         loss_gradients = self._gradients(loss, keep_graph=True)  # it shares the generator's
         barrier = dynamic_barrier(
@@ -111,29 +152,54 @@ class Configurations:
         self.trace.append(numbers.detach())
         return score.detach(), pictures.composite.detach()
 
-    def recent_score(self) -> Tensor:
-        """The objective's mean over the last few steps, ``(B,)`` on the CPU.
+    def recent_scores(self) -> list[float]:
+        """The objective's mean over the last few steps, for each configuration.
 
         It costs nothing, and several steps saw more changes than one comparison would.
         """
-        return torch.stack(self.trace[-_RECENT:])[:, 0].mean(dim=0).cpu()
+        recent = torch.stack(self.trace[-_RECENT:])[:, 0]  # (steps, B)
+        return [fmean(scores) for scores in recent.T.tolist()]  # rounds alike for every B
 
     @torch.no_grad()
-    def judge(
-        self, generator: torch.Generator
-    ) -> Iterator[tuple[str, LatentPair, Pictures, Score]]:
-        """Every iterate that may be returned: its name, latents, pictures and held-out score."""
-        num = self.compositor.config.optimize.eval_augments
+    def judge(self) -> Iterator[Judged]:
+        """Every iterate that may be returned, under changes that no step met."""
+        config = self.compositor.config.optimize
         for name, latent in self.iterates.candidates().items():
-            end = self.compositor.config.optimize.num_steps
-            pictures = self.compositor.draw(*latent, self.boxes, num_steps_done=end)
-            params = self._sample(num, pictures, rng.copy(generator))
-            yield name, latent, pictures, self.compositor.judge(pictures, params)
+            pictures = self.compositor.draw(*latent, self.boxes, num_steps_done=config.num_steps)
+            generators = {run: rng.copy(run.judge) for run in self.runs}
+            params = self._sample(config.eval_augments, pictures, generators)
+            score = self.compositor.judge(pictures, self.runs, params)
+            yield Judged(name, latent, pictures, score)
 
-    def _sample(self, num: int, pictures: Pictures, generator: torch.Generator) -> AugmentParams:
-        """Changes for the composites, the same for all of them."""
+    def result(self, row: int, judged: Judged) -> ComposeResult:
+        """One configuration's iterate as the record that callers get, without attempts."""
+        both, one = torch.tensor([row, len(self) + row]), slice(row, row + 1)
+        pictures = judged.pictures
+        size, device = pictures.composite.shape[-2:], pictures.composite.device
+        z, y = (block[both] for block in judged.latent)
+        return ComposeResult(
+            images=pictures.composite[one].clone(),  # or the batch would live on
+            mask=box_masks([self.entries[row].box], *size, device=device),
+            foreground=pictures.foreground[one].clone(),
+            background=pictures.background[one].clone(),
+            latent=Latent(z, y, self.compositor.truncation),
+            score=Score(judged.score.mean[one], judged.score.stderr[one]),
+            placement=self.entries[row].placement,
+            trace=ComposeTrace(*torch.stack(self.trace)[:, :, row].unbind(dim=1)),
+            attempts=(),
+            chosen=judged.name,
+        )
+
+    def _sample(self, num: int, pictures: Pictures, generators: Generators) -> AugmentParams:
+        """Changes for the composites, the same for all of a run."""
         height, width = pictures.composite.shape[-2:]
-        return sample_params(num, height, width, config=self.augment, generator=generator)
+        draws = {
+            run: sample_params(num, height, width, config=self.augment, generator=generator)
+            for run, generator in generators.items()
+        }
+        if len(draws) == 1:  # which all pictures can share
+            return draws[self.runs[0]]
+        return join_params([draws[run] for run in self.runs])
 
     def _gradients(self, of: Tensor, *, keep_graph: bool) -> list[Tensor]:
         """Gradients of B numbers, each with respect to its own runs."""
@@ -145,41 +211,61 @@ class Configurations:
         )
         return list(found)
 
-    def _add_noise(self, latent: LatentPair, generator: torch.Generator) -> LatentPair:
-        """Latents with one noise for all foregrounds and one for all backgrounds, if any."""
+    def _add_noise(self, latent: LatentPair, generators: Generators) -> LatentPair:
+        """Latents with noise, if any: one for all foregrounds of a run, one for its backgrounds."""
         std = self.descent.config.latent_noise_std * self.descent.decay
         if std == 0.0:
             return latent
 
         def noisy(block: Tensor, unit: float) -> Tensor:
-            drawn = rng.normal((2, block.shape[1]), generator=generator).to(block)
-            return block + drawn.repeat_interleave(len(self), dim=0) * (std * unit)
+            drawn = {
+                run: rng.normal((2, block.shape[1]), generator=generator)
+                for run, generator in generators.items()
+            }
+            rows = torch.stack([drawn[run] for run in self.runs], dim=1)  # (2, B, dim)
+            return block + rows.flatten(0, 1).to(block) * (std * unit)
 
         return noisy(latent[0], self.descent.units[0]), noisy(latent[1], self.descent.units[1])
+
+
+def join_configurations(several: Sequence[Configurations]) -> Configurations:
+    """The configurations of several batches that are equally far, as one batch."""
+    counts = [len(some) for some in several]
+    # Each batch has its foregrounds before its backgrounds, and so has the whole.
+    halves = torch.arange(2 * sum(counts)).split([count for count in counts for _ in range(2)])
+    order = torch.cat([*halves[::2], *halves[1::2]])
+    traces = zip(*(some.trace for some in several), strict=True)
+    return Configurations(
+        several[0].compositor,
+        several[0].augment,
+        [entry for some in several for entry in some.entries],
+        join_descents([some.descent for some in several]).pick(order),
+        join_iterates([some.iterates for some in several]).pick(order),
+        {run: own for some in several for run, own in some.generators.items()},
+        [torch.cat(numbers, dim=1) for numbers in traces],
+    )
 
 
 def make_configurations(
     compositor: Compositor,
     augment: AugmentConfig,
-    places: Sequence[tuple[Placement, Box]],
+    entries: list[Entry],
     foregrounds: Sequence[Basis],
     backgrounds: Sequence[Basis],
-    generator: torch.Generator,
 ) -> Configurations:
     """Configurations at their start, one basis each for foreground and background.
 
-    The start's random numbers, if it takes any, are those of ``generator`` for all of them.
+    The start's random numbers, if it takes any, are the same for all of a run.
     """
     config, gan = compositor.config.optimize, compositor.gan
-    bases = [*foregrounds, *backgrounds]
     mixture = make_mixture(
-        bases,
+        [*foregrounds, *backgrounds],
         config.start,
         mixing=config.mixing,
         z_clamp=config.z_clamp,
         device=gan.device,
-        generators=[rng.copy(generator) for _ in bases],
+        generators=[rng.copy(entry.run.start) for entry in [*entries, *entries]],
     )
     descent = Descent(mixture, gan, config, truncation=compositor.truncation)
-    placements, boxes = [list(column) for column in zip(*places, strict=True)]
-    return Configurations(compositor, augment, placements, boxes, descent, Iterates(config))
+    generators = {entry.run: entry.run.steps for entry in entries}
+    return Configurations(compositor, augment, entries, descent, Iterates(config), generators)

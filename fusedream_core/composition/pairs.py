@@ -13,17 +13,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..classes import named_classes
 from ..memory import Limit
-from ..placement import Box, place
+from ..placement import Box, Placement, place
 from ..score import clip_score
-from ..types import Basis, Callback, StepInfo
+from ..types import Basis, Callback
 from .compositor import Compositor
+from .entries import Entry, Run
+from .progress import Progress
 
 _BATCH = 32  # composites that CLIP sees at once
 
 
 class PairSearch:
-    """Decodes two bases and scores every pair of their pictures at every place.
+    """Decodes the bases of each run and scores pairs of their pictures at every place.
 
     The callback is called after each picture and each batch, and may raise to stop.
     """
@@ -31,82 +34,89 @@ class PairSearch:
     def __init__(
         self,
         compositor: Compositor,
+        runs: Sequence[Run],
+        placements: Sequence[Placement],
         callback: Callback | None = None,
         *,
         batch_size: int = _BATCH,
     ) -> None:
         """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
-        self._gan, self._clip = compositor.gan, compositor.clip
-        self._compositor, self._target = compositor, compositor.target
-        self._callback, self._batch_size = callback, batch_size
+        self._compositor, self._placements, self._batch_size = compositor, placements, batch_size
         self._limit = Limit()  # its own: without gradients there is room for more
-        self._done = self._total = 0
+        self._wanted = {run: _wanted(compositor, run) for run in runs}
+        self._progress = Progress("pair", self._num_told(len(placements)), callback)
+
+    def _num_told(self, num_places: int) -> int:
+        """How often the callback is called in all."""
+        pictures = sum(len(basis.scores) for run in self._wanted for basis in _bases(run))
+        batches = sum(math.ceil(int(w.sum()) / self._batch_size) for w in self._wanted.values())
+        return pictures + num_places * batches
 
     @torch.no_grad()
-    def decode(
-        self, foreground: Basis, background: Basis, *, num_places: int, num_pairs: int
-    ) -> tuple[Tensor, Tensor]:
-        """The pictures of two bases, ``(K_f, 3, H, W)`` and ``(K_b, 3, H, W)``.
+    def rate(self, run: Run) -> tuple[list[Entry], Tensor]:
+        """Every place of a run, and what its pairs are worth there as in the first step.
 
-        Args:
-            foreground: K_f latents.
-            background: K_b latents; if it is the same basis, it is decoded once.
-            num_places: How many places will be scored, for the progress.
-            num_pairs: How many pairs at each of them.
+        Returns:
+            P configurations, and CLIP scores ``(P, K_f, K_b)`` of all pairs of a foreground and a
+            background, on the CPU; minus infinity for pairs that are not to be looked at.
         """
-        bases = [foreground] if background is foreground else [foreground, background]
-        self._total = sum(len(basis.scores) for basis in bases)
-        self._total += num_places * math.ceil(num_pairs / self._batch_size)
-        pictures = [self._decode(basis) for basis in bases]
-        return pictures[0], pictures[-1]
+        pictures = [self._decode(basis) for basis in _bases(run)]
+        fronts, backs = pictures[0], pictures[-1]
+        perceptual = self._compositor.perceptual
+        if perceptual is not None:  # what it cannot look at is to be told before the work
+            perceptual.distance_map(fronts[:1], backs[:1])
+        places: dict[Box, Placement] = {}
+        for placement in self._placements:  # at scale 1, for one, all positions are the same
+            places.setdefault(placement.box(*backs.shape[-2:]), placement)
+        self._progress.total = self._num_told(len(places))
+        wanted = self._wanted[run]
+        pairs = wanted.flatten().nonzero()[:, 0]
+        scores = torch.full((len(places), wanted.numel()), -torch.inf, dtype=fronts.dtype)
+        for own, box in zip(scores, places, strict=True):
+            own[pairs] = self._score_place(run, fronts, backs, box, pairs)
+        entries = [Entry(run, placement, box) for box, placement in places.items()]
+        return entries, scores.view(len(places), *wanted.shape)
 
     def _decode(self, basis: Basis) -> Tensor:
         """The pictures of a basis, one by one, so that their number sets no memory."""
-        latent = basis.latent.to(self._gan.device)
+        gan = self._compositor.gan
+        latent = basis.latent.to(gan.device)
         images = []
         for row, (z, y) in enumerate(zip(latent.z, latent.y, strict=True)):
-            images.append(self._gan.decode(z[None], y[None], truncation=latent.truncation))
-            self._tell(basis.scores[row : row + 1], images[-1])
+            images.append(gan.decode(z[None], y[None], truncation=latent.truncation))
+            self._progress.tell(basis.scores[row : row + 1], images[-1])
         return torch.cat(images)
 
-    @torch.no_grad()
-    def score(self, fronts: Tensor, backs: Tensor, boxes: Sequence[Box], wanted: Tensor) -> Tensor:
-        """CLIP scores of foregrounds pasted into every box of backgrounds, as in the first step.
-
-        Args:
-            fronts: K_f pictures.
-            backs: K_b pictures.
-            boxes: P places.
-            wanted: Which pairs to look at, shape ``(K_f, K_b)``, bool.
-
-        Returns:
-            Shape ``(P, K_f, K_b)``, on the CPU; minus infinity for pairs that are not wanted.
-        """
-        pairs = wanted.flatten().nonzero()[:, 0]
-        self._total = self._done + len(boxes) * math.ceil(len(pairs) / self._batch_size)
-        scores = torch.full((len(boxes), wanted.numel()), -torch.inf, dtype=fronts.dtype)
-        for own, box in zip(scores, boxes, strict=True):
-            own[pairs] = self._score_place(fronts, backs, box, pairs)
-        return scores.view(len(boxes), *wanted.shape)
-
-    def _score_place(self, fronts: Tensor, backs: Tensor, box: Box, pairs: Tensor) -> Tensor:
+    def _score_place(
+        self, run: Run, fronts: Tensor, backs: Tensor, box: Box, pairs: Tensor
+    ) -> Tensor:
         """Scores of some pairs at one place, on the CPU; ``f * K_b + b`` is f on b."""
         layers = place(fronts, [box] * len(fronts), *backs.shape[-2:])
-        score = partial(clip_score, targets=self._target, clip=self._clip)
+        score = partial(clip_score, targets=run.target, clip=self._compositor.clip)
         scores = []
         for some in pairs.to(backs.device).split(self._batch_size):
             over, below = layers[some // len(backs)], backs[some % len(backs)]
             images = self._compositor.join(over, below, box, num_steps_done=0)
             scores.append(self._limit.map(score, images).cpu())
-            best = int(scores[-1].argmax())
-            self._tell(scores[-1][best : best + 1], images[best : best + 1])
+            self._progress.tell(scores[-1], images)
         return torch.cat(scores)
 
-    def _tell(self, score: Tensor, preview: Tensor) -> None:
-        """Tell the callback of one more picture or batch."""
-        self._done += 1
-        if self._callback is not None:
-            self._callback(StepInfo("pair", self._done, self._total, score, preview))
+
+def _bases(run: Run) -> list[Basis]:
+    """The bases of a run, each once: foreground first, background last."""
+    return (
+        [run.foreground] if run.background is run.foreground else [run.foreground, run.background]
+    )
+
+
+def _wanted(compositor: Compositor, run: Run) -> Tensor:
+    """Which pairs to look at, shape ``(K_f, K_b)``: those of two named classes, or else all."""
+    named: Sequence[int] = ()
+    if compositor.config.prefer_named:
+        named = named_classes(compositor.gan.class_names, run.target)
+    front, back = (basis.class_index.tolist() for basis in (run.foreground, run.background))
+    both = torch.tensor([[f != b and f in named and b in named for b in back] for f in front])
+    return both if both.any() else torch.ones_like(both)
 
 
 def best_members(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -148,6 +148,9 @@ class TestApplyParams:
         torch.testing.assert_close(
             apply_params(images[1:3], params.part(slice(1, 3))), apply_params(images, params)[1:3]
         )
+        torch.testing.assert_close(
+            apply_params(images[[3, 0]], params.part([3, 0])), apply_params(images, params)[[3, 0]]
+        )
 
     def test_identity(self, images: Tensor, rng: torch.Generator) -> None:
         config = AugmentConfig(policy=())

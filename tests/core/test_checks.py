@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedream_core import ImageError, ShapeError
-from fusedream_core.checks import check_images
+from fusedream_core import ConfigError, ImageError, ShapeError
+from fusedream_core.checks import check_images, check_runs
 
 
 class TestCheckImages:
@@ -23,3 +23,15 @@ class TestCheckImages:
         images[1, 2, 3, 4] = value
         with pytest.raises(ImageError, match="NaN or infinite"):
             check_images(images)
+
+
+class TestCheckRuns:
+    def test_smoke(self) -> None:
+        check_runs(targets=[1, 2], part_targets=None, bases=(3, 4))
+
+    def test_exception(self) -> None:
+        told = "There are 2 targets, 1 bases and 0 part targets, but each run needs one of each"
+        with pytest.raises(ConfigError, match=told):
+            check_runs(targets=[1, 2], bases=[3], part_targets=[])
+        with pytest.raises(ConfigError, match="There are 0 targets and 0 bases"):
+            check_runs(targets=[], bases=[])

@@ -7,7 +7,7 @@ import torch
 
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
 from fusedream_core.config import Mixing
-from fusedream_core.descent import Descent
+from fusedream_core.descent import Descent, join_descents
 from fusedream_core.mixing import make_mixture
 
 CONFIG = OptimizeConfig(num_steps=10, start="uniform")
@@ -54,6 +54,26 @@ class TestDescent:
         assert some.num_steps_done == whole.num_steps_done == 8
         for one, other in zip(some.parameters, whole.parameters, strict=True):
             assert torch.equal(one, other[[2, 0]])
+
+    @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
+    @pytest.mark.parametrize("num_steps", [0, 4])
+    def test_joined_rows_go_on_as_alone(
+        self, gan64: BigGan, bases64: list[Basis], mixing: Mixing, num_steps: int
+    ) -> None:
+        rows = [[1, 2], [0]]
+        alone = [make(gan64, [bases64[row] for row in own], mixing) for own in rows]
+        for seed in range(num_steps):
+            for own, descent in zip(rows, alone, strict=True):
+                push(descent, seed, own)
+        whole = join_descents(alone)
+        assert whole.num_steps_done == num_steps
+        for seed in range(num_steps, 8):
+            push(whole, seed, [1, 2, 0])
+            for own, descent in zip(rows, alone, strict=True):
+                push(descent, seed, own)
+        parameters = zip(*(descent.parameters for descent in alone), strict=True)
+        for joined, own in zip(whole.parameters, parameters, strict=True):
+            assert torch.equal(joined, torch.cat(own))
 
     def test_metric_is_the_step_per_gradient(self, gan64: BigGan, bases64: list[Basis]) -> None:
         """At constant gradient and rate, Adam's step is the metric times the gradient."""

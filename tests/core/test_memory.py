@@ -201,17 +201,18 @@ class TestGoesOnWithLess:
 
         def run(model: Any) -> Tensor:  # noqa: ANN401
             chosen = models | {which: model}
-            return compose(
+            (result,) = compose(
                 chosen["gan"],
                 chosen["clip"],
-                targets64[0],
-                bases64[0],
-                bases64[1],
+                targets64[:1],
+                bases64[:1],
+                bases64[1:2],
                 config=config,
                 augment=AUGMENT,
-                generator=make_generator(1),
+                generators=[make_generator(1)],
                 placements=all_placements(scales=(0.5,))[:4],
-            ).images
+            )
+            return result.images
 
         method = {"clip": "encode_images", "gan": "decode"}[which]
         self.check(run, models[which], Small(models[which], method, 3), caplog)

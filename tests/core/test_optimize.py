@@ -29,7 +29,7 @@ from fusedream_core import (
 from fusedream_core.mixing import Mixture
 from fusedream_core.race import _leaders, _winners
 from fusedream_core.rng import fork
-from fusedream_core.runs import Iterates, Runs
+from fusedream_core.runs import Iterates, Runs, join_iterates
 
 AUGMENT = AugmentConfig(num_augments=4)
 RunOptimize = Callable[..., OptimizeResult]
@@ -392,6 +392,24 @@ class TestSelection:
             "average": (6.75, -6.75),  # 0, 2, 3, 5.5, 6.75
             "last": (8.0, -8.0),
         }
+
+    def test_joined_iterates(self) -> None:
+        config = replace(CONFIG, num_steps=4, num_snapshots=2, ema_decay=0.5)
+        alone = [Iterates(config), Iterates(config)]
+        for step in range(3):
+            for row, iterates in enumerate(alone):
+                iterates.observe(
+                    step, (torch.tensor([1.0 * row + step]), torch.tensor([-1.0 * step]))
+                )
+        whole = join_iterates(alone)
+        both = [*alone, whole]
+        for iterates, value in zip(both, ([7.0], [8.0], [7.0, 8.0]), strict=True):
+            iterates.observe(3, (torch.tensor(value), torch.tensor(value)))
+        first, second, found = (iterates.candidates() for iterates in both)
+        assert list(found) == list(first) == ["step 0", "step 2", "average", "last"]
+        for name, blocks in found.items():
+            for block, *own in zip(blocks, first[name], second[name], strict=True):
+                assert torch.equal(block, torch.cat(own))
 
 
 class TestPresets:

@@ -166,9 +166,9 @@ class TestWidgets:
     def test_parts_with_prompts(
         self, asked: Callable[..., SimpleNamespace], target: object
     ) -> None:
-        assert asked().foreground_target is None
-        assert asked(foreground_target=target).foreground_target is target
-        assert asked(background_target=target).background_target is target
+        assert asked().foreground_targets == [None]
+        assert asked(foreground_target=target).foreground_targets == [target]
+        assert asked(background_target=target).background_targets == [target]
 
     def test_as_many_at_once_as_the_memory_holds(
         self,

@@ -23,26 +23,28 @@ from fusedream_core import (
 )
 from fusedream_core.composition import ComposeResult, compose
 from fusedream_core.composition.compositor import Compositor, Pictures
+from fusedream_core.composition.entries import Run
 from fusedream_core.composition.pairs import PairSearch, best_members
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
 from fusedream_core.placement import Placement, all_placements, box_masks, paste
 from fusedream_core.poisson import blend
+
+from .stand_ins import Squares
 
 STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
 BRUTE_FORCE = replace(CONFIG, rungs=((ALL, 1.0),))
 AUGMENT = AugmentConfig(num_augments=4)
 PLACES = all_placements(scales=(0.5,))
+EACH = {  # what each run has one of
+    "target",
+    "foreground",
+    "background",
+    "generator",
+    "foreground_target",
+    "background_target",
+}
 RunCompose = Callable[..., ComposeResult]
-
-
-class Squares:
-    """Squared difference of each pixel, for want of a perceptual model."""
-
-    device = torch.device("cpu")
-
-    def distance_map(self, images: Tensor, others: Tensor) -> Tensor:
-        return (images - others).square().mean(dim=1, keepdim=True)
 
 
 def under_the_paste(result: ComposeResult) -> float:
@@ -62,41 +64,56 @@ def run(
     ) -> ComposeResult:
         given: dict[str, Any] = {
             "augment": AUGMENT,
-            "generator": make_generator(5),
             "placements": PLACES,
             "perceptual": Squares(),
-            "clip": clip64,
+            "foreground": bases64[0],
+            "background": bases64[1],
+            "target": targets64[0],
+            "generator": make_generator(5),
         }
         given |= options
-        bases = [given.pop(name, bases64[i]) for i, name in enumerate(("foreground", "background"))]
-        clip = given.pop("clip")
-        return compose(
-            gan64, clip, given.pop("target", targets64[0]), *bases, config=config, **given
-        )
+        for name in EACH & set(given):
+            given[f"{name}s"] = [given.pop(name)]
+        (result,) = compose(gan64, clip64, config=config, **given)
+        return result
 
     return compose_pictures
 
 
 class TestScorePairs:
-    @pytest.mark.parametrize(("batch_size", "blend_from"), [(2, 0.5), (100, 0.5), (100, 0.0)])
+    @pytest.mark.parametrize(
+        ("batch_size", "blend_from", "named"),
+        [(2, 0.5, False), (100, 0.5, True), (100, 0.0, False)],
+    )
     def test_value(
         self,
         gan64: BigGan,
         clip64: OpenClip,
-        targets64: list[Target],
         bases64: list[Basis],
         batch_size: int,
         blend_from: float,
+        named: bool,
     ) -> None:
         """The slow way: one pair at one place after the other; blended if the first step is."""
         config = replace(CONFIG, blend_from=blend_from)
         boxes = [place.box(16, 16) for place in PLACES[:3]]
-        compositor = Compositor(gan64, clip64, targets64[0], (None, None), None, 0.6, config)
-        search = PairSearch(compositor, batch_size=batch_size)
+        compositor = Compositor(gan64, clip64, None, 0.6, config)
+        target = encode_target(clip64, "a dog and a cat" if named else "a dog")
+        bases = [
+            replace(basis, class_index=torch.tensor(classes))
+            for basis, classes in zip(bases64[:2], ([0, 2, 1], [1, 0, 0]), strict=True)
+        ]
+        draws = [make_generator(0) for _ in range(3)]
+        run = Run(target, (None, None), *bases, *draws)
+        search = PairSearch(compositor, [run], PLACES[:3], batch_size=batch_size)
+        entries, scores = search.rate(run)
+        assert [(entry.run, entry.placement) for entry in entries] == [
+            (run, placement) for placement in PLACES[:3]
+        ]
+        assert [entry.box for entry in entries] == boxes
         wanted = torch.ones(3, 3, dtype=torch.bool)
-        wanted[0, 1] = wanted[2, 0] = False
-        pictures = search.decode(*bases64[:2], num_places=3, num_pairs=7)
-        scores = search.score(*pictures, boxes, wanted)
+        if named:  # a dog on a cat or a cat on a dog
+            wanted = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
         assert scores.shape == (3, 3, 3)
         assert torch.equal(scores.isfinite(), wanted.expand(3, 3, 3))
         fronts, backs = (
@@ -110,7 +127,7 @@ class TestScorePairs:
                     one = paste(fronts[i : i + 1], backs[j : j + 1], [box])
                     if blend_from == 0.0:
                         one = blend(one, backs[j : j + 1], box, mode="poisson")
-                    expected = clip_score(one, targets64[0], clip64)[0]
+                    expected = clip_score(one, target, clip64)[0]
                     assert float(scores[p, i, j]) == pytest.approx(float(expected), abs=1e-9)
 
     def test_best_members(self) -> None:
@@ -349,7 +366,7 @@ class TestInconsistency:
     def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """The loss, and the plain mean over the region that it should look at."""
         config = ComposeConfig(consistency=consistency, seam_width=0.25)
-        compositor = Compositor(None, None, None, (None, None), Squares(), 1.0, config)  # type: ignore[arg-type]
+        compositor = Compositor(None, None, Squares(), 1.0, config)  # type: ignore[arg-type]
         draw = make_generator(3)
         front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))
         box = Placement(box_side, 0.0, 0.5).box(16, 16)  # flush left: three sides have a seam
