@@ -12,7 +12,9 @@ Three things are done here and nowhere else:
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Hashable
@@ -77,6 +79,11 @@ class Managed(Generic[ModelT]):
             offload_device=management.unet_offload_device(),
         )
 
+    def __del__(self) -> None:
+        """Give the weights back to the system, which the C library may keep for later."""
+        self.__dict__.clear()  # so that they are gone now
+        _give_back_memory()
+
     def get_ram_usage(self) -> int:
         """Bytes of the weights, for ComfyUI's cache under memory pressure."""
         return int(self.patcher.model_size())
@@ -86,6 +93,14 @@ class Managed(Generic[ModelT]):
 
     def __str__(self) -> str:
         return self.name
+
+
+def _give_back_memory() -> None:
+    """Have glibc return what is free to the system; elsewhere that happens by itself."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 _cache: weakref.WeakValueDictionary[Hashable, Managed[Any]] = weakref.WeakValueDictionary()

@@ -299,7 +299,8 @@ class TestWhatGoesWrong:
             "from fusedream_core.download import download_model;"
             "file = RemoteFile('weights.bin', 1, (Source(sys.argv[1]),));"
             "model = CatalogueModel('tiny', 'gan', 'Tiny', 'MIT', 16, (file,));"
-            "download_model(model, sys.argv[2], progress=lambda done, _: done and print('some', flush=True))"
+            "tell = lambda done, _: done and print('some', flush=True);"
+            "download_model(model, sys.argv[2], progress=tell)"
         )
         server.content = BIG
         process = subprocess.Popen(

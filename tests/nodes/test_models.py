@@ -79,6 +79,18 @@ class TestCache:
         gc.collect()
         assert module() is None
 
+    def test_memory_goes_back_once_the_weights_are_gone(
+        self, run: Callable[..., Any], models: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The C library kept the weights' memory for itself."""
+        (handle,) = run("FuseDreamLoadGAN", gan_name="other")
+        weights = weakref.ref(next(handle.model.parameters()))
+        left: list[object] = []
+        monkeypatch.setattr(models, "_give_back_memory", lambda: left.append(weights()))
+        del handle
+        gc.collect()
+        assert left == [None]
+
     def test_changed_file_is_read_again(
         self, run: Callable[..., Any], tiny_models: Path, pack: SimpleNamespace
     ) -> None:
