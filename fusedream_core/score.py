@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,15 +145,21 @@ class _Piece:
 
 
 def _pieces(num_images: int, num_copies: int, clip_batch: int | None) -> list[_Piece]:
-    """All copies of all pictures, in pieces of at most ``clip_batch`` copies each."""
+    """All copies of all pictures, in even pieces of at most ``clip_batch`` copies each."""
     size = num_images * num_copies if clip_batch is None else clip_batch
     require_count("clip_batch", size, 1)
-    tall, wide = max(1, size // num_copies), min(size, num_copies)
+    rows, copies = max(1, size // num_copies), min(size, num_copies)
     return [
-        _Piece(slice(row, row + tall), slice(copy, copy + wide))
-        for row in range(0, num_images, tall)
-        for copy in range(0, num_copies, wide)
+        _Piece(tall, wide)
+        for tall in _spans(num_images, rows)
+        for wide in _spans(num_copies, copies)
     ]
+
+
+def _spans(num: int, most: int) -> list[slice]:
+    """As few spans of at most ``most`` as cover ``num``, none smaller than another by over one."""
+    count = math.ceil(num / most)
+    return [slice(num * i // count, num * (i + 1) // count) for i in range(count)]
 
 
 class _MeanOfPieces(torch.autograd.Function):

@@ -186,7 +186,7 @@ class TestAugClipScore:
         images.requires_grad_()
         score = aug_clip_score(images, target, clip, params=params, clip_batch=8)
         sizes = [len(features) for features in encoded]
-        assert max(sizes) == 8
+        assert set(sizes) == {7, 8}  # a small rest would cost nearly as much as a whole piece
         assert sum(sizes) == 200
         (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]
         assert kept.shape == images.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[..., ComfyServer]]
     started: list[ComfyServer] = []
 
     def make(*arguments: str, base: str = "base") -> ComfyServer:
+        (tmp_path / base / "input").mkdir(parents=True, exist_ok=True)
+        shutil.copy(comfyui / "input" / "example.png", tmp_path / base / "input")
         server = ComfyServer(
             comfyui, tmp_path / base, arguments=arguments, environment={"HF_HUB_OFFLINE": "1"}
         )
@@ -60,16 +63,27 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return say
 
 
-def make_prompt(client: ComfyClient, name: str = "text_to_image", **values: object) -> Prompt:
-    """A shipped workflow without the bank, with a small budget."""
+def make_prompt(
+    client: ComfyClient, name: str = "text_to_image", *, bank: bool = False, **values: object
+) -> Prompt:
+    """A shipped workflow with a small budget, and without the seed bank unless that is wanted."""
     graph = json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     prompt = to_prompt(graph, client.object_info())
+    if bank:
+        return _set(prompt, values)
     for id_ in [i for i, node in prompt.items() if node["class_type"] == "FuseDreamSeedBank"]:
         del prompt[id_]
     for node in prompt.values():
         inputs = node["inputs"]
         if isinstance(inputs.get("bank"), list):
             del inputs["bank"]
+    return _set(prompt, values)
+
+
+def _set(prompt: Prompt, values: dict[str, object]) -> Prompt:
+    """The prompt with a small budget, but for what is given."""
+    for node in prompt.values():
+        inputs = node["inputs"]
         inputs.update({k: v for k, v in {**BUDGET, **values}.items() if k in inputs})
     return prompt
 

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from comfy_client import ClientError, ComfyClient
+from comfy_client import ClientError, ComfyClient, Prompt
 from comfy_server import ComfyServer, has_accelerator
 
 from ..server.real_shapes import write_biggan_deep_256, write_vit_b_32_quickgelu
@@ -25,41 +26,74 @@ LONG = 10_000
 
 
 class Once:
-    """Does something at the first event of a kind."""
+    """Does something when a node starts: the first of a class, or the first of all."""
 
-    def __init__(self, kind: str, action: Callable[[], None]) -> None:
-        self.kind, self.action, self.done = kind, action, False
+    def __init__(self, prompt: Prompt, node_class: str | None, action: Callable[[], None]) -> None:
+        self.action, self.done = action, False
+        self.ids = [id_ for id_, node in prompt.items() if node_class in (None, node["class_type"])]
 
-    def __call__(self, kind: str, _: object) -> None:
-        if kind == self.kind and not self.done:
+    def __call__(self, kind: str, data: Any) -> None:  # noqa: ANN401
+        if kind == "executing" and data.get("node") in self.ids and not self.done:
             self.done = True
             self.action()
 
 
+def same_as_on_a_fresh_server(client: ComfyClient, start: Start, name: str) -> bool:
+    """Whether a workflow still makes the pixels that it makes elsewhere."""
+    fresh = ComfyClient(start(base="fresh").url)
+    after, expected = (
+        pixels(one, one.run(make_prompt(one, name, seed=7)).raise_for_status())
+        for one in (client, fresh)
+    )
+    return np.array_equal(after, expected)
+
+
 class TestCancel:
     @pytest.mark.parametrize(
-        ("name", "longer"),
+        ("name", "node_class", "longer"),
         [
-            ("text_to_image", {"num_candidates": LONG}),
-            ("text_to_image", {"num_steps": LONG}),
-            ("composition", {"num_steps": LONG}),
+            ("text_to_image", "FuseDreamSeedBank", {"num_candidates": LONG, "bank": True}),
+            ("text_to_image", "FuseDreamSeedSearch", {"num_candidates": LONG}),
+            ("text_to_image", "FuseDreamOptimize", {"num_steps": LONG}),
+            ("composition", "FuseDreamCompose", {"num_steps": LONG}),
+            ("start_from_a_picture", "FuseDreamInvertImage", {"num_steps": LONG}),
+            ("rank_images_with_augclip", "FuseDreamAugCLIPScore", {"num_augments": 512}),
         ],
     )
     def test_twenty_times_and_then_as_on_a_fresh_server(
-        self, start: Start, name: str, longer: dict[str, int]
+        self, start: Start, name: str, node_class: str, longer: dict[str, int]
     ) -> None:
         server, moments = start(), random.Random(0)  # noqa: S311 - no secret
         client = ComfyClient(server.url)
         for turn in range(20):
-            seconds = moments.uniform(0.05, 2.0)
-            stop = threading.Timer(seconds, client.interrupt)
+            stop = threading.Timer(moments.uniform(0.05, 2.0), client.interrupt)
             prompt = make_prompt(client, name, seed=turn, **longer)
-            run = client.run(prompt, on_event=Once("executing", stop.start))
+            run = client.run(prompt, on_event=Once(prompt, node_class, stop.start))
             assert run.status == "interrupted", turn
-        prompt = make_prompt(client, name, seed=7)
-        after = pixels(client, client.run(prompt).raise_for_status())
-        fresh = ComfyClient(start(base="fresh").url)
-        assert np.array_equal(after, pixels(fresh, fresh.run(prompt).raise_for_status()))
+        assert same_as_on_a_fresh_server(client, start, name)
+
+    @pytest.mark.parametrize("name", ["start_from_a_picture", "morph_between_prompts"])
+    def test_twenty_times_in_whatever_node_runs(
+        self, start: Start, name: str, tell: Callable[[str], None]
+    ) -> None:
+        """The nodes that are too short to wait for, loaders among them."""
+        server, moments = start(), random.Random(0)  # noqa: S311 - no secret
+        client, hit = ComfyClient(server.url), list[str]()
+        begin = time.monotonic()
+        client.run(make_prompt(client, name, seed=99)).raise_for_status()
+        seconds = time.monotonic() - begin
+        for turn in range(20):
+            client.free()
+            stop = threading.Timer(moments.uniform(0.0, seconds), client.interrupt)
+            prompt = make_prompt(client, name, seed=turn)
+            run = client.run(prompt, on_event=Once(prompt, None, stop.start))
+            stop.cancel()
+            assert run.status in ("interrupted", "success"), turn
+            if run.status == "interrupted":
+                hit += [prompt[d["node_id"]]["class_type"] for d in run.of("execution_interrupted")]
+        tell(f"cancelled in {', '.join(sorted(set(hit)))}")
+        assert len(hit) > 5
+        assert same_as_on_a_fresh_server(client, start, name)
 
 
 class TestKill:
