@@ -42,6 +42,16 @@ def test_what_users_do_not_get_is_named_from_the_root() -> None:
         assert pattern.startswith("/"), pattern
 
 
+def test_help_pages_name_no_file_that_users_do_not_get() -> None:
+    for page in (ROOT / "web" / "docs").rglob("*.md"):
+        assert not re.search(r"(?<!web/)\b(docs|scripts|tests)/", page.read_text("utf-8")), page
+
+
+def test_icon_is_as_the_registry_takes_it() -> None:
+    with Image.open(ROOT / "docs" / "images" / "icon.png") as icon:
+        assert icon.width == icon.height <= 400
+
+
 def test_only_the_core_is_importable() -> None:
     assert importlib.util.find_spec("fusedream_core") is not None
     spec = importlib.util.find_spec("nodes")
