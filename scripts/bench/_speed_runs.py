@@ -21,6 +21,8 @@ from fusedream_core.gan.lean import LeanNetwork
 from fusedream_core.optimize import optimize
 from fusedream_core.rng import make_generator
 
+PAIRS = ("a dog and a church", "a cat and a butterfly", "a red apple and a house")
+
 
 def generator(rounds: int) -> list[Row]:
     """Package against lean, without and with gradients, batch 1; lean in bfloat16 too."""
@@ -185,6 +187,48 @@ def batches(rounds: int) -> list[Row]:
         found = compare(f"{num} prompts, 4 steps", calls, rounds)
         rows += [row | {"largest difference": apart} for row in found]
     return rows
+
+
+def compositions(rounds: int) -> list[Row]:
+    """Some compositions as one batch against one after the other; results are compared too."""
+    gan, clip = core.load_demo()
+    perceptual = core.load_demo_lpips()
+    recipe = core.CompositionRecipe()
+    config = replace(recipe.compose, optimize=replace(recipe.compose.optimize, num_steps=6))
+    targets = [core.encode_target(clip, prompt) for prompt in PAIRS]
+    bases = core.search_basis(
+        gan,
+        clip,
+        targets,
+        config=recipe.search,
+        augment=recipe.augment,
+        generator=make_generator(0),
+        bank=core.load_demo_bank(),
+    )
+
+    def run(first: int, last: int) -> list[core.ComposeResult]:
+        return core.compose(
+            gan,
+            clip,
+            targets[first:last],
+            bases[first:last],
+            bases[first:last],
+            config=replace(config, batch_size=6),
+            augment=recipe.augment,
+            generators=[make_generator(row) for row in range(first, last)],
+            perceptual=perceptual,
+        )
+
+    each = range(len(PAIRS))
+    singles = torch.cat([run(row, row + 1)[0].images for row in each])
+    together = torch.cat([one.images for one in run(0, len(PAIRS))])
+    apart = float((together - singles).abs().max())
+    calls: dict[str, Callable[[], object]] = {
+        "one by one": lambda: [run(row, row + 1) for row in each],
+        "one batch": lambda: run(0, len(PAIRS)),
+    }
+    found = compare(f"{len(PAIRS)} compositions, 6 steps", calls, rounds)
+    return [row | {"largest difference": apart} for row in found]
 
 
 def startup(rounds: int) -> list[Row]:

@@ -9,7 +9,8 @@ on the demo pair, and with as many copies as give equal noise of the gradient. `
 of that noise other ways of drawing the changes would save. ``search``: the reference code's search,
 ours from nothing, and ours on a seed bank, on the demo pair; and how many of the best by AugCLIP,
 of CLIP's first 400, are among its first few. ``batches``: eight prompts as one batch against one
-after the other. ``startup``: the import, the demo models and a picture.
+after the other. ``compositions``: the same for three of these. ``startup``: the import, the demo
+models and a picture.
 
 Each comparison runs in turn for some rounds; given are medians, and the ratio's median and range.
 A bound is what the products and sums of a call would take at the speed of a large matrix product.
@@ -23,7 +24,7 @@ from collections.abc import Callable
 
 import torch
 
-from _speed_runs import batches, generator, search, startup
+from _speed_runs import batches, compositions, generator, search, startup
 from _speed_steps import equal_noise, noise, step
 from _timing import Row
 
@@ -53,6 +54,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "noise": noise,
     "search": search,
     "batches": batches,
+    "compositions": compositions,
     "startup": startup,
 }
 
