@@ -5,6 +5,7 @@ No part of the paper, which returns the last iterate after a fixed number of ste
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from . import rng
 from .config import OptimizeConfig
-from .runs import Iterates, LatentPair, Runs
-from .types import Callback
+from .runs import Iterates, LatentPair, Runs, put_rows
+from .types import Callback, StepInfo
 
 _WORTH = 0.1  # standard errors
 
@@ -56,7 +57,8 @@ class Selection:
         """Judge as ``runs`` see it, by changes from each run's generator, which stays as it is."""
         self._runs, self._config, self._callback = runs, config, callback
         self._generators = generators
-        self._done: set[str] = set()  # names of what is judged
+        self._reviewed: set[str] = set()  # names of snapshots
+        self._going = list(range(len(generators)))  # runs that have not stopped
         self._best: list[Judged | None] = [None] * len(generators)
         self._marks = [-torch.inf] * len(generators)  # what the next score is to beat
         self._waits = [0] * len(generators)  # reviews since a score did
@@ -73,14 +75,23 @@ class Selection:
             iterates: The iterates of all B runs.
             running: Indices of the runs that have not stopped.
         """
-        self._judge(iterates.snapshots(), running, None)
-        return [run for run in running if self._is_worth_it(run)]
+        self._judge(self._new(iterates.snapshots()), running, None)
+        self._reviewed.update(iterates.snapshots())
+        self._going = [run for run in running if self._is_worth_it(run)]
+        stopping = [run for run in running if run not in self._going]
+        if stopping:  # whose last iterate is the snapshot just judged
+            self._judge({"average": iterates.candidates()["average"]}, stopping, None)
+        return self._going
 
     def choose(self, iterates: Iterates) -> list[Judged]:
         """Judge what is not judged yet, and return the best iterate of each run."""
-        everyone = range(len(self._generators))
-        self._judge(iterates.candidates(), everyone, self._callback)
+        if self._going:
+            self._judge(self._new(iterates.candidates()), self._going, self._callback)
         return [best for best in self._best if best is not None]  # all have one by now
+
+    def _new(self, latents: Mapping[str, LatentPair]) -> dict[str, LatentPair]:
+        """Those that no review has met."""
+        return {name: pair for name, pair in latents.items() if name not in self._reviewed}
 
     def _is_worth_it(self, run: int) -> bool:
         """Whether a run is to go on after the review under way."""
@@ -94,20 +105,16 @@ class Selection:
     def _judge(
         self, latents: Mapping[str, LatentPair], rows: Sequence[int], callback: Callback | None
     ) -> None:
-        """Judge some runs' latents, of all B by name, but for those that have been judged."""
-        new = {name: latent for name, latent in latents.items() if name not in self._done}
-        if not new:
-            return
+        """Judge those of some runs among latents of all B."""
         which = list(rows)
         images, scores = self._runs.pick(which).judge(
-            [(z[which], y[which]) for z, y in new.values()],
+            [(z[which], y[which]) for z, y in latents.values()],
             self._config.eval_augments,
             [rng.copy(self._generators[row]) for row in which],
             stage="select",
-            callback=callback,
+            callback=None if callback is None else self._among_all(callback, which),
         )
-        self._done.update(new)
-        for index, (name, (z, y)) in enumerate(new.items()):
+        for index, (name, (z, y)) in enumerate(latents.items()):
             for place, run in enumerate(which):
                 mean, stderr = scores.mean[index, place], scores.stderr[index, place]
                 best = self._best[run]
@@ -115,3 +122,16 @@ class Selection:
                     self._best[run] = Judged(
                         name, images[index, place], z[run], y[run], mean, stderr
                     )
+
+    def _among_all(self, callback: Callback, rows: list[int]) -> Callback:
+        """A callback for some runs that tells of all: of the others, the best that they have."""
+        if len(rows) == len(self._best):
+            return callback
+        found = [best for best in self._best if best is not None]
+        others = torch.stack([best.mean for best in found]), torch.stack([b.image for b in found])
+
+        def tell(info: StepInfo) -> None:
+            score, preview = put_rows(others, rows, (info.score, info.preview))
+            callback(dataclasses.replace(info, score=score, preview=preview))
+
+        return tell

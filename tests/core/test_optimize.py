@@ -494,7 +494,7 @@ class TestPatience:
     def test_nothing_is_judged_twice(
         self, clip64: OpenClip, targets64: list[Target], run: RunOptimize
     ) -> None:
-        for patience, num_judged, num_steps in ((None, 8, 12), (5, 8, 10), (2, 5, 4)):
+        for patience, num_judged, num_steps in ((None, 8, 12), (5, 7, 10), (2, 4, 4)):
             chooser = Watched(clip64)
             result = run([0], replace(self.STILL, patience=patience), selector=chooser)
             assert len(result.trace) == num_steps
@@ -518,8 +518,8 @@ class TestPatience:
         assert stopped == again
         steps = [end for end in stopped if end is not None]
         assert sum(stepped) == 2 * sum(steps)
-        # each snapshot up to the stop, and then the average and the last
-        assert sum(chooser.judged) == 8 * sum(end // 2 + 1 + 2 for end in steps)
+        # each snapshot up to the stop, of which the last is the last iterate, and the average
+        assert sum(chooser.judged) == 8 * sum(end // 2 + 1 + 1 for end in steps)
 
     def test_the_selector_decides(self, clip64: OpenClip, run: RunOptimize) -> None:
         """One that thinks the opposite sees the score fall while it rises for the other."""
@@ -559,10 +559,24 @@ class TestPatience:
             shown = torch.stack([info.score[row] for info in steps])
             assert torch.equal(shown[:stopped], result.trace[:stopped, row])
             assert (shown[stopped:] == shown[stopped - 1]).all()
-        assert [(info.stage, info.step, info.total) for info in seen[-2:]] == [
-            ("select", 1, 2),
-            ("select", 2, 2),
-        ]
+        assert seen[-1] is steps[-1]  # all have been judged by then
+
+    def test_progress_of_a_run_that_goes_on(self, run: RunOptimize) -> None:
+        seen: list[StepInfo] = []
+        config = replace(self.WILD, patience=2)
+        result = run([0, 1, 2], config, callback=seen.append)
+        assert None in result.stopped
+        assert set(result.stopped) != {None}
+        assert seen[-3].stage == "optimize"
+        assert seen[-3].step == seen[-3].total == 24
+        told = [(info.stage, info.step, info.total) for info in seen[-2:]]
+        assert told == [("select", 1, 2), ("select", 2, 2)]
+        for info in seen[-2:]:
+            assert info.preview.shape == (3, 3, 16, 16)
+            for row, stopped in enumerate(result.stopped):
+                if stopped is not None:
+                    assert info.score[row] == result.score.mean[row]
+                    assert torch.equal(info.preview[row], result.images[row])
 
     def test_iterates_of_a_stopped_run_stay(self) -> None:
         iterates = Iterates(replace(CONFIG, num_steps=4, num_snapshots=2, ema_decay=0.5))
