@@ -115,7 +115,7 @@ class FuseDreamOptimize(io.ComfyNode):
                     tooltip=(
                         "Stop early: each 5 % of the steps the score is measured on held-out "
                         "augmentations, and after this many scores in a row that are no better the "
-                        "run ends. Pays with far more steps than the default. Only for the preset "
+                        "run ends. Meant for many hundreds of steps, and only for the preset "
                         "default. 0: never stop early."
                     ),
                 ),
