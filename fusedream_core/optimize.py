@@ -19,9 +19,9 @@ from .config import AugmentConfig, OptimizeConfig
 from .errors import ConfigError
 from .gan.base import Gan
 from .memory import Limit
-from .mixing import take
 from .race import Race
 from .runs import Runs
+from .selection import Selection
 from .types import Basis, Callback, Latent, OptimizeResult, Score, Target
 
 
@@ -66,8 +66,8 @@ def optimize(
     References:
         Liu et al. 2021, eq. 4; gnobitab/FuseDream. Differs, unless a preset asks for upstream's
         way: the start is chosen by score, several starts race for a part of the steps, learning
-        rates are in units of each block's spread, and the best iterate is returned instead of the
-        last.
+        rates are in units of each block's spread, the best iterate is returned instead of the
+        last, and a run may stop early.
     """
     check_runs(targets=targets, bases=bases, generators=generators)
     check_bases(bases, gan.gan_id)
@@ -76,26 +76,27 @@ def optimize(
     # are apart from those that train.
     start_generators = [rng.fork(generator) for generator in generators]
     judge_generators = [rng.fork(generator) for generator in generators]
-    with torch.enable_grad():
-        race = Race(runs, bases, config, generators, start_generators, callback)
-        iterates, trace, starts = race.run()
-    names, latents = zip(*iterates.candidates().items(), strict=True)
-    judge = runs if selector is None else _judged_by(selector, runs)
-    images, scores = judge.judge(
-        latents, config.eval_augments, judge_generators, stage="select", callback=callback
+    selection = Selection(
+        runs if selector is None else _judged_by(selector, runs), config, judge_generators, callback
     )
-    best = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
+    review = None if config.patience is None else selection.review
+    with torch.enable_grad():
+        course = Race(runs, bases, config, generators, start_generators, callback, review).run()
+    best = selection.choose(course.iterates)
     return OptimizeResult(
-        images=take(images, best),
+        images=torch.stack([one.image for one in best]),
         latent=Latent(
-            take(torch.stack([z for z, _ in latents]), best),
-            take(torch.stack([y for _, y in latents]), best),
+            torch.stack([one.z for one in best]),
+            torch.stack([one.y for one in best]),
             runs.truncation,
         ),
-        score=Score(take(scores.mean, best), take(scores.stderr, best)),
-        trace=trace,
-        start=starts,
-        chosen=tuple(names[index] for index in best.tolist()),
+        score=Score(
+            torch.stack([one.mean for one in best]), torch.stack([one.stderr for one in best])
+        ),
+        trace=course.trace,
+        start=course.starts,
+        chosen=tuple(one.name for one in best),
+        stopped=course.stopped,
     )
 
 

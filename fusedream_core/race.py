@@ -6,9 +6,9 @@ addition: which class fits a prompt best is clearer after some steps than from t
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from .classes import named_classes
 from .config import OptimizeConfig, Start
 from .descent import Descent
 from .mixing import Mixture, join_runs, make_mixture, pick_runs
-from .runs import Iterates, LatentPair, Runs
+from .runs import Iterates, LatentPair, Runs, put_rows
 from .types import Basis, Callback, Score, StepInfo
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,37 @@ logger = logging.getLogger(__name__)
 _CLEARLY = 2.0  # standard errors
 _STARTS: tuple[Start, ...] = ("alone", "uniform", "random", "preserving")
 
+# Given the iterates of all runs and the runs that have not stopped: those of them that go on.
+Review = Callable[[Iterates, list[int]], list[int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """How B runs went.
+
+    Attributes:
+        iterates: Those worth keeping.
+        trace: The score of each step, ``(steps, B)``; NaN where a run had stopped.
+        starts: How each run started.
+        stopped: After how many steps each run stopped; None for one that took all.
+    """
+
+    iterates: Iterates
+    trace: Tensor
+    starts: tuple[str, ...]
+    stopped: tuple[int | None, ...]
+
 
 class Race:
     """The steps of B runs. For the first of them each run has S starts, of which the best goes on.
 
     S starts of B runs are one batch of S * B rows: the first starts of all runs, then the second.
     ``generators`` (one for each run) feed the steps, ``start_generators`` starts and choice.
+    ``review``, if there is one, says at each snapshot after the race which runs go on.
     """
+
+    _descent: Descent  # of the rows that are on the way
+    _starts: tuple[str, ...]
 
     def __init__(
         self,
@@ -42,8 +66,10 @@ class Race:
         generators: Sequence[torch.Generator],
         start_generators: Sequence[torch.Generator],
         callback: Callback | None,
+        review: Review | None = None,
     ) -> None:
         self._runs, self._config, self._callback = runs, config, callback
+        self._review = review
         self._generators, self._start_generators = generators, start_generators
         self._num_starts = min(config.num_starts, len(bases[0].scores))
         named = [set(named_classes(runs.gan.class_names, target)) for target in runs.targets]
@@ -60,28 +86,26 @@ class Race:
                 for row in self._rivals
             ]
         )
+        self._iterates, self._trace = Iterates(config), list[Tensor]()
+        self._running = list(range(len(generators)))  # the runs that have not stopped
+        self._stopped: list[int | None] = [None for _ in generators]
+        self._shown: tuple[Tensor, Tensor] | None = None  # scores and pictures of all runs
 
-    def run(self) -> tuple[Iterates, Tensor, tuple[str, ...]]:
-        """Take all steps.
-
-        Returns:
-            The iterates worth keeping, the trace ``(steps, B)``, and how each run started.
-        """
+    def run(self) -> Course:
+        """Take all steps, but for runs that stop."""
         config = self._config
-        mixture, starts = self._start()
-        descent = Descent(mixture, self._runs.gan, config, truncation=self._runs.truncation)
-        iterates, trace = Iterates(config), list[Tensor]()
-        num_trial = round(config.trial_share * config.num_steps)
-        for step in range(config.num_steps + 1):
-            if self._num_starts > 1 and step == num_trial:
-                rows = self._best_rows(descent.mixture.latent())
-                descent, iterates = descent.pick(rows), iterates.pick(rows)
-                trace = [scores[rows] for scores in trace]
-                starts = tuple(starts[row] for row in rows.tolist())
-            if step < config.num_steps:
-                trace.append(self._step(descent, iterates))
-        iterates.observe(config.num_steps, descent.mixture.latent())
-        return iterates, torch.stack(trace), starts
+        mixture, self._starts = self._start()
+        self._descent = Descent(mixture, self._runs.gan, config, truncation=self._runs.truncation)
+        self._iterates.observe(0, mixture.latent())
+        if self._num_starts > 1:
+            for _ in range(round(config.trial_share * config.num_steps)):
+                self._step()
+            self._end_trial()
+        self._drop_stopped()
+        while self._running and self._descent.num_steps_done < config.num_steps:
+            self._step()
+        trace = torch.stack(self._trace)
+        return Course(self._iterates, trace, self._starts, tuple(self._stopped))
 
     def _start(self) -> tuple[Mixture, tuple[str, ...]]:
         """Each run's first start as the settings have it; in each other another member leads."""
@@ -96,21 +120,55 @@ class Race:
         starts = [*kinds, *(f"rival {rank}" for rank in ranks for _ in kinds)]
         return join_runs([first, *rivals]), tuple(starts)
 
-    def _step(self, descent: Descent, iterates: Iterates) -> Tensor:
-        """One step of all rows; rivals meet the same changes. Returns their scores."""
+    def _end_trial(self) -> None:
+        """Each run goes on with its best start alone."""
+        rows = self._best_rows(self._descent.mixture.latent())
+        self._descent, self._iterates = self._descent.pick(rows), self._iterates.pick(rows)
+        self._trace = [scores[rows] for scores in self._trace]
+        self._starts = tuple(self._starts[row] for row in rows.tolist())
+
+    def _step(self) -> None:
+        """One step of all rows of the runs that go on; rivals meet the same changes."""
+        descent, running = self._descent, self._running
         latent = descent.mixture.latent()
-        num_starts = len(latent[0]) // len(self._generators)
-        runs = dataclasses.replace(self._runs, targets=[*self._runs.targets] * num_starts)
-        twins = [rng.copy(g) for _ in range(num_starts - 1) for g in self._generators]
-        generators = [*self._generators, *twins]
-        iterates.observe(descent.num_steps_done, latent)
+        num_starts = len(latent[0]) // len(running)
+        own = [self._generators[run] for run in running]
+        twins = [rng.copy(g) for _ in range(num_starts - 1) for g in own]
+        generators = [*own, *twins]
         seen = _add_noise(latent, descent, generators)
         num = self._num_augments(descent.num_steps_done)
-        scores, images, uphill = runs.ascend(seen, self._config.objective, num, generators)
+        scores, images, uphill = self._runs.pick(running * num_starts).ascend(
+            seen, self._config.objective, num, generators
+        )
         moved, downhill = descent.parameters, [-gradient for gradient in uphill]
         descent.step(torch.autograd.grad(seen, moved, downhill, materialize_grads=True))
-        self._tell(descent.num_steps_done, scores, images)
-        return scores
+        self._take_in(scores)
+        if num_starts == 1:
+            self._drop_stopped()
+        self._tell(running, scores, images)
+
+    def _take_in(self, scores: Tensor) -> None:
+        """Remember what a step made of the runs that go on."""
+        num_runs, rows = len(self._generators), None
+        if len(self._running) < num_runs:
+            rows = self._running
+            of_all = scores.new_full((num_runs,), torch.nan)
+            scores = of_all.index_copy(0, torch.tensor(rows, device=scores.device), scores)
+        self._trace.append(scores)
+        self._iterates.observe(self._descent.num_steps_done, self._descent.mixture.latent(), rows)
+
+    def _drop_stopped(self) -> None:
+        """Let those runs stop that the review finds not worth going on with, at a snapshot."""
+        done, running = self._descent.num_steps_done, self._running
+        if self._review is None or not self._iterates.is_snapshot(done):
+            return
+        self._running = self._review(self._iterates, running)
+        if self._running == running:
+            return
+        for run in set(running) - set(self._running):
+            self._stopped[run] = done
+        places = [place for place, run in enumerate(running) if run in self._running]
+        self._descent = self._descent.pick(torch.tensor(places, dtype=torch.int64))
 
     def _num_augments(self, step: int) -> int:
         """Copies of a step, counted from 0: the first have fewer, if so asked."""
@@ -118,15 +176,20 @@ class Race:
         done = step / max(1, self._config.num_steps - 1)
         return max(1, round(self._runs.augment.num_augments * (share + (1.0 - share) * done)))
 
-    def _tell(self, step: int, scores: Tensor, images: Tensor) -> None:
-        """Tell the callback of a step: for each run, its best start of now."""
+    def _tell(self, running: list[int], scores: Tensor, images: Tensor) -> None:
+        """Tell the callback of a step: for each run, its best start of now, or of its last step."""
         if self._callback is None:
             return
-        num_runs = len(self._generators)
+        num_runs = len(running)
         best = scores.view(-1, num_runs).argmax(dim=0)
         rows = best * num_runs + torch.arange(num_runs, device=best.device)
-        total = self._config.num_steps
-        self._callback(StepInfo("optimize", step, total, scores[rows], images[rows]))
+        now = scores[rows], images[rows]
+        if self._shown is not None:
+            now = put_rows(self._shown, running, now)
+        self._shown = now
+        step = self._descent.num_steps_done
+        total = self._config.num_steps if self._running else step
+        self._callback(StepInfo("optimize", step, total, *now))
 
     def _best_rows(self, latent: LatentPair) -> Tensor:
         """The row of each run's best start, by AugCLIP under the same changes for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,6 +41,10 @@ class Runs:
     truncation: float
     augment: AugmentConfig
     limit: Limit = field(default_factory=Limit)
+
+    def pick(self, rows: Sequence[int]) -> Runs:
+        """Some of the runs."""
+        return dataclasses.replace(self, targets=[self.targets[row] for row in rows])
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Pictures ``(B, 3, H, W)`` of the runs' latents."""
@@ -151,14 +156,27 @@ class Iterates:
         self._kept: dict[str, LatentPair] = {}
         self._ends: dict[str, LatentPair] = {}  # "average" and "last", as of now
 
-    def observe(self, step: int, latent: LatentPair) -> None:
-        """Take in the latents after ``step`` steps; 0 is the start."""
+    def observe(self, step: int, latent: LatentPair, rows: list[int] | None = None) -> None:
+        """Take in the latents after ``step`` steps; 0 is the start.
+
+        ``rows`` are the runs that they belong to, all if None. The others stay as they are, and
+        what they have under the name of this step is to be ignored.
+        """
         z, y = latent[0].detach(), latent[1].detach()
-        if step in self._snapshot_steps:
-            self._kept[f"step {step}"] = z, y
         old_z, old_y = self._ends.get("average", (z, y))
+        if rows is not None:
+            old_z, old_y = old_z[rows], old_y[rows]
         average = torch.lerp(z, old_z, self._decay), torch.lerp(y, old_y, self._decay)
-        self._ends = {"average": average, "last": (z, y)}
+        ends = {"average": average, "last": (z, y)}
+        if rows is not None:
+            ends = {name: put_rows(self._ends[name], rows, part) for name, part in ends.items()}
+        self._ends = ends
+        if self.is_snapshot(step):
+            self._kept[f"step {step}"] = ends["last"]
+
+    def is_snapshot(self, step: int) -> bool:
+        """Whether the latents after ``step`` steps are kept."""
+        return step in self._snapshot_steps
 
     def pick(self, rows: Tensor) -> Iterates:
         """The same, of some of the runs."""
@@ -169,11 +187,24 @@ class Iterates:
         )
         return other
 
+    def snapshots(self) -> dict[str, LatentPair]:
+        """The latents kept so far, by name."""
+        return dict(self._kept)
+
     def candidates(self) -> dict[str, LatentPair]:
         """The latents to choose from, by name."""
         if self._only_last:
             return {"last": self._ends["last"]}
         return self._kept | self._ends
+
+
+def put_rows(
+    whole: tuple[Tensor, Tensor], rows: list[int], part: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Two tensors of all runs with those of some runs replaced; the old ones stay as they are."""
+    place = torch.tensor(rows, device=part[0].device)
+    first, second = (old.index_copy(0, place, new) for old, new in zip(whole, part, strict=True))
+    return first, second
 
 
 def join_iterates(several: Sequence[Iterates]) -> Iterates:

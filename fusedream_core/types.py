@@ -125,9 +125,11 @@ class OptimizeResult(Record):
         images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
         latent: Their latents, mixed: ``gan.decode`` gives the pictures again.
         score: Held-out AugCLIP score.
-        trace: The score that each step optimised, shape ``(steps, B)``.
+        trace: The score that each step optimised, shape ``(steps, B)``; NaN where a run had stopped
+            while others went on.
         start: For each run, which mix it started from.
         chosen: For each run, which iterate was returned: "step 25", "average" or "last".
+        stopped: For each run, after how many steps it stopped early; None if it took all of them.
     """
 
     images: Tensor
@@ -136,6 +138,7 @@ class OptimizeResult(Record):
     trace: Tensor
     start: tuple[str, ...]
     chosen: tuple[str, ...]
+    stopped: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +148,7 @@ class StepInfo:
     Attributes:
         stage: What is under way ("score": pictures of any origin).
         step: Steps done in this stage, from 1.
-        total: Steps of this stage.
+        total: Steps of this stage; as many as were done, at the last of a run that stops early.
         score: Current score of each of the B runs, shape ``(B,)``; best so far in the search.
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
     """

@@ -49,6 +49,8 @@ def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset
         f"{len(result.trace)} steps, preset {preset}, from {_start(result.start[0])}, "
         f"returned: {result.chosen[0]}"
     )
+    if result.stopped[0] is not None:
+        lines.append(f"stopped early, after step {result.stopped[0]}: the score rose no more")
     return "\n".join(f"- {line}" for line in lines)
 
 

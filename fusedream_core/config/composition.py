@@ -29,6 +29,7 @@ class ComposeConfig:
         optimize: Steps, learning rates and what is returned, as for one picture. The pre-search
             chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
             objective is AugCLIP, of as many copies in every step (``first_augments`` is not read).
+            No configuration stops early; ``patience`` is None.
         num_basis: Latents of each picture that are optimised together, taken from its basis.
         prefer_named: Whether the pre-search looks only at pairs of two classes that the prompt
             names, where it names two of the bases' classes.
@@ -72,6 +73,8 @@ class ComposeConfig:
         require(self.optimize.num_starts == 1, "num_starts", self.optimize.num_starts, "1")
         objective = self.optimize.objective
         require(objective == "aug_clip", "objective", objective, "'aug_clip' in a composition")
+        patience = self.optimize.patience
+        require(patience is None, "patience", patience, "None in a composition")
         require_count("num_basis", self.num_basis, 1)
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, 1)

@@ -171,6 +171,10 @@ class OptimizeConfig:
         num_snapshots: Iterates kept for that, evenly spaced, the start among them.
         ema_decay: Decay of the running average of the latent.
         eval_augments: Fixed held-out copies that the returned score is measured on.
+        patience: After how many snapshots in a row without a better held-out score a run stops,
+            once its starts have raced; what is better is told in ``Selection.review``. Below
+            ``num_snapshots``, of which a run that may stop needs more than others: one costs about
+            as much as ``eval_augments / (2 * num_augments)`` steps. None means never.
     """
 
     num_steps: int = 100
@@ -192,6 +196,7 @@ class OptimizeConfig:
     num_snapshots: int = 4
     ema_decay: float = 0.95
     eval_augments: int = 64
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         require_count("num_steps", self.num_steps, 1)
@@ -213,6 +218,19 @@ class OptimizeConfig:
             require(0.0 <= value < math.inf, name, value, "a number of at least 0")
         require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
+        if self.patience is not None:
+            self._require_patience(self.patience)
+
+    def _require_patience(self, patience: int) -> None:
+        """Check that there are scores to wait for."""
+        require_count("patience", patience, 1)
+        if self.selection == "last":
+            raise ConfigError(
+                f"patience is {patience}, but with selection 'last' the last iterate is returned, "
+                "whatever its score; leave patience out, or return the best."
+            )
+        few = f"below num_snapshots, which is {self.num_snapshots}"
+        require(patience < self.num_snapshots, "patience", patience, few)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """How many steps of how many copies: the passes and the quality of settings of the optimisation.
 
-    python scripts/dev.py bench steps [--prompts 12]
+    python scripts/dev.py bench steps [--prompts 12] [--stopping]
+
+With ``--stopping``, what a stop as soon as the held-out score rises no more saves and loses.
 
 Every second dev prompt, seed 0, searched on the demo pair's seed bank. Passes are of generator and
 CLIP, forward and backward, in the optimisation alone. AugCLIP is measured on 256 changes that no
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +23,7 @@ from tqdm import tqdm
 import fusedream_core as core
 from _measures import JUDGE_FOLDER, Counter, Judge, mean, percent, share
 from fusedream_core import AugmentConfig, optimize, search_basis
-from fusedream_core.config import DEFAULT
+from fusedream_core.config import DEFAULT, OptimizeConfig
 from fusedream_core.pipeline import OPTIMIZE_STREAM, SEARCH_STREAM
 from fusedream_core.rng import make_generator
 
@@ -37,14 +40,46 @@ SETTINGS = (  # copies of a step, share of them in the first, steps, and y's lea
     (4, 1.0, 120, 0.04),
     (8, 0.5, 80, 0.04),
 )
+STOPPING = (  # schedule, steps, patience
+    ("cosine", 100, None),
+    ("cosine", 100, 2),
+    ("cosine", 100, 3),
+    ("constant", 300, None),
+    ("constant", 300, 2),
+    ("constant", 300, 3),
+)
+SNAPSHOTS = 20  # of a run that may stop, as the node has it
 BATCH = 6  # prompts at once
+
+
+def _settings() -> Iterator[tuple[str, OptimizeConfig, int]]:
+    """For each of SETTINGS: the first cells of its row, the settings, the copies."""
+    for copies, first, steps, lr_y in SETTINGS:
+        change = {"num_steps": steps, "lr_y": lr_y, "first_augments": first}
+        config = dataclasses.replace(DEFAULT.optimize, **change)
+        yield f"{copies} | {first:g} | {steps} | {lr_y:g}", config, copies
+
+
+def _stopping() -> Iterator[tuple[str, OptimizeConfig, int]]:
+    """The same for each of STOPPING."""
+    for schedule, steps, patience in STOPPING:
+        config = dataclasses.replace(DEFAULT.optimize, num_steps=steps, schedule=schedule)
+        if patience is not None:
+            config = dataclasses.replace(config, num_snapshots=SNAPSHOTS, patience=patience)
+        yield f"{schedule} | {steps} | {patience or 'never'}", config, DEFAULT.augment.num_augments
 
 
 def main() -> None:
     """Run all settings and print a row for each."""
     parser = argparse.ArgumentParser(description="Steps and copies on the demo models.")
     parser.add_argument("--prompts", type=int, default=12, help="of 12 (default: all)")
-    count = parser.parse_args().prompts
+    parser.add_argument("--stopping", action="store_true", help="early stops instead")
+    options = parser.parse_args()
+    count = options.prompts
+    names = (
+        "schedule | steps | patience" if options.stopping else "copies | at first | steps | lr_y"
+    )
+    rows = list(_stopping() if options.stopping else _settings())
     entries = json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))[::2][:count]
     gan, clip = core.load_demo()
     bank, judge = core.load_demo_bank(), Judge.load(JUDGE_FOLDER)
@@ -61,16 +96,10 @@ def main() -> None:
     held_out = core.sample_params(
         256, gan.resolution, gan.resolution, config=DEFAULT.augment, generator=make_generator(77)
     )
-    print(
-        "| copies | at first | steps | lr_y | passes | AugCLIP | object and colour | "
-        "judge's probability |"
-    )
-    print("|---:|---:|---:|---:|---:|---|---|---:|")
-    for copies, first, steps, lr_y in tqdm(SETTINGS):
+    print(f"| {names} | passes | AugCLIP | object and colour | judge's probability |")
+    print("|" + "---:|" * (names.count("|") + 2) + "---|---|---:|")
+    for cells, config, copies in tqdm(rows):
         counted = Counter(gan, "decode"), Counter(clip, "encode_images")
-        config = dataclasses.replace(
-            DEFAULT.optimize, num_steps=steps, lr_y=lr_y, first_augments=first
-        )
         images = torch.cat(
             [
                 optimize(
@@ -103,7 +132,7 @@ def main() -> None:
         passes = sum(counter.passes for counter in counted) / len(targets)
         score = mean([float(one) for one in scores])
         print(
-            f"| {copies} | {first:g} | {steps} | {lr_y:g} | {passes:,.0f} | "
+            f"| {cells} | {passes:,.0f} | "
             f"{score['value']:.4f} ({score['low']:.3f}-{score['high']:.3f}) | "
             f"{percent(share(right))} | {sum(sure) / len(sure):.3f} |",
             flush=True,

@@ -412,6 +412,183 @@ class TestSelection:
                 assert torch.equal(block, torch.cat(own))
 
 
+class Watched:
+    """A CLIP that remembers how many pictures it saw, in which order, with and without gradient."""
+
+    def __init__(self, clip: OpenClip, *, sign: float = 1.0) -> None:
+        self.clip_id, self.device, self.truncates = "watched", clip.device, clip.truncates
+        self._clip, self._sign = clip, sign
+        self.judged: list[int] = []
+        self.steps = 0
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        if images.requires_grad:
+            self.steps += 1
+        else:
+            self.judged.append(len(images))
+        return self._sign * self._clip.encode_images(images)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return self._clip.encode_text(texts)
+
+
+class TestPatience:
+    """A run that may stop early: ``STILL`` cannot rise, ``WILD`` rises for some of the steps."""
+
+    STILL = replace(
+        CONFIG, num_steps=12, num_snapshots=6, num_starts=1, lr_z=0.0, lr_y=0.0, lr_w=0.0
+    )
+    WILD = replace(CONFIG, num_steps=24, num_snapshots=12, num_starts=1, lr_z=1.0)
+
+    def test_a_score_that_cannot_rise(self, run: RunOptimize) -> None:
+        for patience, steps in ((1, 2), (2, 4), (5, 10)):
+            result = run([0, 1], replace(self.STILL, patience=patience))
+            assert result.stopped == (steps, steps)
+            assert result.trace.shape == (steps, 2)
+            assert result.chosen == ("step 0",) * 2
+
+    def test_patience_that_does_not_run_out_changes_nothing(self, run: RunOptimize) -> None:
+        config = replace(CONFIG, num_steps=8, num_snapshots=4, latent_noise_std=0.05)
+        never, patient = (run([0, 1, 2], replace(config, patience=n)) for n in (None, 3))
+        assert never.stopped == patient.stopped == (None,) * 3
+        assert (never.chosen, never.start) == (patient.chosen, patient.start)
+        assert torch.equal(never.trace, patient.trace)
+        torch.testing.assert_close(never.images, patient.images, rtol=0, atol=1e-9)
+        torch.testing.assert_close(never.score.mean, patient.score.mean, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("change", [{}, {"num_starts": 3, "latent_noise_std": 0.5}])
+    def test_batch_equals_singles(self, run: RunOptimize, change: dict[str, Any]) -> None:
+        config = replace(self.WILD, patience=1, **change)
+        together = run([0, 1, 2], config)
+        ends = [24 if steps is None else steps for steps in together.stopped]
+        assert len(set(ends)) == 3
+        assert max(ends) < 24
+        assert together.trace.shape == (max(ends), 3)
+        for row in range(3):
+            alone = run([row], config)
+            assert together.stopped[row] == alone.stopped[0]
+            assert (together.start[row], together.chosen[row]) == (alone.start[0], alone.chosen[0])
+            assert alone.trace.shape == (ends[row], 1)
+            assert together.trace[ends[row] :, row].isnan().all()
+            for one, other in (
+                (together.images[row], alone.images[0]),
+                (together.latent.z[row], alone.latent.z[0]),
+                (together.latent.y[row], alone.latent.y[0]),
+                (together.trace[: ends[row], row], alone.trace[:, 0]),
+                (together.score.mean[row], alone.score.mean[0]),
+                (together.score.stderr[row], alone.score.stderr[0]),
+            ):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+    def test_a_run_is_the_beginning_of_the_one_that_never_stops(self, run: RunOptimize) -> None:
+        never, early = (run([0], replace(self.WILD, patience=n)) for n in (None, 1))
+        assert early.stopped[0] is not None
+        assert torch.equal(early.trace, never.trace[: early.stopped[0]])
+
+    def test_no_stop_while_starts_race(self, run: RunOptimize) -> None:
+        config = replace(self.STILL, num_starts=3, patience=1, start="alone")
+        assert run([0], replace(config, trial_share=0.5)).stopped == (8,)
+        assert run([0], replace(config, trial_share=1.0)).stopped == (None,)
+        assert run([0], replace(config, trial_share=0.0)).stopped == (2,)
+
+    def test_nothing_is_judged_twice(
+        self, clip64: OpenClip, targets64: list[Target], run: RunOptimize
+    ) -> None:
+        for patience, num_judged, num_steps in ((None, 8, 12), (5, 7, 10), (2, 4, 4)):
+            chooser = Watched(clip64)
+            result = run([0], replace(self.STILL, patience=patience), selector=chooser)
+            assert len(result.trace) == num_steps
+            assert chooser.judged == [8] * num_judged  # eval_augments
+            assert chooser.steps == 0
+
+    def test_stopped_runs_cost_nothing(
+        self, run: RunOptimize, clip64: OpenClip, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stepped: list[int] = []
+        ascend = Runs.ascend
+
+        def spy(self: Runs, latent: Any, *args: Any) -> Any:  # noqa: ANN401
+            stepped.append(len(latent[0]))
+            return ascend(self, latent, *args)
+
+        monkeypatch.setattr(Runs, "ascend", spy)
+        chooser = Watched(clip64)
+        stopped = run([0, 1, 2], replace(self.WILD, patience=1)).stopped
+        again = run([0, 1, 2], replace(self.WILD, patience=1), selector=chooser).stopped
+        assert stopped == again
+        steps = [end for end in stopped if end is not None]
+        assert sum(stepped) == 2 * sum(steps)
+        # each snapshot up to the stop, of which the last is the last iterate, and the average
+        assert sum(chooser.judged) == 8 * sum(end // 2 + 1 + 1 for end in steps)
+
+    def test_the_selector_decides(self, clip64: OpenClip, run: RunOptimize) -> None:
+        """One that thinks the opposite sees the score fall while it rises for the other."""
+        config = replace(self.WILD, lr_z=0.1, patience=2)
+        augment = AugmentConfig(num_augments=8)
+        own = run([0], config, augment=augment)
+        other = run([0], config, augment=augment, selector=Watched(clip64, sign=-1.0))
+        assert other.stopped == (4,)
+        assert other.chosen == ("step 0",)
+        assert own.stopped[0] is None or own.stopped[0] > 4
+
+    def test_small_rises_count_once_they_add_up(
+        self, run: RunOptimize, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rises = iter([0.0, 0.006, 0.012, 0.012, 0.012])  # the margin is 0.01
+
+        def judge(self: Runs, latents: Any, *_: object, **__: object) -> tuple[Tensor, Score]:  # noqa: ANN401
+            num = len(latents)
+            means = torch.tensor([[next(rises, 0.0)] for _ in range(num)])
+            return torch.zeros(num, 1, 3, 16, 16), Score(means, torch.full((num, 1), 0.1))
+
+        monkeypatch.setattr(Runs, "judge", judge)
+        result = run([0], replace(self.STILL, start="alone", patience=2))
+        assert result.stopped == (8,)
+        assert result.chosen == ("step 4",)
+
+    def test_progress_ends(self, run: RunOptimize) -> None:
+        seen: list[StepInfo] = []
+        result = run([0, 1, 2], replace(self.WILD, patience=1), callback=seen.append)
+        steps = [info for info in seen if info.stage == "optimize"]
+        assert [info.step for info in steps] == list(range(1, len(result.trace) + 1))
+        assert {info.total for info in steps[:-1]} == {24}
+        assert steps[-1].total == steps[-1].step < 24
+        assert all(info.preview.shape == (3, 3, 16, 16) for info in steps)
+        for row, stopped in enumerate(result.stopped):
+            assert stopped is not None
+            shown = torch.stack([info.score[row] for info in steps])
+            assert torch.equal(shown[:stopped], result.trace[:stopped, row])
+            assert (shown[stopped:] == shown[stopped - 1]).all()
+        assert seen[-1] is steps[-1]  # all have been judged by then
+
+    def test_progress_of_a_run_that_goes_on(self, run: RunOptimize) -> None:
+        seen: list[StepInfo] = []
+        config = replace(self.WILD, patience=2)
+        result = run([0, 1, 2], config, callback=seen.append)
+        assert None in result.stopped
+        assert set(result.stopped) != {None}
+        assert seen[-3].stage == "optimize"
+        assert seen[-3].step == seen[-3].total == 24
+        told = [(info.stage, info.step, info.total) for info in seen[-2:]]
+        assert told == [("select", 1, 2), ("select", 2, 2)]
+        for info in seen[-2:]:
+            assert info.preview.shape == (3, 3, 16, 16)
+            for row, stopped in enumerate(result.stopped):
+                if stopped is not None:
+                    assert info.score[row] == result.score.mean[row]
+                    assert torch.equal(info.preview[row], result.images[row])
+
+    def test_iterates_of_a_stopped_run_stay(self) -> None:
+        iterates = Iterates(replace(CONFIG, num_steps=4, num_snapshots=2, ema_decay=0.5))
+        iterates.observe(0, (torch.zeros(2, 1), torch.zeros(2, 1)))
+        iterates.observe(1, (torch.ones(2, 1), torch.ones(2, 1)))
+        iterates.observe(2, (torch.full((1, 1), 5.0), torch.full((1, 1), 5.0)), [1])
+        ends = {name: z[:, 0].tolist() for name, (z, _) in iterates.candidates().items()}
+        assert ends["last"] == [1.0, 5.0]
+        assert ends["average"] == [0.5, 2.75]
+        assert list(iterates.snapshots()) == ["step 0", "step 2"]
+
+
 class TestPresets:
     def test_reference_code_runs(self, run: RunOptimize) -> None:
         config = replace(REFERENCE_CODE.optimize, num_steps=3)

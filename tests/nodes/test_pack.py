@@ -46,6 +46,7 @@ INTERFACE = {
             "num_augments",
             "preset",
             "selector",
+            "patience",
         ],
         ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "FUSEDREAM_TRACE"],
     ),
@@ -236,6 +237,7 @@ class TestDefaults:
         assert widgets["FuseDreamSeedSearch", "max_per_class"] == recipe.search.max_per_class
         assert widgets["FuseDreamOptimize", "num_steps"] == recipe.optimize.num_steps
         assert widgets["FuseDreamOptimize", "num_augments"] == recipe.augment.num_augments
+        assert widgets["FuseDreamOptimize", "patience"] == (recipe.optimize.patience or 0)
 
     def test_composition_follows_the_core(self, pack: SimpleNamespace) -> None:
         core = pack.module("fusedream_core.config")

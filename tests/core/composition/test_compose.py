@@ -313,6 +313,8 @@ class TestCompose:
             ComposeConfig(optimize=replace(STEPS, objective="clip"))
         with pytest.raises(ConfigError, match="num_starts is 3"):
             ComposeConfig(optimize=replace(STEPS, num_starts=3))
+        with pytest.raises(ConfigError, match="patience is 1, but it must be None in a compos"):
+            ComposeConfig(optimize=replace(STEPS, patience=1))
         with pytest.raises(ConfigError, match="beta is 0"):
             ComposeConfig(beta=0, consistency="none")
 
