@@ -38,6 +38,8 @@ def _make_progress() -> Callback:
     bars: dict[str, tqdm[NoReturn]] = {}
 
     def show(info: StepInfo) -> None:
+        if info.stage == "review":
+            return
         if info.stage not in bars:
             bars[info.stage] = tqdm(total=info.total, desc=info.stage)
         bar = bars[info.stage]

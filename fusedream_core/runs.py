@@ -116,7 +116,7 @@ class Runs:
         num_augments: int,
         generators: Sequence[torch.Generator],
         *,
-        stage: Literal["start", "race", "select"],
+        stage: Literal["start", "race", "review", "select"],
         callback: Callback | None,
     ) -> tuple[Tensor, Score]:
         """Compare S latents of each run by AugCLIP, all under the same changes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class Selection:
         self._reviewed: set[str] = set()  # names of snapshots
         self._going = list(range(len(generators)))  # runs that have not stopped
         self._best: list[Judged | None] = [None] * len(generators)
-        self._marks = [-torch.inf] * len(generators)  # what the next score is to beat
+        self._marks: list[float | None] = [None] * len(generators)  # what a score is to beat
         self._waits = [0] * len(generators)  # reviews since a score did
 
     def review(self, iterates: Iterates, running: Sequence[int]) -> list[int]:
@@ -75,18 +76,18 @@ class Selection:
             iterates: The iterates of all B runs.
             running: Indices of the runs that have not stopped.
         """
-        self._judge(self._new(iterates.snapshots()), running, None)
+        self._judge(self._new(iterates.snapshots()), running, "review")
         self._reviewed.update(iterates.snapshots())
         self._going = [run for run in running if self._is_worth_it(run)]
         stopping = [run for run in running if run not in self._going]
         if stopping:  # whose last iterate is the snapshot just judged
-            self._judge({"average": iterates.candidates()["average"]}, stopping, None)
+            self._judge({"average": iterates.candidates()["average"]}, stopping, "review")
         return self._going
 
     def choose(self, iterates: Iterates) -> list[Judged]:
         """Judge what is not judged yet, and return the best iterate of each run."""
         if self._going:
-            self._judge(self._new(iterates.candidates()), self._going, self._callback)
+            self._judge(self._new(iterates.candidates()), self._going, "select")
         return [best for best in self._best if best is not None]  # all have one by now
 
     def _new(self, latents: Mapping[str, LatentPair]) -> dict[str, LatentPair]:
@@ -95,23 +96,26 @@ class Selection:
 
     def _is_worth_it(self, run: int) -> bool:
         """Whether a run is to go on after the review under way."""
-        best, patience = self._best[run], self._config.patience
-        if best is not None and best.mean > self._marks[run] + _WORTH * best.stderr:
+        best, mark, patience = self._best[run], self._marks[run], self._config.patience
+        if best is not None and (mark is None or best.mean > mark + _WORTH * best.stderr):
             self._marks[run], self._waits[run] = float(best.mean), 0
         else:
             self._waits[run] += 1
         return patience is None or self._waits[run] < patience
 
     def _judge(
-        self, latents: Mapping[str, LatentPair], rows: Sequence[int], callback: Callback | None
+        self,
+        latents: Mapping[str, LatentPair],
+        rows: Sequence[int],
+        stage: Literal["review", "select"],
     ) -> None:
         """Judge those of some runs among latents of all B."""
-        which = list(rows)
+        which, callback = list(rows), self._callback
         images, scores = self._runs.pick(which).judge(
             [(z[which], y[which]) for z, y in latents.values()],
             self._config.eval_augments,
             [rng.copy(self._generators[row]) for row in which],
-            stage="select",
+            stage=stage,
             callback=None if callback is None else self._among_all(callback, which),
         )
         for index, (name, (z, y)) in enumerate(latents.items()):

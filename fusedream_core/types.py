@@ -146,7 +146,8 @@ class StepInfo:
     """Progress, handed to a callback after each scored batch and each step.
 
     Attributes:
-        stage: What is under way ("score": pictures of any origin).
+        stage: What is under way ("score": pictures of any origin; "review": iterates within
+            "optimize", to see whether a run is to stop).
         step: Steps done in this stage, from 1.
         total: Steps of this stage; as many as were done, at the last of a run that stops early.
         score: Current score of each of the B runs, shape ``(B,)``; best so far in the search.
@@ -162,6 +163,7 @@ class StepInfo:
         "race",
         "pair",
         "compose",
+        "review",
         "select",
         "score",
         "invert",

@@ -182,6 +182,8 @@ class Progress:
         import comfy.model_management as management
 
         management.throw_exception_if_processing_interrupted()
+        if info.stage == "review":  # within the steps, whose bar it would throw back
+            return
         now = time.monotonic()
         preview = None
         if now - self._shown_at >= _PREVIEW_SECONDS:

@@ -1,11 +1,12 @@
 """GAN, CLIP and LPIPS in memory: loaded once, moved by ComfyUI, fit for gradients.
 
-Three things are done here and nowhere else:
+Four things are done here and nowhere else:
 
 * one weak cache, so that two loader nodes of the same file share one module, and the module goes
   when ComfyUI forgets the last output that holds it;
 * placement by ComfyUI's model manager, all models of a node in one request so that none evicts
   another;
+* giving memory back to the system when a model goes;
 * healing. ComfyUI runs nodes under ``torch.inference_mode()``, and weights that anything moved or
   cast in there become inference tensors, through which no gradient can be taken.
 """
@@ -84,6 +85,11 @@ class Managed(Generic[ModelT]):
         self.__dict__.clear()  # so that they are gone now
         _give_back_memory()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still holds its model: another thread may find it while it goes."""
+        return "patcher" in self.__dict__
+
     def get_ram_usage(self) -> int:
         """Bytes of the weights, for ComfyUI's cache under memory pressure."""
         return int(self.patcher.model_size())
@@ -96,7 +102,7 @@ class Managed(Generic[ModelT]):
 
 
 def _give_back_memory() -> None:
-    """Have glibc return what is free to the system; elsewhere that happens by itself."""
+    """Have glibc, which keeps much of it, return what is free to the system."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -118,7 +124,7 @@ def load_managed(key: Hashable, name: str, build: Callable[[], ModelT]) -> Manag
     """
     with _cache_lock:
         handle = _cache.get(key)
-        if handle is None:
+        if handle is None or not handle.is_alive:
             with autograd_scope():
                 handle = Managed(build(), name)
             _cache[key] = handle

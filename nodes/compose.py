@@ -162,7 +162,7 @@ class FuseDreamCompose(io.ComfyNode):
                 clip_batch=copies,
                 callback=Progress(),
             )
-        result = result.to("cpu")
+            result = result.to("cpu")
         report = compose_report(result, target, config, preset)
         settings = {"seed": seed, "steps": config.optimize.num_steps, "preset": preset}
         about = latent_notes(target, clip.name, **settings, place=result.placement.name)

@@ -63,10 +63,20 @@ def widget_values(node: Node, object_info: ObjectInfo) -> dict[str, Any]:
     names = _widget_slots(node, object_info)
     if isinstance(values, dict):
         return {name: values[name] for name in names if name and name in values}
-    if len(values) < len(names):
-        what = f"Node {node['id']} ({node['type']})"
-        raise WorkflowError(f"{what} has {len(values)} widget values, and needs {len(names)}.")
+    values = _filled_up(node, names, object_info)
     return {name: value for name, value in zip(names, values, strict=False) if name}
+
+
+def _filled_up(node: Node, names: list[str | None], object_info: ObjectInfo) -> list[Any]:
+    """A node's values; those of widgets that are newer than the file are the browser's defaults."""
+    values = list(node.get("widgets_values") or [])
+    for name in names[len(values) :]:
+        options = _options(node, name, object_info) if name else {}
+        if "default" not in options:
+            what, count = f"Node {node['id']} ({node['type']})", len(node["widgets_values"])
+            raise WorkflowError(f"{what} has {count} widget values, and needs {len(names)}.")
+        values.append(options["default"])
+    return values
 
 
 def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) -> None:
@@ -78,9 +88,11 @@ def set_widget(node: Node, name: str, value: object, object_info: ObjectInfo) ->
     names = _widget_slots(node, object_info)
     if name not in names:
         raise WorkflowError(f"{node['type']} has no widget {name!r}.")
-    widget_values(node, object_info)  # refuses a list that is too short
-    values = node["widgets_values"]
-    values[name if isinstance(values, dict) else names.index(name)] = value
+    if isinstance(node["widgets_values"], dict):
+        node["widgets_values"][name] = value
+        return
+    node["widgets_values"] = _filled_up(node, names, object_info)
+    node["widgets_values"][names.index(name)] = value
 
 
 def nodes_with_widget(workflow: Workflow, name: str, object_info: ObjectInfo) -> Iterator[Node]:
@@ -111,6 +123,13 @@ def _widget_slots(node: Node, object_info: ObjectInfo) -> list[str | None]:
             uploads += any(options.get(upload) for upload in UPLOADS)
         slots += [None] * uploads  # the upload buttons come after the section's own widgets
     return slots
+
+
+def _options(node: Node, name: str, object_info: ObjectInfo) -> dict[str, Any]:
+    """The options of one of a node's inputs."""
+    inputs = object_info[node["type"]]["input"]
+    both = {**(inputs.get("required") or {}), **(inputs.get("optional") or {})}
+    return _describe(both[name])[1]
 
 
 def _describe(described: list[Any]) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 ELSEWHERE = torch.device("meta", 0)
 _CPU = torch.device("cpu")
 _TAKES_CPU_INDICES = ("index", "index_put", "_index_put_impl")
+_TAKES_CPU_NUMBERS = ("fill", "masked_fill", *_TAKES_CPU_INDICES)  # beside what is done pixelwise
 _MOVES = ("_to_copy", "copy")
 
 
@@ -86,7 +87,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     name = func.overloadpacket.__name__.rstrip("_")
     if name not in _MOVES:
-        _check(func, name, tensors)
+        _check(func, name, args, tensors)
     held = any(isinstance(tensor, Held) for tensor in tensors)
     where = ELSEWHERE if held else _CPU
     if name == "copy":
@@ -94,6 +95,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     elif kwargs.get("device") is not None:
         where = torch.device(kwargs["device"])
         kwargs = {**kwargs, "device": _CPU if where == ELSEWHERE else where}
+    if where == ELSEWHERE and kwargs.get("generator") is not None:
+        raise RuntimeError(f"{func} was given a generator of another device")
     done = func(*_open(args), **_open(kwargs))
     if where != ELSEWHERE:
         return done
@@ -112,13 +115,16 @@ def _open(tree: Any) -> Any:
     return tree_map_only(Held, lambda tensor: tensor.inner, tree)
 
 
-def _check(func: Any, name: str, tensors: list[torch.Tensor]) -> None:
+def _check(func: Any, name: str, args: Any, tensors: list[torch.Tensor]) -> None:
     """Refuse what an accelerator refuses."""
     if not any(isinstance(tensor, Held) for tensor in tensors):
         return
-    here = [tensor for tensor in tensors if not isinstance(tensor, Held) and tensor.dim() > 0]
+    here = [tensor for tensor in tensors if not isinstance(tensor, Held)]
     assert not any(tensor.is_meta for tensor in here), f"{func} was given a tensor without data"
     if name in _TAKES_CPU_INDICES and isinstance(tensors[0], Held):
-        here = [tensor for tensor in here if tensor.is_floating_point()]
+        here = [leaf for leaf in tree_leaves(args[2:]) if any(leaf is one for one in here)]
+    if torch.Tag.pointwise in func.tags or name in _TAKES_CPU_NUMBERS:
+        changed = func._schema.is_mutable and not isinstance(tensors[0], Held)
+        here = [tensor for tensor in here if tensor.dim() > 0 or changed]
     if here:
         raise RuntimeError(f"{func} was given tensors of two devices")

@@ -7,6 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pathspec
 import pytest
 from PIL import Image
 
@@ -40,6 +41,18 @@ def test_what_users_do_not_get_is_named_from_the_root() -> None:
     assert patterns
     for pattern in patterns:
         assert pattern.startswith("/"), pattern
+    files = {path for path in ROOT.rglob("*") if path.is_file()}
+    names = {path.relative_to(ROOT).as_posix() for path in files}
+    shipped = names - set(pathspec.GitIgnoreSpec.from_lines(patterns).match_files(names))
+    for folder in (
+        "fusedream_core/assets/",
+        "nodes/",
+        "web/docs/images/",
+        "locales/",
+        "workflows/",
+    ):
+        assert {name for name in names if name.startswith(folder)} <= shipped
+    assert not [name for name in shipped if name.startswith(("tests/", "scripts/", "docs/"))]
 
 
 def test_help_pages_name_no_file_that_users_do_not_get() -> None:

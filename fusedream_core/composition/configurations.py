@@ -33,7 +33,7 @@ Generators = Mapping[Run, torch.Generator]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class JudgedIterate:
     """One iterate of B configurations, judged.
 
     Attributes:
@@ -146,8 +146,9 @@ class Configurations:
             num_runs=len(self),
             metric=self.descent.metric() if config.metric == "adam" else None,
         )
-        self.iterates.observe(self.descent.num_steps_done, latent)
+        done = self.descent.num_steps_done
         self.descent.step(barrier.direction)
+        self.iterates.observe(done, latent)  # not before: the step may fail, and be tried again
         numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
         self.trace.append(numbers.detach())
         return score.detach(), pictures.composite.detach()
@@ -161,7 +162,7 @@ class Configurations:
         return [fmean(scores) for scores in recent.T.tolist()]  # rounds alike for every B
 
     @torch.no_grad()
-    def judge(self) -> Iterator[Judged]:
+    def judge(self) -> Iterator[JudgedIterate]:
         """Every iterate that may be returned, under changes that no step met."""
         config = self.compositor.config.optimize
         for name, latent in self.iterates.candidates().items():
@@ -169,9 +170,9 @@ class Configurations:
             generators = {run: rng.copy(run.judge) for run in self.runs}
             params = self._sample(config.eval_augments, pictures, generators)
             score = self.compositor.judge(pictures, self.runs, params)
-            yield Judged(name, latent, pictures, score)
+            yield JudgedIterate(name, latent, pictures, score)
 
-    def result(self, row: int, judged: Judged) -> ComposeResult:
+    def result(self, row: int, judged: JudgedIterate) -> ComposeResult:
         """One configuration's iterate as the record that callers get, without attempts."""
         both, one = torch.tensor([row, len(self) + row]), slice(row, row + 1)
         pictures = judged.pictures

@@ -53,7 +53,7 @@ def step_calls(num: int) -> dict[str, Callable[[], object]]:
     return {
         "reference code": reference,
         "ours": lambda: ours(None),
-        "ours, 16 copies at once": lambda: ours(16),
+        "ours, 16 copies at most at once": lambda: ours(16),
     }
 
 

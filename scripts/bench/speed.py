@@ -9,8 +9,8 @@ on the demo pair, and with as many copies as give equal noise of the gradient. `
 of that noise other ways of drawing the changes would save. ``search``: the reference code's search,
 ours from nothing, and ours on a seed bank, on the demo pair; and how many of the best by AugCLIP,
 of CLIP's first 400, are among its first few. ``batches``: eight prompts as one batch against one
-after the other. ``compositions``: the same for three of these. ``startup``: the import, the demo
-models and a picture.
+after the other. ``compositions``: the same for three compositions. ``startup``: the import, the
+demo models and a picture.
 
 Each comparison runs in turn for some rounds; given are medians, and the ratio's median and range.
 A bound is what the products and sums of a call would take at the speed of a large matrix product.

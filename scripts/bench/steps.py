@@ -44,6 +44,8 @@ STOPPING = (  # schedule, steps, patience
     ("cosine", 100, None),
     ("cosine", 100, 2),
     ("cosine", 100, 3),
+    ("cosine", 300, None),
+    ("cosine", 300, 3),
     ("constant", 300, None),
     ("constant", 300, 2),
     ("constant", 300, 3),

@@ -183,6 +183,17 @@ class TestElsewhere:
                 away + torch.ones(2)
             assert isinstance(away + torch.tensor(1.0), Held)
             assert not isinstance(away.cpu(), Held)
+            with pytest.raises(RuntimeError, match="two devices"):
+                torch.stack([away.sum(), torch.tensor(1.0)])
+            with pytest.raises(RuntimeError, match="two devices"):
+                torch.tensor(1.0).add_(away.sum())
+            with pytest.raises(RuntimeError, match="two devices"):
+                away.long()[torch.tensor([0, 1])] = torch.tensor([1, 2])
+            away[torch.tensor([0])] = 1.0
+
+    def test_refuses_generators_of_the_cpu(self) -> None:
+        with elsewhere(), pytest.raises(RuntimeError, match="generator of another device"):
+            torch.randn(2, generator=make_generator(0), device=ELSEWHERE)
 
     def test_gradients_stay_there(self) -> None:
         with elsewhere():

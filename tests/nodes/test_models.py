@@ -91,6 +91,23 @@ class TestCache:
         gc.collect()
         assert left == [None]
 
+    def test_a_handle_that_another_thread_finds_while_it_goes(
+        self, run: Callable[..., Any], models: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was handed out again, without its model."""
+        found: list[Any] = []
+
+        def load_again() -> None:
+            monkeypatch.setattr(models, "_give_back_memory", lambda: None)
+            found.append(run("FuseDreamLoadGAN", gan_name="other", precision="float32")[0])
+
+        (handle,) = run("FuseDreamLoadGAN", gan_name="other", precision="float32")
+        monkeypatch.setattr(models, "_give_back_memory", load_again)
+        del handle
+        gc.collect()
+        assert found[0].is_alive
+        assert found[0].model.resolution == 32
+
     def test_changed_file_is_read_again(
         self, run: Callable[..., Any], tiny_models: Path, pack: SimpleNamespace
     ) -> None:

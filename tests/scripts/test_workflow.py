@@ -30,6 +30,12 @@ OBJECT_INFO: dict[str, Any] = {
     },
     "Noise": {"input": {"required": {"noise_seed": ["INT", {}], "size": ["INT", {}]}}},
     "Plain": {"input": {"required": {"seed": ["INT", {"control_after_generate": False}]}}},
+    "Aged": {
+        "input": {
+            "required": {"size": ["INT", {}]},
+            "optional": {"newer": ["INT", {"default": 5}]},
+        }
+    },
     "Forced": {"input": {"required": {"text": ["STRING", {"forceInput": True}]}}},
     "Choose": {"input": {"required": {"name": [["x"], {"control_after_generate": True}]}}},
     "Save": {"input": {"required": {"images": ["IMAGE", {}], "prefix": ["STRING", {}]}}},
@@ -65,6 +71,7 @@ class TestWidgets:
         [
             ("Noise", [1, "randomize", 64], {"noise_seed": 1, "size": 64}),
             ("Plain", [3], {"seed": 3}),
+            ("Aged", [3], {"size": 3, "newer": 5}),
             ("Forced", [], {}),
             ("Choose", ["x", "fixed", ""], {"name": "x"}),
             ("Save", {"prefix": "out", "more": 1}, {"prefix": "out"}),
@@ -77,6 +84,11 @@ class TestWidgets:
     def test_too_few_values(self) -> None:
         with pytest.raises(WorkflowError, match=r"Node 4 \(Noise\) has 2 widget values.*needs 3"):
             widget_values(node(4, "Noise", [1, "fixed"]), OBJECT_INFO)
+
+    def test_set_a_widget_that_is_newer_than_the_file(self) -> None:
+        aged = node(1, "Aged", [3])
+        set_widget(aged, "newer", 7, OBJECT_INFO)
+        assert aged["widgets_values"] == [3, 7]
 
     def test_unknown_node(self) -> None:
         with pytest.raises(WorkflowError, match="Node 4 is a Mystery"):

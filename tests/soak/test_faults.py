@@ -79,6 +79,8 @@ class TestCancel:
         """The nodes that are too short to wait for, loaders among them."""
         server, moments = start(), random.Random(0)  # noqa: S311 - no secret
         client, hit = ComfyClient(server.url), list[str]()
+        client.run(make_prompt(client, name, seed=98)).raise_for_status()
+        client.free()
         begin = time.monotonic()
         client.run(make_prompt(client, name, seed=99)).raise_for_status()
         seconds = time.monotonic() - begin
@@ -169,6 +171,8 @@ class TestMemory:
         self, start: Start, tell: Callable[[str], None], tmp_path: Path
     ) -> None:
         """With weights of real size: those of the demo models are lost in the rest."""
+        if has_accelerator():
+            pytest.skip("the weights are not in the memory that is looked at")
         models = tmp_path / "base" / "models"
         write_biggan_deep_256(models / "gan" / "biggan-deep-256")
         write_vit_b_32_quickgelu(models / "open_clip" / "ViT-B-32-quickgelu-openai")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fusedream_core import (
     AugmentConfig,
@@ -22,7 +23,9 @@ from fusedream_core import (
 )
 from fusedream_core.composition import ComposeResult, compose
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
+from fusedream_core.descent import Descent
 from fusedream_core.placement import all_placements
+from fusedream_core.runs import Iterates
 
 from .stand_ins import Squares, Watched
 
@@ -148,6 +151,25 @@ class TestBatch:
         assert max(gan.decoded[num_ample:]) == 4
         for one, other in zip(found, run([0, 1, 2], config), strict=True):
             assert_same(one, other, 1e-9)
+
+    def test_a_step_that_fails_at_its_end_counts_once_in_the_average(
+        self, run: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The running average took in its iterate, and then again when it was tried anew."""
+        monkeypatch.setattr(Iterates, "candidates", lambda self: {"average": self._ends["average"]})
+        (expected,) = run([0], KEEPS_THREE)
+        step, calls = Descent.step, list[int]()
+
+        def fail_once(self: Descent, direction: Sequence[Tensor]) -> None:
+            calls.append(self.num_steps_done)
+            if len(calls) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            step(self, direction)
+
+        monkeypatch.setattr(Descent, "step", fail_once)
+        (found,) = run([0], KEEPS_THREE)
+        assert calls.count(2) > 1
+        assert_same(found, expected, 1e-9)
 
     def test_small_memory_is_remembered(self, run: Compose, gan64: BigGan) -> None:
         gan = Watched(gan64, num_ample=1, room=6)
