@@ -2,7 +2,8 @@
 
 A frozen batch normalisation is a scale and a shift, which the convolution before it can do. A
 convolution that cuts a picture into patches is a matrix product; libraries are slow at its
-gradient, most of all on a CPU.
+gradient, most of all on a CPU. Self-attention makes its queries, keys and values with one matrix
+product; torch's own module, whose weights take no gradient here, does one for each token.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def make_lean(visual: nn.Module) -> None:
     """Rewrite a frozen image tower in place; what it does not know it leaves as it is."""
     from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import ResidualAttentionBlock
 
     if isinstance(visual, ModifiedResNet):
         _fold_batch_norms(visual)
@@ -24,6 +26,10 @@ def make_lean(visual: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and _cuts_patches(child):
                 setattr(module, name, _PatchConv(child))
+        if isinstance(module, ResidualAttentionBlock) and not hasattr(module, "ln_1_kv"):
+            attention = module.attn
+            if isinstance(attention, nn.MultiheadAttention) and _is_plain(attention):
+                module.attn = _SelfAttention(attention)
     visual.requires_grad_(False)
 
 
@@ -44,6 +50,38 @@ def _cuts_patches(conv: nn.Conv2d) -> bool:
     """Whether each pixel of the input is used once, or not at all."""
     own = (conv.stride, conv.padding, conv.dilation, conv.groups)
     return own == (conv.kernel_size, (0, 0), (1, 1), 1) and conv.kernel_size != (1, 1)
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    """Whether it is of one width, over tokens in the second dimension, and of nothing else."""
+    extras = (attention.bias_k, attention.bias_v, attention.add_zero_attn or None)
+    plain = attention._qkv_same_embed_dim and extras == (None, None, None)
+    return plain and attention.batch_first
+
+
+class _SelfAttention(nn.Module):
+    """torch's self-attention; its weights keep their names."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """``(N, L, C)`` to the same shape; the three are one, as open_clip's blocks call it."""
+        qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = heads.unbind()
+        seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        return self.out_proj(seen.transpose(1, 2).flatten(2)), None
 
 
 class _PatchConv(nn.Module):

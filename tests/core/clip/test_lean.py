@@ -72,6 +72,28 @@ class TestMakeLean:
         assert isinstance(lean.conv1, _PatchConv)
         assert set(lean.state_dict()) == names
 
+    def test_attention_is_one_product_for_all_tokens(self, images: Tensor) -> None:
+        lean = make_tower("transformer")
+        lean.requires_grad_(False)
+        counts = []
+        for _ in range(2):
+            with torch.profiler.profile() as profile:
+                seen(lean, images)
+            counts.append({event.key: event.count for event in profile.key_averages()})
+            make_lean(lean)
+        assert counts[0]["aten::bmm"] > counts[1].get("aten::bmm", 0)
+
+    def test_another_attention_stays(self) -> None:
+        """Where keys come from elsewhere, and in older forms with the tokens first."""
+        from open_clip.transformer import ResidualAttentionBlock
+
+        with torch.random.fork_rng(devices=[]):
+            crossed = ResidualAttentionBlock(16, 2, is_cross_attention=True)
+            turned = ResidualAttentionBlock(16, 2, batch_first=False)
+        for block in (crossed, turned):
+            make_lean(nn.Sequential(block))
+            assert type(block.attn) is nn.MultiheadAttention
+
     def test_what_it_does_not_know_stays(self, images: Tensor) -> None:
         other = nn.Sequential(make_conv(3, 4, 3), nn.BatchNorm2d(4), make_conv(4, 4, 1)).eval()
         before = copy.deepcopy(other)
