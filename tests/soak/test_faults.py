@@ -198,7 +198,8 @@ class TestMemory:
         if flag != "--cpu" and not has_accelerator():
             pytest.skip("ComfyUI takes no other beside --cpu; see tests/nodes/test_devices.py")
         client = ComfyClient(start(flag).url)
-        client.run(make_prompt(client, seed=1)).raise_for_status()
+        run = client.run(make_prompt(client, seed=1)).raise_for_status()
+        assert pixels(client, run).shape == (128, 128, 3)
 
 
 class TestTwoModels:
