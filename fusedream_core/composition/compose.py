@@ -131,6 +131,8 @@ def _check(
 def _check_bases(gan: Gan, runs: Sequence[Run], config: ComposeConfig) -> None:
     """Check that each run has bases of one truncation, and that all can be one batch."""
     for run in runs:
+        for basis in (run.foreground, run.background):
+            check_bases([basis], gan.gan_id)
         taus = [basis.latent.truncation for basis in (run.foreground, run.background)]
         if taus[0] != taus[1]:
             raise ConfigError(

@@ -171,6 +171,15 @@ class TestBatch:
         assert calls.count(2) > 1
         assert_same(found, expected, 1e-9)
 
+    def test_a_basis_of_another_gan_is_told_before_its_truncation(
+        self, run: Compose, bases64: list[Basis]
+    ) -> None:
+        """The advice to search both at the same truncation would not have helped."""
+        latent = replace(bases64[0].latent, truncation=0.9)
+        other = replace(bases64[0], gan_id="another", latent=latent)
+        with pytest.raises(ConfigError, match="found with the GAN 'another'"):
+            run([0], CONFIG, backgrounds=[other])
+
     def test_small_memory_is_remembered(self, run: Compose, gan64: BigGan) -> None:
         gan = Watched(gan64, num_ample=1, room=6)
         run([0, 1], KEEPS_THREE, gan=gan)
