@@ -86,6 +86,10 @@ class ComfyClient:
         """Descriptions of all nodes that the server has."""
         return dict(self._request("/object_info"))
 
+    def system_stats(self) -> dict[str, Any]:
+        """The server's versions, and the memory of its devices."""
+        return dict(self._request("/system_stats"))
+
     def history(self, prompt_id: str) -> dict[str, Any]:
         """The record of a finished prompt."""
         return dict(self._request(f"/history/{prompt_id}")[prompt_id])

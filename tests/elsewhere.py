@@ -1,5 +1,5 @@
 # ruff: noqa: ANN401 - PyTorch's hooks take and give anything
-"""A device other than the CPU, in name only, for machines without one.
+"""A device other than the CPU: in name only, for machines without one; and what a real one needs.
 
 Its tensors say that they are on ``ELSEWHERE`` and hold a tensor of the CPU. Every operation is done
 on what they hold, after a check that a real accelerator makes: all tensors are on one device, but
@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -65,6 +66,20 @@ def elsewhere() -> Iterator[None]:
     """While it lasts, tensors can be made on ``ELSEWHERE`` and moved there."""
     with _FromNumbers(), _FromTensors():
         yield
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """While it lasts, convolutions in float32 are no coarser on CUDA than on the CPU."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class _FromNumbers(TorchFunctionMode):

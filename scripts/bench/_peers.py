@@ -45,31 +45,35 @@ def reference_copies(image: Tensor, num: int, side: int, generator: torch.Genera
     """The reference code's changed copies at CLIP's size (method: repeat, change, shrink).
 
     Colours, shift by an index, one zoom for all, a box of zeros; then a bilinear resize without
-    antialias.
+    antialias. ``generator`` is of the picture's device.
     """
 
     def rand(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(num, 1, 1, 1, generator=generator)
+        return low + (high - low) * torch.rand(
+            num, 1, 1, 1, generator=generator, device=image.device
+        )
 
-    height = image.shape[-1]
+    height, device = image.shape[-1], image.device
     copies = image.repeat(num, 1, 1, 1) + rand(-0.5, 0.5)
     grey = copies.mean(dim=1, keepdim=True)
     copies = (copies - grey) * rand(0.0, 2.0) + grey
     mean = copies.mean(dim=(1, 2, 3), keepdim=True)
     copies = (copies - mean) * rand(0.5, 1.5) + mean
     reach = int(height * 0.125 + 0.5)
-    shifts = torch.randint(-reach, reach + 1, (2, num, 1, 1), generator=generator)
-    index = torch.arange(height)
+    shifts = torch.randint(-reach, reach + 1, (2, num, 1, 1), generator=generator, device=device)
+    index = torch.arange(height, device=device)
     rows = (index[None, :, None] + shifts[0] + 1).clamp(0, height + 1).expand(num, height, height)
     columns = (index[None, None] + shifts[1] + 1).clamp(0, height + 1).expand(num, height, height)
     padded = F.pad(copies, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-    copies = padded[torch.arange(num)[:, None, None], rows, columns].permute(0, 3, 1, 2)
-    size = int(height * (0.8 + 0.4 * float(torch.rand(1, generator=generator))))
+    copies = padded[torch.arange(num, device=device)[:, None, None], rows, columns].permute(
+        0, 3, 1, 2
+    )
+    size = int(height * (0.8 + 0.4 * float(torch.rand(1, generator=generator, device=device))))
     copies = F.interpolate(copies, (size, size), mode="bilinear", align_corners=False)
     before = (height - size) // 2
     after = height - size - before
     copies = F.pad(copies, (before, after, before, after))
-    centers = torch.randint(0, height + 1, (2, num, 1), generator=generator)
+    centers = torch.randint(0, height + 1, (2, num, 1), generator=generator, device=device)
     inside = [(index - center + height // 4).abs() <= height // 4 for center in centers]
     mask = ~(inside[0][:, :, None] & inside[1][:, None])
     return F.interpolate(copies * mask[:, None], (side, side), mode="bilinear", align_corners=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import fusedream_core as core
 from _peers import LAYERS, package_generator
-from _timing import PROMPTS, Row, compare, flops_of, flops_per_second
+from _timing import PROMPTS, Row, compare, demo_on, flops_of, flops_per_second
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
 from fusedream_core.gan.lean import LeanNetwork
 from fusedream_core.optimize import optimize
@@ -24,15 +24,15 @@ from fusedream_core.rng import make_generator
 PAIRS = ("a dog and a church", "a cat and a butterfly", "a red apple and a house")
 
 
-def generator(rounds: int) -> list[Row]:
+def generator(rounds: int, device: torch.device) -> list[Row]:
     """Package against lean, without and with gradients, batch 1; lean in bfloat16 too."""
     rows = []
     for resolution in LAYERS:
-        network = package_generator(resolution)
+        network = package_generator(resolution).to(device)
         lean = LeanNetwork(copy.deepcopy(network))
         half = copy.deepcopy(lean)
         half.compute_in(torch.bfloat16)
-        latent = 0.3 * torch.randn(1, 256, generator=make_generator(0))
+        latent = 0.3 * torch.randn(1, 256, generator=make_generator(0)).to(device)
         ways = {"package": network.generator, "lean": lean, "lean, bfloat16": half}
         with torch.no_grad():
             exact = network.generator(latent, 1.0)
@@ -51,7 +51,7 @@ def generator(rounds: int) -> list[Row]:
         for kind, run in (("forward", forward), ("forward and backward", both)):
             calls = {name: partial(run, way) for name, way in ways.items()}
             found = compare(f"BigGAN-deep-{resolution}, {kind}", calls, rounds)
-            bound = flops_of(partial(run, lean)) / flops_per_second()
+            bound = flops_of(partial(run, lean)) / flops_per_second(device)
             for row in found:
                 row["largest difference"] = apart[row["which"]]
                 if row["which"] == "lean":
@@ -60,12 +60,12 @@ def generator(rounds: int) -> list[Row]:
     return rows
 
 
-def search(rounds: int) -> list[Row]:
+def search(rounds: int, device: torch.device) -> list[Row]:
     """What a search's parts take, each timed; from them, searches of 10,000 as sums.
 
     A cold search of 10,000 would take minutes a round, and it is the same work for each candidate.
     """
-    gan, clip = core.load_demo()
+    gan, clip = demo_on(device)
     bank, target = core.load_demo_bank(), core.encode_target(clip, PROMPTS[1])
     part, total = 200, 10_000
 
@@ -120,7 +120,9 @@ def recall(gan: core.Gan, clip: core.ImageTextEncoder, bank: core.Bank) -> list[
     with torch.no_grad():
         for prompt in prompts:
             target = core.encode_target(clip, prompt)
-            order = (bank.features.float() @ target.features).argsort(descending=True)[:looked_at]
+            order = (bank.features.float() @ target.features.cpu()).argsort(descending=True)[
+                :looked_at
+            ]
             scores = torch.cat(
                 [
                     core.aug_clip_score(
@@ -149,9 +151,9 @@ def recall(gan: core.Gan, clip: core.ImageTextEncoder, bank: core.Bank) -> list[
     ]
 
 
-def batches(rounds: int) -> list[Row]:
+def batches(rounds: int, device: torch.device) -> list[Row]:
     """Some prompts as one batch against one after the other; the results are compared too."""
-    gan, clip = core.load_demo()
+    gan, clip = demo_on(device)
     bank = core.load_demo_bank()
     targets = [core.encode_target(clip, prompt) for prompt in PROMPTS]
     config = replace(DEFAULT.optimize, num_steps=4)
@@ -189,10 +191,10 @@ def batches(rounds: int) -> list[Row]:
     return rows
 
 
-def compositions(rounds: int) -> list[Row]:
+def compositions(rounds: int, device: torch.device) -> list[Row]:
     """Some compositions as one batch against one after the other; results are compared too."""
-    gan, clip = core.load_demo()
-    perceptual = core.load_demo_lpips()
+    gan, clip = demo_on(device)
+    perceptual = core.load_demo_lpips().to(device)
     recipe = core.CompositionRecipe()
     config = replace(recipe.compose, optimize=replace(recipe.compose.optimize, num_steps=6))
     targets = [core.encode_target(clip, prompt) for prompt in PAIRS]
@@ -231,7 +233,7 @@ def compositions(rounds: int) -> list[Row]:
     return [row | {"largest difference": apart} for row in found]
 
 
-def startup(rounds: int) -> list[Row]:
+def startup(rounds: int, device: torch.device) -> list[Row]:
     """A fresh process: the import, the models, a whole picture, and its peak memory."""
     script = (
         "import re, time; begin = time.perf_counter(); import torch;"

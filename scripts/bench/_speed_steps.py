@@ -17,28 +17,29 @@ from torch import Tensor
 import fusedream_core as core
 from _measures import forget_peak, peak_memory
 from _peers import reference_copies
-from _timing import PROMPTS, Row, compare, flops_of, flops_per_second
+from _timing import PROMPTS, Row, compare, demo_on, flops_of, flops_per_second
 from fusedream_core.augment import NUM_DRAWN, params_at
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
 from fusedream_core.rng import independent, make_generator, stratified
 
 
-def step_calls(num: int) -> dict[str, Callable[[], object]]:
+def step_calls(num: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """One step's gradient at a picture of 256 px, under a ViT-B-32 of random weights."""
     import open_clip
 
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32", pretrained=None).eval().requires_grad_(False)
+    model = model.to(device)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     clip = core.OpenClip(copy.deepcopy(model), tokenizer, clip_id="random")
     target = core.encode_target(clip, "a blue dog")
-    tokens = tokenizer(["a blue dog"])
-    image = torch.rand(1, 3, 256, 256) * 2 - 1
-    draws = make_generator(0)
+    tokens = tokenizer(["a blue dog"]).to(device)
+    image = torch.rand(1, 3, 256, 256).to(device) * 2 - 1
+    draws, theirs = make_generator(0), torch.Generator(device).manual_seed(0)
 
     def reference() -> None:
         leaf = image.clone().requires_grad_()
-        copies = reference_copies(leaf, num, 224, draws)
+        copies = reference_copies(leaf, num, 224, theirs)
         pixels = ((copies + 1) / 2 - clip.mean) / clip.std
         features = F.normalize(model.encode_image(pixels), dim=-1)
         text = F.normalize(model.encode_text(tokens), dim=-1)[0]  # anew at each step, as there
@@ -57,10 +58,14 @@ def step_calls(num: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def peak_of_step(which: str, num: int) -> float:
-    """How much the resident memory of a fresh process rises above its models', in MB."""
+def peak_of_step(which: str, num: int, device: torch.device) -> float:
+    """How much a fresh process's memory on the device rises above its models', in MB."""
     torch.set_num_threads(1)
-    call = step_calls(num)[which]
+    call = step_calls(num, device)[which]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     gc.collect()
     forget_peak()
     before = peak_memory()
@@ -68,17 +73,17 @@ def peak_of_step(which: str, num: int) -> float:
     return peak_memory() - before
 
 
-def step(rounds: int) -> list[Row]:
+def step(rounds: int, device: torch.device) -> list[Row]:
     """The reference code's 50 copies, forward and backward, against ours."""
     num = REFERENCE_CODE.augment.num_augments
-    calls = step_calls(num)
+    calls = step_calls(num, device)
     rows = compare(f"AugCLIP step, {num} copies, 256 px, ViT-B-32", calls, rounds)
-    rows[1]["bound"] = flops_of(calls["ours"]) / flops_per_second()
+    rows[1]["bound"] = flops_of(calls["ours"]) / flops_per_second(device)
     with ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as pool:
         for row in rows:
-            row["peak MB"] = pool.submit(peak_of_step, row["which"], num).result()
+            row["peak MB"] = pool.submit(peak_of_step, row["which"], num, device).result()
     return rows
 
 
@@ -94,7 +99,7 @@ def drawn(kind: str, num: int, generator: torch.Generator) -> Tensor:
     return draw(num, NUM_DRAWN, generator=generator)
 
 
-def equal_noise(rounds: int) -> list[Row]:
+def equal_noise(rounds: int, device: torch.device) -> list[Row]:
     """A step on the demo pair: the reference code's 50 copies, and ours with the same noise.
 
     The noise of a gradient falls as one over the number of copies; how many of ours are as good as
@@ -102,17 +107,17 @@ def equal_noise(rounds: int) -> list[Row]:
     """
     import open_clip
 
-    gan, clip = core.load_demo()
+    gan, clip = demo_on(device)
     plain = open_clip.create_model(f"local-dir:{core.demo_clip_dir()}").eval()
-    plain.requires_grad_(False)
+    plain = plain.requires_grad_(False).to(device)
     num, side = REFERENCE_CODE.augment.num_augments, clip.image_size[0]
     target = core.encode_target(clip, PROMPTS[1])
     image = core.generate(PROMPTS[1], gan=gan, clip=clip, bank=core.load_demo_bank()).images
-    draws = make_generator(1)
+    draws, theirs = make_generator(1), torch.Generator(device).manual_seed(1)
 
     def reference(num: int) -> Tensor:
         leaf = image.clone().requires_grad_()
-        copies = reference_copies(leaf, num, side, draws)
+        copies = reference_copies(leaf, num, side, theirs)
         pixels = ((copies + 1) / 2 - clip.mean) / clip.std
         features = F.normalize(plain.encode_image(pixels), dim=-1)
         return torch.autograd.grad((features @ target.features).mean(), leaf)[0]
@@ -137,9 +142,9 @@ def equal_noise(rounds: int) -> list[Row]:
     return compare("AugCLIP step at a picture, demo pair", calls, rounds)
 
 
-def noise(rounds: int) -> list[Row]:
+def noise(rounds: int, device: torch.device) -> list[Row]:
     """Variance of the gradient at a picture, by the way of drawing; independent draws are 1."""
-    gan, clip = core.load_demo()
+    gan, clip = demo_on(device)
     kinds, num, repeats = ("independent", "antithetic", "stratified", "Sobol"), 8, 16 * rounds
     ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
     for prompt in PROMPTS[:3]:

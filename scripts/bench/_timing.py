@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fusedream_core import BigGan, OpenClip, load_demo
+
 Row = dict[str, Any]
 PROMPTS = (
     "a red apple",
@@ -24,6 +26,27 @@ PROMPTS = (
 )
 
 
+def demo_on(device: torch.device) -> tuple[BigGan, OpenClip]:
+    """The demo pair on a device."""
+    gan, clip = load_demo()
+    return gan.to(device), clip.to(device)
+
+
+def settle() -> None:
+    """Wait until an accelerator, if there is one, has done what it was asked to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long a call takes, on whatever device."""
+    settle()
+    begin = time.perf_counter()
+    call()
+    settle()
+    return time.perf_counter() - begin
+
+
 def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Row]:
     """Time calls in turn; the first is what the others are compared with."""
     seconds: dict[str, list[float]] = {label: [] for label in calls}
@@ -31,9 +54,7 @@ def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> l
         call()  # the first call sets things up
     for _ in range(rounds):
         for label, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            seconds[label].append(time.perf_counter() - begin)
+            seconds[label].append(seconds_of(call))
     first = next(iter(calls))
     rows = []
     for label, own in seconds.items():
@@ -52,16 +73,12 @@ def compare(name: str, calls: dict[str, Callable[[], object]], rounds: int) -> l
 
 
 @functools.cache
-def flops_per_second() -> float:
-    """What this machine can do, with as many threads as the rest: a large product in float32."""
-    square = torch.rand(2048, 2048)
+def flops_per_second(device: torch.device) -> float:
+    """What a device can do, with as many threads as the rest: a large product in float32."""
+    side = 2048 if device.type == "cpu" else 8192
+    square = torch.rand(side, side, device=device)
     square @ square
-    seconds = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        square @ square
-        seconds.append(time.perf_counter() - begin)
-    return 2 * 2048**3 / min(seconds)
+    return 2 * side**3 / min(seconds_of(lambda: square @ square) for _ in range(5))
 
 
 def flops_of(call: Callable[[], object]) -> int:

@@ -1,6 +1,6 @@
 """Speed: ours and the peers' algorithms side by side, in one run on one machine.
 
-    python scripts/dev.py bench speed [PART ...] [--rounds 5] [--threads N]
+    python scripts/dev.py bench speed [PART ...] [--rounds 5] [--threads N] [--device cuda]
 
 ``generator``: the package's BigGAN-deep against ours, at the released models' shapes with random
 weights. ``step``: a step of the reference code's AugCLIP, written from its description, against
@@ -47,7 +47,7 @@ def line(row: Row) -> str:
     return f"| {' | '.join([*cells, *more])} |"
 
 
-PARTS: dict[str, Callable[[int], list[Row]]] = {
+PARTS: dict[str, Callable[[int, torch.device], list[Row]]] = {
     "generator": generator,
     "step": step,
     "equal_noise": equal_noise,
@@ -65,13 +65,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--json", action="store_true", help="end with one JSON line of all rows")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
     print(HEAD)
     for part in args.parts or PARTS:
-        for row in PARTS[part](args.rounds):
+        for row in PARTS[part](args.rounds, args.device):
             print(line(row), flush=True)
             rows.append(row)
     if args.json:

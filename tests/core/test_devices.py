@@ -1,4 +1,7 @@
-"""On a device that is not the CPU: nothing mixes the two, and the numbers are the same."""
+"""On a device that is not the CPU: nothing mixes the two, and the numbers are the same.
+
+A pretended device on every machine, and a real one where there is one.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ from fusedream_core import (
 from fusedream_core.config import BlendMode, Consistency
 from fusedream_core.placement import Box, Placement
 
-from ..elsewhere import ELSEWHERE, Held, elsewhere
+from ..elsewhere import ELSEWHERE, Held, elsewhere, full_precision, needs_cuda
 
 SEARCH = SearchConfig(num_candidates=20, num_basis=4, num_reranked=6, rerank_augments=2)
 AUGMENT = AugmentConfig(num_augments=3)
@@ -68,11 +71,12 @@ def here(gan_dir: Path, clip_dir: Path) -> Models:
     return load_biggan(gan_dir), load_open_clip_folder(clip_dir), Squares(cpu)
 
 
-@pytest.fixture
-def there(gan_dir: Path, clip_dir: Path) -> Iterator[Models]:
+@pytest.fixture(params=["elsewhere", pytest.param("cuda", marks=needs_cuda)])
+def there(request: pytest.FixtureRequest, gan_dir: Path, clip_dir: Path) -> Iterator[Models]:
     gan, clip = load_biggan(gan_dir), load_open_clip_folder(clip_dir)
-    with elsewhere():
-        yield gan.to(ELSEWHERE), clip.to(ELSEWHERE), Squares(ELSEWHERE)
+    device = ELSEWHERE if request.param == "elsewhere" else torch.device("cuda")
+    with elsewhere() if device == ELSEWHERE else full_precision():
+        yield gan.to(device), clip.to(device), Squares(device)
 
 
 def shrink(recipe: Recipe) -> Recipe:
@@ -171,7 +175,7 @@ def test_same_as_on_the_cpu(name: str, here: Models, there: Models) -> None:
     expected = WORK[name](*here)
     found = WORK[name](*there)
     for own, other in zip(found, expected, strict=True):
-        own = own.inner if isinstance(own, Held) else own
+        own = own.inner if isinstance(own, Held) else own.cpu()
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
 
 

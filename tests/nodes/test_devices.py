@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from ..elsewhere import ELSEWHERE, elsewhere
+from ..elsewhere import ELSEWHERE, elsewhere, full_precision, needs_cuda
 
 Run = Callable[..., Any]
 STEPS = {"num_steps": 3, "num_augments": 2}
@@ -33,16 +33,21 @@ FLAGS = {  # what ComfyUI makes of them
 @pytest.fixture
 def accelerator(
     pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], ModuleType]:
-    """ComfyUI's model management as on a machine with an accelerator of 8 GB, by memory flag."""
+) -> Callable[[str, torch.device], ModuleType]:
+    """ComfyUI's model management as on a machine with an accelerator, by memory flag.
 
-    def start(flag: str) -> ModuleType:
+    A pretended one has 8 GB.
+    """
+
+    def start(flag: str, device: torch.device) -> ModuleType:
         import comfy.model_management as management
 
-        monkeypatch.setattr(management, "get_torch_device", lambda: ELSEWHERE)
-        monkeypatch.setattr(management, "get_free_memory", measure)
-        monkeypatch.setattr(management, "get_total_memory", measure)
-        monkeypatch.setattr(management, "soft_empty_cache", lambda *_: None)
+        monkeypatch.setattr(management, "get_torch_device", lambda: device)
+        if device == ELSEWHERE:
+            monkeypatch.setattr(management, "get_free_memory", measure)
+            monkeypatch.setattr(management, "get_total_memory", measure)
+            monkeypatch.setattr(management, "soft_empty_cache", lambda *_: None)
+        monkeypatch.setattr(management, "cpu_state", management.CPUState.GPU)
         monkeypatch.setattr(management, "vram_state", management.VRAMState[FLAGS[flag]])
         monkeypatch.setattr(management.args, "gpu_only", flag == "--gpu-only")
         monkeypatch.setattr(management, "current_loaded_models", [])
@@ -112,19 +117,22 @@ def use_all(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("name", ["elsewhere", pytest.param("cuda", marks=needs_cuda)])
 def test_same_as_on_the_cpu(
     run: Run,
     expected: dict[str, Any],
-    accelerator: Callable[[str], ModuleType],
+    accelerator: Callable[[str, torch.device], ModuleType],
     flag: str,
+    name: str,
 ) -> None:
-    management = accelerator(flag)
-    with elsewhere():
+    device = ELSEWHERE if name == "elsewhere" else torch.device("cuda", 0)
+    management = accelerator(flag, device)
+    with elsewhere() if device == ELSEWHERE else full_precision():
         found = use_all(run)
-        assert {loaded.device for loaded in management.current_loaded_models} == {ELSEWHERE}
+        assert {loaded.device for loaded in management.current_loaded_models} == {device}
         management.unload_all_models()
         # But for what ComfyUI wants elsewhere itself, all that nodes hand on is on the CPU.
         assert flag == "--gpu-only" or {v.device.type for v in found.values()} == {"cpu"}
         found = {name: value.cpu() for name, value in found.items()}
-    for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-3, msg=name)
+    for output, value in found.items():
+        torch.testing.assert_close(value, expected[output], rtol=0, atol=1e-3, msg=output)

@@ -23,6 +23,12 @@ from .conftest import make_prompt, pixels, resident
 
 Start = Callable[..., ComfyServer]
 LONG = 10_000
+LEFT_MB = 64  # what PyTorch may keep on a device for its own use
+
+
+def held(client: ComfyClient) -> float:
+    """Memory of the device that PyTorch holds, in MB."""
+    return float(client.system_stats()["devices"][0]["torch_vram_total"]) / 2**20
 
 
 class Once:
@@ -193,11 +199,36 @@ class TestMemory:
             tell(f"weights {weights:.0f}, before {before:.0f}, used {used:.0f}, freed {freed:.0f}")
             assert freed < used - weights
 
-    @pytest.mark.parametrize("flag", ["--cpu", "--lowvram", "--novram", "--gpu-only"])
-    def test_flags(self, start: Start, flag: str) -> None:
-        if flag != "--cpu" and not has_accelerator():
+
+class TestFlags:
+    @pytest.mark.parametrize("name", ["text_to_image", "composition"])
+    def test_a_device_makes_the_same_picture_under_each(
+        self, start: Start, name: str, tell: Callable[[str], None]
+    ) -> None:
+        """And gives back what memory it took."""
+        if not has_accelerator():
             pytest.skip("ComfyUI takes no other beside --cpu; see tests/nodes/test_devices.py")
-        client = ComfyClient(start(flag).url)
+        made = {}
+        for flag in ("--normalvram", "--lowvram", "--novram", "--highvram", "--gpu-only"):
+            server = start(flag, base=flag)
+            client = ComfyClient(server.url)
+            before = held(client)
+            begin = time.monotonic()
+            run = client.run(make_prompt(client, name, seed=1)).raise_for_status()
+            seconds, used = time.monotonic() - begin, held(client)
+            made[flag] = pixels(client, run)
+            client.free()
+            deadline = time.monotonic() + 30  # the server frees when it next looks at its queue
+            while held(client) > before + LEFT_MB and time.monotonic() < deadline:
+                time.sleep(0.2)
+            tell(f"{flag}: {seconds:.1f} s, {before:.0f}, {used:.0f}, freed {held(client):.0f} MB")
+            assert held(client) <= before + LEFT_MB
+            server.stop()
+        for flag, picture in made.items():
+            assert np.array_equal(picture, made["--normalvram"]), flag
+
+    def test_cpu(self, start: Start) -> None:
+        client = ComfyClient(start("--cpu").url)
         run = client.run(make_prompt(client, seed=1)).raise_for_status()
         assert pixels(client, run).shape == (128, 128, 3)
 

@@ -1,0 +1,128 @@
+"""What only a real CUDA device can show: equal bits, half precision, and memory that runs out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusedream_core import (
+    DEFAULT,
+    Bank,
+    BigGan,
+    CompositionRecipe,
+    Lpips,
+    OpenClip,
+    Recipe,
+    generate,
+    generate_composition,
+    load_demo,
+    load_demo_bank,
+    load_demo_lpips,
+)
+
+from ..elsewhere import full_precision, needs_cuda
+
+pytestmark = needs_cuda
+CUDA = torch.device("cuda")
+SHORT = replace(DEFAULT, optimize=replace(DEFAULT.optimize, num_steps=20))
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[BigGan, OpenClip]:
+    gan, clip = load_demo()
+    return gan.to(CUDA), clip.to(CUDA)
+
+
+@pytest.fixture(scope="module")
+def bank() -> Bank:
+    return load_demo_bank()
+
+
+@pytest.fixture(scope="module")
+def lpips() -> Lpips:
+    return load_demo_lpips().to(CUDA)
+
+
+def picture(pair: tuple[BigGan, OpenClip], bank: Bank, recipe: Recipe = SHORT) -> Tensor:
+    return generate("a blue dog", gan=pair[0], clip=pair[1], bank=bank, recipe=recipe).images
+
+
+@contextmanager
+def at_most(spare_bytes: int) -> Iterator[None]:
+    """While it lasts, PyTorch gets so much more memory than it has, and no more."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    torch.cuda.set_per_process_memory_fraction(
+        (torch.cuda.memory_reserved(CUDA) + spare_bytes) / total
+    )
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+class TestSameSeedSamePicture:
+    def test_text_to_image(self, pair: tuple[BigGan, OpenClip], bank: Bank) -> None:
+        assert torch.equal(picture(pair, bank), picture(pair, bank))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_in_half_precision(
+        self, pair: tuple[BigGan, OpenClip], bank: Bank, dtype: torch.dtype
+    ) -> None:
+        gan, clip = copy.deepcopy(pair)
+        gan.compute_in(dtype)
+        clip.compute_in(dtype)
+        assert torch.equal(picture((gan, clip), bank), picture((gan, clip), bank))
+
+    def test_composition(self, pair: tuple[BigGan, OpenClip], bank: Bank, lpips: Lpips) -> None:
+        recipe = CompositionRecipe()
+        steps = replace(recipe.compose.optimize, num_steps=8)
+        recipe = replace(recipe, compose=replace(recipe.compose, optimize=steps))
+        made = [
+            generate_composition(
+                "a dog and a house",
+                gan=pair[0],
+                clip=pair[1],
+                perceptual=lpips,
+                bank=bank,
+                recipe=recipe,
+                foreground_prompt="a dog",
+            ).images
+            for _ in range(2)
+        ]
+        assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_draws_the_same_picture(
+    pair: tuple[BigGan, OpenClip], bank: Bank, dtype: torch.dtype
+) -> None:
+    z, y = bank.sample_z(pair[0])[:4], pair[0].embed(bank.class_index[:4])
+    gan = copy.deepcopy(pair[0])
+    gan.compute_in(dtype)
+    with torch.no_grad(), full_precision():
+        exact, coarse = (one.decode(z, y, truncation=bank.truncation) for one in (pair[0], gan))
+    assert coarse.dtype == torch.float32
+    assert float((exact - coarse).abs().mean()) < 0.02
+
+
+def test_goes_on_with_less_at_once_when_memory_runs_out(
+    pair: tuple[BigGan, OpenClip], bank: Bank, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real error of the real allocator, at a real limit."""
+    steps = replace(DEFAULT.optimize, num_steps=2, num_starts=1)
+    copies = replace(DEFAULT.augment, num_augments=1024)
+    recipe = replace(DEFAULT, optimize=steps, augment=copies)
+    with full_precision():
+        expected = picture(pair, bank, recipe)
+        with at_most(512 * 2**20), caplog.at_level(logging.WARNING):
+            found = picture(pair, bank, recipe)
+    assert "Out of memory" in caplog.text
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
