@@ -24,6 +24,7 @@ from .gan.base import Gan
 from .memory import Limit
 from .mixing import make_mixture
 from .perceptual import Perceptual
+from .repeatable import repeatable
 from .search import search_basis
 from .types import Basis, Callback, Latent, Record, StepInfo
 
@@ -47,6 +48,7 @@ class InvertResult(Record):
     class_index: Tensor
 
 
+@repeatable()
 def invert_image(
     gan: Gan,
     clip: ImageTextEncoder,

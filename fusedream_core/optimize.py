@@ -1,7 +1,9 @@
 """The optimisation: Adam on basis latents and mixing weights together, for a batch of runs.
 
 Paper: Liu et al. 2021, section 3.2, eq. 4. B runs (prompts or seeds) are one batch: each has its
-own prompt, basis and random numbers, no term couples them, and so each ends as it would alone.
+own prompt, basis and random numbers, no term couples them, and so each ends as it would alone: on
+a CPU to the last bit. On other devices all go through the networks together, which is far quicker
+there, and round in another way than alone.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from .errors import ConfigError
 from .gan.base import Gan
 from .memory import Limit
 from .race import Race
+from .repeatable import repeatable
 from .runs import Runs
 from .selection import Selection
 from .types import Basis, Callback, Latent, OptimizeResult, Score, Target
 
 
+@repeatable()
 def optimize(
     gan: Gan,
     clip: ImageTextEncoder,

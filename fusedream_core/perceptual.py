@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_shape
@@ -58,7 +59,8 @@ class Lpips(nn.Module):
 
     References:
         Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-        Metric". The sums are the package's own.
+        Metric". Differs from the package: its maps are enlarged by matrix products, which have the
+        same gradient twice on every device.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -89,8 +91,15 @@ class Lpips(nn.Module):
                 f"The pictures have the shapes {tuple(images.shape)} and {tuple(others.shape)}, "
                 "but only pictures of one shape can be compared; resize one of them."
             )
-        distance: Tensor = self.network(images, others)
-        return distance
+        from lpips import normalize_tensor
+
+        network: Any = self.network
+        first, second = (network.net(network.scaling_layer(x)) for x in (images, others))
+        parts = [
+            _enlarge(head((normalize_tensor(own) - normalize_tensor(other)).square()), images)
+            for own, other, head in zip(first, second, network.lins, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0)
 
 
 def load_lpips(path: Path | str) -> Lpips:
@@ -124,6 +133,19 @@ def load_lpips(path: Path | str) -> Lpips:
     whole |= {f"lins.{name[3:]}": value for name, value in whole.items() if name[:3] == "lin"}
     load_weights(network, whole, path)
     return Lpips(network)
+
+
+def _enlarge(maps: Tensor, like: Tensor) -> Tensor:
+    """Maps at the size of pictures, bilinear."""
+    rows, columns = (
+        F.interpolate(
+            torch.eye(old, dtype=maps.dtype, device=maps.device)[None, None],
+            (new, old),
+            mode="bilinear",
+        )[0, 0]
+        for old, new in zip(maps.shape[-2:], like.shape[-2:], strict=True)
+    )
+    return rows @ maps @ columns.T
 
 
 def make_lpips(net: str) -> nn.Module:

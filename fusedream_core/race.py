@@ -138,7 +138,7 @@ class Race:
         seen = _add_noise(latent, descent, generators)
         num = self._num_augments(descent.num_steps_done)
         scores, images, uphill = self._runs.pick(running * num_starts).ascend(
-            seen, self._config.objective, num, generators
+            seen, self._config.objective, num, generators, num_starts
         )
         moved, downhill = descent.parameters, [-gradient for gradient in uphill]
         descent.step(torch.autograd.grad(seen, moved, downhill, materialize_grads=True))

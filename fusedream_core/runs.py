@@ -67,12 +67,21 @@ class Runs:
         kind: Objective,
         num_augments: int,
         generators: Sequence[torch.Generator],
+        num_starts: int = 1,
     ) -> tuple[Tensor, Tensor, LatentPair]:
         """The score that is optimised, with fresh changes for AugCLIP, and where it rises.
 
-        Rows are looked at together as far as CLIP may see all of their copies at once; the others
-        wait for their turn. What is kept of each is its gradient, so that the memory does not grow
-        with their number.
+        Rows are looked at together as far as CLIP may see all of their copies at once, and as
+        ``turns`` has it; the others wait for their turn. What is kept of each is its gradient, so
+        that the memory does not grow with their number.
+
+        Args:
+            latent: z and y, a row of each for each target.
+            kind: The score.
+            num_augments: Changed copies of each picture.
+            generators: One for each row.
+            num_starts: S, where the rows are S starts of each of some runs: the first starts of
+                all runs, then the second.
 
         Returns:
             Scores ``(B,)``, pictures ``(B, 3, H, W)``, and the gradients of each row's score with
@@ -80,19 +89,21 @@ class Runs:
         """
         z, y = (block.detach() for block in latent)
         num = num_augments if kind == "aug_clip" else 1
+        turns = self._turns(len(z) // num_starts, num_starts)
         drawn: list[AugmentParams] = []  # once, when the size of the pictures is known
 
-        def look(rows: slice, copies: int) -> tuple[Tensor, ...]:
+        def look(rows: list[int], copies: int) -> tuple[Tensor, ...]:
             leaves = tuple(block[rows].detach().requires_grad_() for block in (z, y))
+            targets = [self.targets[row] for row in rows]
             images = self.decode(*leaves)
             if kind == "clip":
-                scores = clip_score(images, self.targets[rows], self.clip)
+                scores = clip_score(images, targets, self.clip)
             else:
                 if not drawn:
                     drawn.append(self.sample(num, images, generators))
                 scores = aug_clip_score(
                     images,
-                    self.targets[rows],
+                    targets,
                     self.clip,
                     params=drawn[0].part(rows),
                     clip_batch=copies,
@@ -103,11 +114,26 @@ class Runs:
 
         def look_at_all(copies: int) -> tuple[Tensor, ...]:
             tall = max(1, copies // num)
-            parts = [look(slice(row, row + tall), copies) for row in range(0, len(z), tall)]
-            return tuple(torch.cat(blocks) for blocks in zip(*parts, strict=True))
+            chunks = [
+                turn[first : first + tall] for turn in turns for first in range(0, len(turn), tall)
+            ]
+            parts = [look(rows, copies) for rows in chunks]
+            place = torch.tensor([row for rows in chunks for row in rows]).argsort()
+            return tuple(torch.cat(blocks)[place] for blocks in zip(*parts, strict=True))
 
-        scores, images, of_z, of_y = self.limit.run(look_at_all, most=num * len(z))
+        scores, images, of_z, of_y = self.limit.run(look_at_all, most=num * len(turns[0]))
         return scores, images, (of_z, of_y)
+
+    def _turns(self, num_runs: int, num_starts: int = 1) -> list[list[int]]:
+        """Which rows may go through the networks together, of S starts of some runs.
+
+        On a CPU those of one run, which then round as they do without the others: its results are
+        the same to the last bit, and a batch would be hardly quicker. Elsewhere all rows.
+        """
+        rows = list(range(num_runs * num_starts))
+        if self.gan.device.type == "cpu":
+            return [rows[run::num_runs] for run in range(num_runs)]
+        return [rows]
 
     @torch.no_grad()
     def judge(
@@ -131,11 +157,24 @@ class Runs:
         Returns:
             Pictures ``(S, B, 3, H, W)`` and their scores ``(S, B)``.
         """
-        images = [self.decode(z, y) for z, y in latents]
+        turns = self._turns(len(generators))
+        images = [torch.cat([self.decode(z[rows], y[rows]) for rows in turns]) for z, y in latents]
         params = self.sample(num_augments, images[0], generators)
         scores = []
         for step, batch in enumerate(images, start=1):
-            score = aug_clip_score_within(self.limit, batch, self.targets, self.clip, params=params)
+            parts = [
+                aug_clip_score_within(
+                    self.limit,
+                    batch[rows],
+                    [self.targets[row] for row in rows],
+                    self.clip,
+                    params=params.part(rows),
+                )
+                for rows in turns
+            ]
+            score = Score(
+                torch.cat([part.mean for part in parts]), torch.cat([part.stderr for part in parts])
+            )
             scores.append(score)
             if callback is not None:
                 callback(StepInfo(stage, step, len(images), score.mean, batch))

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+# CUDA's fused attention has the same gradient twice only where it takes all tokens in one block.
+_MOST_IN_ONE_BLOCK = 64
+
 
 def make_lean(visual: nn.Module) -> None:
     """Rewrite a frozen image tower in place; what it does not know it leaves as it is."""
@@ -80,8 +83,17 @@ class _SelfAttention(nn.Module):
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind()
-        seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        if attn_mask is None and query.is_cuda and query.shape[1] > _MOST_IN_ONE_BLOCK:
+            seen = attend(queries, keys, values)
+        else:
+            seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
         return self.out_proj(seen.transpose(1, 2).flatten(2)), None
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention by its definition; ``(..., L, C)`` each, and the same for the result."""
+    shares: Tensor = (queries * queries.shape[-1] ** -0.5 @ keys.mT).softmax(dim=-1)
+    return shares @ values
 
 
 class _PatchConv(nn.Module):

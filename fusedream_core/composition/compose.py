@@ -22,6 +22,7 @@ from ..gan.base import Gan
 from ..memory import Limit
 from ..perceptual import Perceptual
 from ..placement import Placement, all_placements
+from ..repeatable import repeatable
 from ..types import Basis, Callback, Target
 from .compositor import Compositor
 from .entries import Run, make_run
@@ -29,6 +30,7 @@ from .records import ComposeResult
 from .tournament import Tournament
 
 
+@repeatable()
 def compose(
     gan: Gan,
     clip: ImageTextEncoder,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..errors import ConfigError
+from ..repeatable import repeatable
 from ..weights import find_weights, fingerprint, read_json, read_state_dict, reading
 from .conversion import read_original
 from .deep_files import as_package, is_deep, make_network, settings_of
@@ -117,6 +118,7 @@ class BigGan(nn.Module):
         """Class embeddings, shape ``(N, dim_y)``, of indices ``(N,)``."""
         return self.class_weight[:, class_index.to(self.device)].T.contiguous()
 
+    @repeatable()
     def decode(self, z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
         """Decode latents into pictures.
 

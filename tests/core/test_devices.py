@@ -74,7 +74,7 @@ def here(gan_dir: Path, clip_dir: Path) -> Models:
 @pytest.fixture(params=["elsewhere", pytest.param("cuda", marks=needs_cuda)])
 def there(request: pytest.FixtureRequest, gan_dir: Path, clip_dir: Path) -> Iterator[Models]:
     gan, clip = load_biggan(gan_dir), load_open_clip_folder(clip_dir)
-    device = ELSEWHERE if request.param == "elsewhere" else torch.device("cuda")
+    device = ELSEWHERE if request.param == "elsewhere" else torch.device("cuda", 0)
     with elsewhere() if device == ELSEWHERE else full_precision():
         yield gan.to(device), clip.to(device), Squares(device)
 

@@ -22,6 +22,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine's own setting is; nothing but this machine is asked."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # for processes of their own
+
+
 class Server(ThreadingHTTPServer):
     """Serves one content in several ways, and notes what it was asked for."""
 

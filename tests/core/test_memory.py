@@ -25,6 +25,7 @@ from fusedream_core import (
 from fusedream_core.composition import compose
 from fusedream_core.config import ALL, ComposeConfig
 from fusedream_core.memory import Limit, is_out_of_memory
+from fusedream_core.runs import Runs
 from fusedream_core.placement import all_placements
 
 AUGMENT = AugmentConfig(num_augments=4)
@@ -164,7 +165,10 @@ class TestGoesOnWithLess:
         which: str,
         objective: Any,  # noqa: ANN401
         caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """Where the rows of all runs go through the networks together, as on an accelerator."""
+        monkeypatch.setattr(Runs, "_turns", lambda _, runs, starts=1: [list(range(runs * starts))])
         models: dict[str, Any] = {"clip": clip64, "gan": gan64}
 
         def run(model: Any) -> Tensor:  # noqa: ANN401

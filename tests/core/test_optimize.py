@@ -19,12 +19,15 @@ from fusedream_core import (
     OptimizeConfig,
     OptimizeResult,
     Score,
+    SearchConfig,
     StepInfo,
     Target,
     aug_clip_score,
+    encode_target,
     make_generator,
     optimize,
     sample_params,
+    search_basis,
 )
 from fusedream_core.mixing import Mixture
 from fusedream_core.race import _leaders, _winners
@@ -42,6 +45,10 @@ VARIANTS: list[dict[str, Any]] = [
     {"mixing": "softmax", "units": "absolute", "schedule": "constant", "selection": "last"},
     {"objective": "clip", "start": "alone"},
 ]
+
+
+def all_together(_: Runs, num_runs: int, num_starts: int = 1) -> list[list[int]]:
+    return [list(range(num_runs * num_starts))]
 
 
 @pytest.fixture
@@ -97,7 +104,43 @@ class TestOptimize:
         torch.testing.assert_close(again, result.images)
 
     @pytest.mark.parametrize("change", VARIANTS)
-    def test_batch_equals_singles(self, run: RunOptimize, change: dict[str, Any]) -> None:
+    def test_batch_is_on_a_cpu_to_the_last_bit_what_singles_are(
+        self, gan: BigGan, clip: OpenClip, change: dict[str, Any]
+    ) -> None:
+        """In float32, where another size of a matrix product shows."""
+        prompts = ["a dog", "a cat", "a crane"]
+        targets = [encode_target(clip, prompt) for prompt in prompts]
+        config = replace(CONFIG, **change)
+
+        def make(rows: list[int]) -> OptimizeResult:
+            own = [targets[row] for row in rows]
+            bases = search_basis(
+                *(gan, clip, own),
+                config=SearchConfig(num_candidates=30, num_basis=4),
+                augment=AUGMENT,
+                generator=make_generator(1),
+            )
+            return optimize(
+                *(gan, clip, own, bases),
+                config=config,
+                augment=AUGMENT,
+                generators=[make_generator(row) for row in rows],
+            )
+
+        together = make([0, 1, 2])
+        for row in range(3):
+            alone = make([row])
+            assert torch.equal(together.images[row], alone.images[0])
+            assert torch.equal(together.latent.z[row], alone.latent.z[0])
+            assert torch.equal(together.score.mean[row], alone.score.mean[0])
+            assert torch.equal(together.trace[:, row], alone.trace[:, 0])
+
+    @pytest.mark.parametrize("change", VARIANTS)
+    def test_batch_equals_singles(
+        self, run: RunOptimize, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where all rows go through the networks together, as on an accelerator."""
+        monkeypatch.setattr(Runs, "_turns", all_together)
         config = replace(CONFIG, **change)
         together = run([0, 1, 2], config)
         for row in range(3):
@@ -220,9 +263,9 @@ class TestCopies:
         seen: list[int] = []
         ascend = Runs.ascend
 
-        def spy(self: Runs, latent: Any, kind: Any, num: int, generators: Any) -> Any:  # noqa: ANN401
+        def spy(self: Runs, latent: Any, kind: Any, num: int, *others: Any) -> Any:  # noqa: ANN401
             seen.append(num)
-            return ascend(self, latent, kind, num, generators)
+            return ascend(self, latent, kind, num, *others)
 
         monkeypatch.setattr(Runs, "ascend", spy)
         config = replace(CONFIG, num_steps=4, first_augments=first)

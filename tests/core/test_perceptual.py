@@ -53,7 +53,18 @@ class TestLoadLpips:
         whole = make_lpips(net)
         torch.save(whole.state_dict(), tmp_path / "whole.pt")
         found = load_lpips(tmp_path / "whole.pt").distance_map(*pictures)
-        assert torch.equal(found, whole(*pictures))
+        torch.testing.assert_close(found, whole(*pictures), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("net", TRUNKS)
+    def test_gradient_of_the_package(self, net: str, pictures: tuple[Tensor, Tensor]) -> None:
+        whole = make_lpips(net).eval()
+        leaf, other = pictures[0].requires_grad_(), pictures[1]
+        weights = torch.rand(2, 1, 40, 48, generator=torch.Generator().manual_seed(1))
+        found, expected = (
+            torch.autograd.grad((way(leaf, other) * weights).sum(), leaf)[0]
+            for way in (Lpips(whole).distance_map, whole)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.max()))
 
     def test_demo_loads_with_the_package_alone(self, pictures: tuple[Tensor, Tensor]) -> None:
         from safetensors.torch import load_file

@@ -47,6 +47,8 @@ def accelerator(
             monkeypatch.setattr(management, "get_free_memory", measure)
             monkeypatch.setattr(management, "get_total_memory", measure)
             monkeypatch.setattr(management, "soft_empty_cache", lambda *_: None)
+        else:
+            torch.cuda.init()  # as ComfyUI does when it starts with a device
         monkeypatch.setattr(management, "cpu_state", management.CPUState.GPU)
         monkeypatch.setattr(management, "vram_state", management.VRAMState[FLAGS[flag]])
         monkeypatch.setattr(management.args, "gpu_only", flag == "--gpu-only")
