@@ -31,7 +31,7 @@ def step_calls(num: int, device: torch.device) -> dict[str, Callable[[], object]
     model = open_clip.create_model("ViT-B-32", pretrained=None).eval().requires_grad_(False)
     model = model.to(device)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    clip = core.OpenClip(copy.deepcopy(model), tokenizer, clip_id="random")
+    clip = core.OpenClip(copy.deepcopy(model), tokenizer, clip_id="random").to(device)
     target = core.encode_target(clip, "a blue dog")
     tokens = tokenizer(["a blue dog"]).to(device)
     image = torch.rand(1, 3, 256, 256).to(device) * 2 - 1
@@ -63,6 +63,7 @@ def peak_of_step(which: str, num: int, device: torch.device) -> float:
     torch.set_num_threads(1)
     call = step_calls(num, device)[which]
     if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20

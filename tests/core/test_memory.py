@@ -25,8 +25,8 @@ from fusedream_core import (
 from fusedream_core.composition import compose
 from fusedream_core.config import ALL, ComposeConfig
 from fusedream_core.memory import Limit, is_out_of_memory
-from fusedream_core.runs import Runs
 from fusedream_core.placement import all_placements
+from fusedream_core.runs import Runs
 
 AUGMENT = AugmentConfig(num_augments=4)
 STEPS = OptimizeConfig(num_steps=4, num_snapshots=2, eval_augments=6, num_starts=2)
