@@ -47,7 +47,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 _FLOATS_PER_PIXEL = {
     ("gan", True): 5000,
     ("gan", False): 600,
-    ("clip", True): 500,
+    ("clip", True): 500,  # a ResNet's; those that know it tell their own
     ("clip", False): 120,
     ("lpips", True): 350,  # VGG16's; the others take less
     ("lpips", False): 130,
@@ -239,7 +239,10 @@ def activation_bytes(
     if clip is not None:
         seen = pictures if scored is None else scored
         height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
-        floats += seen * augments * height * width * _FLOATS_PER_PIXEL["clip", gradients]
+        each = height * width * _FLOATS_PER_PIXEL["clip", gradients]
+        if gradients:
+            each = getattr(clip.model, "kept_numbers", each)
+        floats += seen * augments * each
     if lpips is not None:
         floats += pictures * side**2 * _FLOATS_PER_PIXEL["lpips", gradients]
     return floats * _FLOAT_BYTES

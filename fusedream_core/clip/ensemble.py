@@ -63,6 +63,11 @@ class EnsembleClip(nn.Module):
         self.eval()
 
     @property
+    def kept_numbers(self) -> int:
+        """How many numbers all members keep of one picture for its gradient, roughly."""
+        return sum(getattr(clip, "kept_numbers", 0) for clip in self._clips)
+
+    @property
     def device(self) -> torch.device:
         """Where features come out."""
         return self._clips[0].device

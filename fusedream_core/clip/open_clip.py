@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from ..weights import find_file, fingerprint, reading
-from .lean import make_lean
+from .lean import kept_numbers, make_lean
 
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
@@ -76,6 +76,11 @@ class OpenClip(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.mean.device
+
+    @property
+    def kept_numbers(self) -> int:
+        """How many numbers are kept of one picture for its gradient, roughly."""
+        return kept_numbers(self.model.visual, self.image_size)  # type: ignore[arg-type]
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode pictures as the model was trained to see them, with an antialiased resize.

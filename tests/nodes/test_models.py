@@ -247,6 +247,11 @@ class TestActivationBytes:
         assert all_scored < compared
         assert compared < models.activation_bytes(gan, clip, lpips, pictures=2, gradients=True)
 
+    def test_a_clip_tells_what_it_keeps(self, models: ModuleType) -> None:
+        large = SimpleNamespace(model=SimpleNamespace(image_size=(224, 224), kept_numbers=10**9))
+        assert models.activation_bytes(None, large, pictures=2, gradients=True) == 8 * 10**9
+        assert models.activation_bytes(None, large, pictures=2) < 10**9
+
     def test_models_that_do_not_tell_their_size(self, models: ModuleType) -> None:
         bare = SimpleNamespace(model=object())
         assert models.activation_bytes(bare, bare, pictures=1) > 0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d as Conv
 
-from fusedream_core.clip.lean import _cuts_patches, _PatchConv, attend, make_lean
+from fusedream_core.clip.lean import _cuts_patches, _PatchConv, attend, kept_numbers, make_lean
 from fusedream_core.rng import make_generator
 
 TOWERS: dict[str, dict[str, Any]] = {
@@ -92,6 +92,30 @@ class TestMakeLean:
         half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
         assert half.dtype == torch.bfloat16
         torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=0.05)
+
+    @pytest.mark.parametrize("patch_size", [8, 4])
+    def test_kept_numbers(self, patch_size: int) -> None:
+        """At least what autograd keeps beside the weights, and not many times that."""
+        from open_clip.transformer import VisionTransformer
+
+        side, (width, heads) = 56, (64, 4)
+        with torch.random.fork_rng(devices=[]):
+            tower = VisionTransformer(side, patch_size, width, 3, heads, 4.0, output_dim=16).eval()
+        make_lean(tower)
+        weights = {parameter.data_ptr() for parameter in tower.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes() // 4
+            return tensor
+
+        leaf = torch.rand(1, 3, side, side, generator=make_generator(0)).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = tower(leaf)
+        assert features.requires_grad
+        assert sum(kept.values()) <= kept_numbers(tower, (side, side)) < 4 * sum(kept.values())
 
     def test_another_attention_stays(self) -> None:
         """Where keys come from elsewhere, and in older forms with the tokens first."""
