@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .classes import named_classes
 from .clip.base import ImageTextEncoder
+from .clip.target import similarities
 from .gan.base import Gan
 from .types import Target
 
@@ -62,7 +63,7 @@ def _nearness(gan: Gan, clip: ImageTextEncoder, texts: Tensor, allowed: Sequence
     features = torch.cat(
         [clip.encode_text(names[i : i + _BATCH]) for i in range(0, len(names), _BATCH)]
     )
-    similarity = texts @ features.T
+    similarity = similarities(texts, features)
     spread = similarity.std(dim=1, keepdim=True).clamp_min(1e-6)
     deviation = (similarity - similarity.mean(dim=1, keepdim=True)) / spread
     return (deviation / _TEMPERATURE).softmax(dim=1).cpu()

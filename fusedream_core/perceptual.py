@@ -64,7 +64,7 @@ class Lpips(nn.Module):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """Wrap the package's ``LPIPS(spatial=True)`` once it has its weights; it is frozen."""
+        """Wrap the package's ``LPIPS``, version 0.1, once it has its weights; it is frozen."""
         super().__init__()
         self.network = network.eval().requires_grad_(False)
 
@@ -163,9 +163,7 @@ def make_lpips(net: str) -> nn.Module:
     # The constructor draws from the global generator and uses a deprecated call of torchvision.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network: nn.Module = lpips.LPIPS(
-            net=net, pretrained=False, pnet_rand=True, spatial=True, verbose=False
-        )
+        network: nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
     return network
 
 

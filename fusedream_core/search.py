@@ -22,6 +22,7 @@ from .augment import sample_params
 from .bank import Bank
 from .classes import named_classes, resolve_classes
 from .clip.base import ImageTextEncoder
+from .clip.target import similarities
 from .config import AugmentConfig, SearchConfig
 from .errors import ConfigError
 from .gan.base import Gan
@@ -115,7 +116,7 @@ class _Search:
             for z, y, index in self._candidates(classes, stream):
                 images = self._draw(z, y)
                 features = self.limit.map(self.clip.encode_images, images)
-                scores = texts @ features.T  # (T, N)
+                scores = similarities(texts, features)  # (T, N)
                 for row in rows:
                     fresh, pool = Pool(z, y, index, scores[row].cpu()), pools[row]
                     joined = pool.join(fresh) if pool else fresh
@@ -155,7 +156,8 @@ class _Search:
         z = bank.sample_z(self.gan)
         z, y = z[rows.to(z.device)], self.gan.embed(classes)
         texts = text_features(self.targets, self.clip)  # (T, D)
-        scores = (texts @ bank.features.cpu()[rows].to(texts).T).cpu()  # (T, N)
+        features = bank.features.cpu()[rows].to(texts)
+        scores = similarities(texts, features).cpu()  # (T, N)
         keep, cap = _pool_size(len(rows), self.config)
         pools = []
         for row, target in enumerate(self.targets):

@@ -15,6 +15,7 @@ from ..gan.base import Gan
 from ..memory import Limit
 from ..types import Callback, StepInfo
 from .base import ImageTextEncoder
+from .lean import kept_numbers
 
 _AT_ONCE = 8  # pictures looked at together
 
@@ -65,7 +66,8 @@ class EnsembleClip(nn.Module):
     @property
     def kept_numbers(self) -> int:
         """How many numbers all members keep of one picture for its gradient, roughly."""
-        return sum(getattr(clip, "kept_numbers", 0) for clip in self._clips)
+        usual = kept_numbers(None, self.image_size)
+        return sum(getattr(clip, "kept_numbers", usual) for clip in self._clips)
 
     @property
     def device(self) -> torch.device:

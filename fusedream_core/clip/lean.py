@@ -14,9 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# CUDA's fused attention has the same gradient twice only where it takes all tokens in one block.
-_MOST_IN_ONE_BLOCK = 64
-
 
 def make_lean(visual: nn.Module) -> None:
     """Rewrite a frozen image tower in place; what it does not know it leaves as it is."""
@@ -36,19 +33,20 @@ def make_lean(visual: nn.Module) -> None:
     visual.requires_grad_(False)
 
 
-def kept_numbers(visual: nn.Module, image_size: tuple[int, int]) -> int:
+def kept_numbers(visual: nn.Module | None, image_size: tuple[int, int]) -> int:
     """How many numbers an image tower keeps of one picture for its gradient.
 
-    For a transformer by its shape, a little above what was measured for ViT-B/16 and ViT-L/14 on
-    CUDA; for any other tower what a ResNet keeps.
+    For a transformer by its shape, a little above what was measured for ViT-B/16 and ViT-L/14 with
+    OpenAI's activation, which keeps the most; for any other tower, and for one that is not known,
+    what a ResNet keeps.
     """
     pixels = image_size[0] * image_size[1]
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
-    if blocks is None:
+    if visual is None or blocks is None:
         return 500 * pixels
     tokens, width = visual.get_parameter("positional_embedding").shape
     heads: int = blocks[0].attn.num_heads
-    return 20 * pixels + len(blocks) * tokens * (11 * width + heads * tokens)
+    return 20 * pixels + len(blocks) * tokens * (16 * width + heads * tokens)
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
@@ -98,17 +96,8 @@ class _SelfAttention(nn.Module):
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind()
-        if attn_mask is None and query.is_cuda and query.shape[1] > _MOST_IN_ONE_BLOCK:
-            seen = attend(queries, keys, values)
-        else:
-            seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
         return self.out_proj(seen.transpose(1, 2).flatten(2)), None
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention by its definition; ``(..., L, C)`` each, and the same for the result."""
-    shares: Tensor = (queries * queries.shape[-1] ** -0.5 @ keys.mT).softmax(dim=-1)
-    return shares @ values
 
 
 class _PatchConv(nn.Module):

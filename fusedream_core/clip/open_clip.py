@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
+from ..repeatable import repeatable, repeatable_attention
 from ..weights import find_file, fingerprint, reading
 from .lean import kept_numbers, make_lean
 
@@ -82,6 +83,7 @@ class OpenClip(nn.Module):
         """How many numbers are kept of one picture for its gradient, roughly."""
         return kept_numbers(self.model.visual, self.image_size)  # type: ignore[arg-type]
 
+    @repeatable()
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode pictures as the model was trained to see them, with an antialiased resize.
 
@@ -98,7 +100,8 @@ class OpenClip(nn.Module):
         """
         pixels = (self._resize(images.to(self.mean)) + 1.0) / 2.0
         pixels = ((pixels - self.mean) / self.std).to(self._precision or pixels.dtype)
-        return _unit(self.model.encode_image(pixels))  # type: ignore[operator]
+        with repeatable_attention(self.device):
+            return _unit(self.model.encode_image(pixels))  # type: ignore[operator]
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Look at pictures in this precision, for devices that are good at a lower one.

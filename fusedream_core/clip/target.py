@@ -85,3 +85,11 @@ def encode_target(clip: ImageTextEncoder, prompt: str) -> Target:
             f"The pieces of the prompt {prompt!r} cancel each other; change a text or a weight."
         )
     return Target(F.normalize(total, dim=0), parts, clip.clip_id, prompt)
+
+
+def similarities(texts: Tensor, features: Tensor) -> Tensor:
+    """Cosines ``(T, N)`` of T texts and N pictures, from unit-norm features.
+
+    Text by text, so that the numbers of one are the same to the last bit whatever others there are.
+    """
+    return torch.stack([features @ text for text in texts])

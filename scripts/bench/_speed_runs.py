@@ -238,7 +238,8 @@ def startup(rounds: int, device: torch.device) -> list[Row]:
     script = (
         "import re, time; begin = time.perf_counter(); import torch;"
         "torched = time.perf_counter(); import fusedream_core as core;"
-        "imported = time.perf_counter(); pair = core.load_demo(); bank = core.load_demo_bank();"
+        "imported = time.perf_counter(); bank = core.load_demo_bank();"
+        f"pair = [model.to('{device}') for model in core.load_demo()];"
         "loaded = time.perf_counter();"
         "core.generate('a blue dog', gan=pair[0], clip=pair[1], bank=bank);"
         "made = time.perf_counter();"

@@ -25,6 +25,7 @@ from fusedream_core import (
     load_open_clip_folder,
     make_generator,
 )
+from fusedream_core.runs import Runs
 
 TINY_GAN: dict[str, Any] = {
     "output_dim": 16,
@@ -62,6 +63,18 @@ TINY_CLIP: dict[str, Any] = {
         "interpolation": "bicubic",
     },
 }
+
+
+@pytest.fixture(params=["each run by itself", "all together"])
+def grouping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which runs of a batch go through the networks together: as on a CPU, as elsewhere."""
+
+    def all_rows(_: Runs, num_runs: int, num_starts: int) -> list[list[int]]:
+        return [list(range(num_runs * num_starts))]
+
+    if request.param == "all together":
+        monkeypatch.setattr(Runs, "_turns", all_rows)
+    return str(request.param)
 
 
 def make_package_gan(seed: int = 0, **settings: object) -> nn.Module:

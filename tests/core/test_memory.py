@@ -26,10 +26,9 @@ from fusedream_core.composition import compose
 from fusedream_core.config import ALL, ComposeConfig
 from fusedream_core.memory import Limit, is_out_of_memory
 from fusedream_core.placement import all_placements
-from fusedream_core.runs import Runs
 
 AUGMENT = AugmentConfig(num_augments=4)
-STEPS = OptimizeConfig(num_steps=4, num_snapshots=2, eval_augments=6, num_starts=2)
+STEPS = OptimizeConfig(num_steps=4, num_snapshots=2, eval_augments=6, num_starts=4)
 
 
 class Small:
@@ -165,10 +164,8 @@ class TestGoesOnWithLess:
         which: str,
         objective: Any,  # noqa: ANN401
         caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
+        grouping: str,
     ) -> None:
-        """Where the rows of all runs go through the networks together, as on an accelerator."""
-        monkeypatch.setattr(Runs, "_turns", lambda _, runs, starts=1: [list(range(runs * starts))])
         models: dict[str, Any] = {"clip": clip64, "gan": gan64}
 
         def run(model: Any) -> Tensor:  # noqa: ANN401
@@ -184,7 +181,7 @@ class TestGoesOnWithLess:
             ).images
 
         method = {"clip": "encode_images", "gan": "decode"}[which]
-        self.check(run, models[which], Small(models[which], method, 3), caplog)
+        self.check(run, models[which], Small(models[which], method, 2), caplog)
 
     @pytest.mark.parametrize("which", ["clip", "gan"])
     def test_compose(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -45,10 +46,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"mixing": "softmax", "units": "absolute", "schedule": "constant", "selection": "last"},
     {"objective": "clip", "start": "alone"},
 ]
-
-
-def all_together(_: Runs, num_runs: int, num_starts: int = 1) -> list[list[int]]:
-    return [list(range(num_runs * num_starts))]
 
 
 @pytest.fixture
@@ -103,44 +100,47 @@ class TestOptimize:
         again = gan64.decode(latent.z, latent.y, truncation=latent.truncation)
         torch.testing.assert_close(again, result.images)
 
-    @pytest.mark.parametrize("change", VARIANTS)
+    @pytest.mark.parametrize(
+        "change",
+        [*VARIANTS, {"num_starts": 1}, {"num_steps": 30, "num_snapshots": 10, "patience": 1}],
+    )
+    @pytest.mark.parametrize("options", [{}, {"clip_batch": 3}, {"selector": True}])
     def test_batch_is_on_a_cpu_to_the_last_bit_what_singles_are(
-        self, gan: BigGan, clip: OpenClip, change: dict[str, Any]
+        self, gan: BigGan, clip: OpenClip, change: dict[str, Any], options: dict[str, Any]
     ) -> None:
         """In float32, where another size of a matrix product shows."""
-        prompts = ["a dog", "a cat", "a crane"]
-        targets = [encode_target(clip, prompt) for prompt in prompts]
-        config = replace(CONFIG, **change)
+        if "selector" in options:
+            options = {"selector": copy.deepcopy(clip)}
+        targets = [encode_target(clip, prompt) for prompt in ("a dog", "a cat", "a crane")]
+        bases = search_basis(
+            *(gan, clip, targets),
+            config=SearchConfig(num_candidates=30, num_basis=4),
+            augment=AUGMENT,
+            generator=make_generator(1),
+        )
 
         def make(rows: list[int]) -> OptimizeResult:
-            own = [targets[row] for row in rows]
-            bases = search_basis(
-                *(gan, clip, own),
-                config=SearchConfig(num_candidates=30, num_basis=4),
-                augment=AUGMENT,
-                generator=make_generator(1),
-            )
             return optimize(
-                *(gan, clip, own, bases),
-                config=config,
+                *(gan, clip, [targets[row] for row in rows], [bases[row] for row in rows]),
+                config=replace(CONFIG, **change),
                 augment=AUGMENT,
                 generators=[make_generator(row) for row in rows],
+                **options,
             )
 
         together = make([0, 1, 2])
         for row in range(3):
             alone = make([row])
+            num_steps = len(alone.trace)
             assert torch.equal(together.images[row], alone.images[0])
             assert torch.equal(together.latent.z[row], alone.latent.z[0])
             assert torch.equal(together.score.mean[row], alone.score.mean[0])
-            assert torch.equal(together.trace[:, row], alone.trace[:, 0])
+            assert torch.equal(together.trace[:num_steps, row], alone.trace[:, 0])
 
     @pytest.mark.parametrize("change", VARIANTS)
     def test_batch_equals_singles(
-        self, run: RunOptimize, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+        self, run: RunOptimize, change: dict[str, Any], grouping: str
     ) -> None:
-        """Where all rows go through the networks together, as on an accelerator."""
-        monkeypatch.setattr(Runs, "_turns", all_together)
         config = replace(CONFIG, **change)
         together = run([0, 1, 2], config)
         for row in range(3):
@@ -500,7 +500,9 @@ class TestPatience:
         torch.testing.assert_close(never.score.mean, patient.score.mean, rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("change", [{}, {"num_starts": 3, "latent_noise_std": 0.5}])
-    def test_batch_equals_singles(self, run: RunOptimize, change: dict[str, Any]) -> None:
+    def test_batch_equals_singles(
+        self, run: RunOptimize, change: dict[str, Any], grouping: str
+    ) -> None:
         config = replace(self.WILD, patience=1, **change)
         together = run([0, 1, 2], config)
         ends = [24 if steps is None else steps for steps in together.stopped]

@@ -108,8 +108,39 @@ class TestRepeatable:
         assert seen == [True]
         assert as_before()
 
+    @pytest.mark.parametrize("differentiated", [False, True])
+    def test_features(
+        self, clip: OpenClip, monkeypatch: pytest.MonkeyPatch, differentiated: bool
+    ) -> None:
+        """Attention is taken by its definition where its gradient will be asked for."""
+        seen: list[tuple[bool, bool]] = []
+        encode = clip.model.encode_image
+
+        def watched(pixels: Tensor) -> Tensor:
+            fused = torch.backends.cuda.flash_sdp_enabled()
+            fused |= torch.backends.cuda.mem_efficient_sdp_enabled()
+            seen.append((torch.backends.cudnn.deterministic, fused))
+            return encode(pixels)
+
+        monkeypatch.setattr(clip.model, "encode_image", watched)
+        monkeypatch.setattr(OpenClip, "device", torch.device("meta"))  # any but the CPU
+        with torch.set_grad_enabled(differentiated):
+            clip.encode_images(torch.zeros(1, 3, 16, 16))
+        assert seen == [(True, not differentiated)]
+        assert as_before()
+
     def test_as_a_context(self) -> None:
         with repeatable():
             assert torch.backends.cudnn.deterministic
             assert not torch.backends.cudnn.benchmark
+        assert as_before()
+
+    def test_overlapping_uses(self) -> None:
+        """As in two threads: the one that began first ends first."""
+        first, second = repeatable(), repeatable()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.backends.cudnn.deterministic
+        second.__exit__(None, None, None)
         assert as_before()

@@ -17,6 +17,7 @@ from fusedream_core import (
     StepInfo,
     Target,
     aug_clip_score,
+    build_bank,
     clip_score,
     encode_target,
     make_generator,
@@ -120,6 +121,27 @@ class TestSearchBasis:
     def test_batch_size(self, gan: BigGan, clip: OpenClip, target: Target, batch_size: int) -> None:
         config = replace(CONFIG, batch_size=batch_size)
         assert_same(search(gan, clip, target, config), search(gan, clip, target))
+
+    @pytest.mark.parametrize("banked", [False, True])
+    def test_each_prompt_gets_to_the_last_bit_what_it_gets_alone(
+        self, gan: BigGan, clip: OpenClip, banked: bool
+    ) -> None:
+        targets = [encode_target(clip, prompt) for prompt in ("a dog", "a cat", "an apple")]
+        bank = build_bank(gan, clip, num=100) if banked else None
+
+        def find(some: list[Target]) -> list[Basis]:
+            return search_basis(
+                *(gan, clip, some),
+                config=SearchConfig(num_candidates=60, num_basis=4, ranking="clip"),
+                augment=AugmentConfig(),
+                generator=make_generator(1),
+                bank=bank,
+            )
+
+        for basis, target in zip(find(targets), targets, strict=True):
+            (alone,) = find([target])
+            assert torch.equal(basis.latent.z, alone.latent.z)
+            assert torch.equal(basis.scores, alone.scores)
 
     def test_several_prompts_share_candidates(self, gan: BigGan, clip: OpenClip) -> None:
         targets = [encode_target(clip, text) for text in ("a dog", "a red apple", "a cat")]

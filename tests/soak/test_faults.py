@@ -186,6 +186,7 @@ class TestMemory:
         server = start()
         client = ComfyClient(server.url)
         few = {"num_candidates": 8, "classes": "goldfish, tench, hen", "precision": "float32"}
+        share = 0.9 if has_accelerator() else 1.0  # what it gives is had in pieces of some MB
         before = taken(server)
         for turn in range(3):
             prompt = make_prompt(client, "text_to_image_biggan256", seed=turn, **few)
@@ -193,11 +194,11 @@ class TestMemory:
             used = taken(server)
             client.free()
             deadline = time.monotonic() + 30  # the server frees when it next looks at its queue
-            while taken(server) > used - 0.9 * weights and time.monotonic() < deadline:
+            while taken(server) > used - share * weights and time.monotonic() < deadline:
                 time.sleep(0.2)
             freed = taken(server)
             tell(f"weights {weights:.0f}, before {before:.0f}, used {used:.0f}, freed {freed:.0f}")
-            assert freed < used - 0.9 * weights  # memory is had in pieces of some MB
+            assert freed < used - share * weights
 
 
 class TestFlags:
