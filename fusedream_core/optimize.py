@@ -42,7 +42,7 @@ def optimize(
     clip_batch: int | None = None,
     callback: Callback | None = None,
 ) -> OptimizeResult:
-    """Optimise B runs as one batch.
+    """Optimise B runs together.
 
     Args:
         gan: The generator.
@@ -54,8 +54,8 @@ def optimize(
         generators: A CPU generator for each run; nothing else is drawn from.
         selector: A CLIP that the optimisation never meets, which chooses among the iterates and
             gives the score; it reads the prompts anew. None means the encoder itself.
-        clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
-            memory, not the result; it is halved where memory runs out.
+        clip_batch: Most copies that CLIP sees at once; None means all of a step's, on a CPU
+            those of one run. Sets the memory, not the result; it is halved where memory runs out.
         callback: Called after each step and each scored mix or iterate; it may raise to stop.
 
     Returns:

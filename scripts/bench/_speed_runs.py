@@ -69,8 +69,8 @@ def search(rounds: int, device: torch.device) -> list[Row]:
     bank, target = core.load_demo_bank(), core.encode_target(clip, PROMPTS[1])
     part, total = 200, 10_000
 
-    def find(recipe: core.Recipe, num: int, ranking: str, bank: core.Bank | None = None) -> None:
-        config = replace(recipe.search, num_candidates=num, ranking=ranking, num_reranked=None)
+    def find(recipe: core.Recipe, ranking: str, bank: core.Bank | None = None) -> None:
+        config = replace(recipe.search, num_candidates=part, ranking=ranking, num_reranked=40)
         core.search_basis(
             gan,
             clip,
@@ -84,15 +84,15 @@ def search(rounds: int, device: torch.device) -> list[Row]:
     rows = compare(
         f"seed search of {part}, plain CLIP",
         {
-            "reference code": lambda: find(REFERENCE_CODE, part, "clip"),
-            "ours, from nothing": lambda: find(DEFAULT, part, "clip"),
+            "reference code": lambda: find(REFERENCE_CODE, "clip"),
+            "ours, from nothing": lambda: find(DEFAULT, "clip"),
         },
         rounds,
     )
     each = rows[1]["seconds"] / part
     looks = {
-        "the bank alone": lambda: find(DEFAULT, total, "clip", bank),
-        "the bank, 40 ranked by AugCLIP": lambda: find(DEFAULT, 40, "aug_clip", bank),
+        "the bank alone": lambda: find(DEFAULT, "clip", bank),
+        "the bank, 40 ranked by AugCLIP": lambda: find(DEFAULT, "aug_clip", bank),
     }
     warm = compare(f"seed search of {total:,}", looks, rounds)
     bare, ranked = (row["seconds"] for row in warm)
