@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +28,12 @@ from fusedream_core import (
     load_demo,
     load_demo_bank,
     load_demo_lpips,
+    load_open_clip_folder,
+    make_generator,
 )
 
 from ..elsewhere import full_precision, needs_cuda
+from .conftest import TINY_CLIP
 
 pytestmark = needs_cuda
 CUDA = torch.device("cuda")
@@ -98,6 +104,46 @@ class TestSameSeedSamePicture:
             for _ in range(2)
         ]
         assert torch.equal(*made)
+
+
+TOWERS: dict[str, dict[str, Any]] = {  # of 196 tokens and more
+    "open_clip": {"layers": 2, "width": 256, "head_width": 32, "patch_size": 8},
+    "timm": {
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_pool": "token",
+        "timm_proj": "linear",
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tower", TOWERS)
+def test_many_tokens_have_the_same_gradient_twice(
+    tower: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """Where the fused forms of attention have not."""
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    side = 224 if tower == "timm" else 112
+    model = TINY_CLIP["model_cfg"] | {"vision_cfg": {"image_size": side, **TOWERS[tower]}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = {name: value.contiguous() for name, value in CLIP(**model).state_dict().items()}
+    config = json.dumps(TINY_CLIP | {"model_cfg": model})
+    (tmp_path / "open_clip_config.json").write_text(config, encoding="utf-8")
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    clip = load_open_clip_folder(tmp_path).to(CUDA)
+    clip.compute_in(dtype)
+    pictures = torch.rand(8, 3, side, side, generator=make_generator(0)).mul(2).sub(1).to(CUDA)
+
+    def gradient() -> Tensor:
+        leaf = pictures.clone().requires_grad_()
+        return torch.autograd.grad(clip.encode_images(leaf)[:, 0].sum(), leaf)[0]
+
+    first = gradient()
+    assert bool(first.any())
+    assert all(torch.equal(first, gradient()) for _ in range(8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
