@@ -99,7 +99,7 @@ class TestMakeLean:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 kept[storage.data_ptr()] = storage.nbytes() // 4
-            return tensor
+            return tensor.detach()  # an output that is kept as it is would never be freed
 
         leaf = torch.rand(1, 3, side, side, generator=make_generator(0)).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
