@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from ..fusedream_core.clip.lean import kept_numbers
 from ..fusedream_core.errors import ConfigError
 from ._boundary import autograd_scope
 from ._types import chosen
@@ -47,8 +48,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 _FLOATS_PER_PIXEL = {
     ("gan", True): 5000,
     ("gan", False): 600,
-    ("clip", True): 500,  # a ResNet's; those that know it tell their own
-    ("clip", False): 120,
+    ("clip", False): 120,  # with gradients it tells itself, or is taken for a usual one
     ("lpips", True): 350,  # VGG16's; the others take less
     ("lpips", False): 130,
 }
@@ -239,9 +239,10 @@ def activation_bytes(
     if clip is not None:
         seen = pictures if scored is None else scored
         height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
-        each = height * width * _FLOATS_PER_PIXEL["clip", gradients]
         if gradients:
-            each = getattr(clip.model, "kept_numbers", each)
+            each = getattr(clip.model, "kept_numbers", kept_numbers(None, (height, width)))
+        else:
+            each = height * width * _FLOATS_PER_PIXEL["clip", False]
         floats += seen * augments * each
     if lpips is not None:
         floats += pictures * side**2 * _FLOATS_PER_PIXEL["lpips", gradients]

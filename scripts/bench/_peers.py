@@ -47,13 +47,11 @@ def reference_copies(image: Tensor, num: int, side: int, generator: torch.Genera
     Colours, shift by an index, one zoom for all, a box of zeros; then a bilinear resize without
     antialias. ``generator`` is of the picture's device.
     """
+    height, device = image.shape[-1], generator.device
 
     def rand(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(
-            num, 1, 1, 1, generator=generator, device=image.device
-        )
+        return low + (high - low) * torch.rand(num, 1, 1, 1, generator=generator, device=device)
 
-    height, device = image.shape[-1], image.device
     copies = image.repeat(num, 1, 1, 1) + rand(-0.5, 0.5)
     grey = copies.mean(dim=1, keepdim=True)
     copies = (copies - grey) * rand(0.0, 2.0) + grey
@@ -65,9 +63,8 @@ def reference_copies(image: Tensor, num: int, side: int, generator: torch.Genera
     rows = (index[None, :, None] + shifts[0] + 1).clamp(0, height + 1).expand(num, height, height)
     columns = (index[None, None] + shifts[1] + 1).clamp(0, height + 1).expand(num, height, height)
     padded = F.pad(copies, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-    copies = padded[torch.arange(num, device=device)[:, None, None], rows, columns].permute(
-        0, 3, 1, 2
-    )
+    each = torch.arange(num, device=device)[:, None, None]
+    copies = padded[each, rows, columns].permute(0, 3, 1, 2)
     size = int(height * (0.8 + 0.4 * float(torch.rand(1, generator=generator, device=device))))
     copies = F.interpolate(copies, (size, size), mode="bilinear", align_corners=False)
     before = (height - size) // 2
