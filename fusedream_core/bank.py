@@ -21,7 +21,7 @@ from .errors import CheckpointError
 from .gan.base import Gan
 from .rng import make_generator
 from .types import Callback, Record, StepInfo
-from .weights import read_state_dict, reading, write_whole
+from .weights import read_safetensors, reading, write_whole
 
 BANK_SIZE = 20_000  # a search looks at half of them, as many as the paper
 _BANK_STREAM = 2
@@ -145,12 +145,9 @@ def load_bank(path: Path | str) -> Bank:
     Raises:
         CheckpointError: If the file is missing, damaged, or no bank.
     """
-    from safetensors import safe_open
-
     path = Path(path)
-    state = read_state_dict(path)
-    with reading(path), safe_open(path, "pt") as stream:
-        metadata = stream.metadata() or {}
+    state, metadata = read_safetensors(path)
+    with reading(path):
         if metadata.get("format") != _FORMAT or state.keys() != {"features", "class_index"}:
             raise CheckpointError(f"The file {path} is no seed bank; delete it to have one made.")
         bank = Bank(

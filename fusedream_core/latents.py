@@ -12,7 +12,7 @@ from torch import Tensor
 from .config.require import require_count
 from .errors import CheckpointError, ConfigError
 from .types import Latent, Record
-from .weights import read_state_dict, reading, write_whole
+from .weights import read_safetensors, reading, write_whole
 
 _FORMAT = "fusedream-latent-1"
 _ALIKE = 1e-4  # sine of the angle below which two directions are one
@@ -59,12 +59,9 @@ def load_latent(path: Path | str) -> GanLatent:
     Raises:
         CheckpointError: If the file is missing, damaged, or holds something else.
     """
-    from safetensors import safe_open
-
     path = Path(path)
-    state = read_state_dict(path)
-    with reading(path), safe_open(path, "pt") as stream:
-        about = dict(stream.metadata() or {})
+    state, about = read_safetensors(path)
+    with reading(path):
         if about.pop("format", None) != _FORMAT or state.keys() != {"z", "y"}:
             raise CheckpointError(f"The file {path} holds no latents of FuseDream.")
         gan_id, truncation = about.pop("gan_id"), float(about.pop("truncation"))

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from .. import rng
 from ..errors import ConfigError
 from ..repeatable import repeatable
-from ..weights import find_weights, fingerprint, read_json, read_state_dict, reading
+from ..weights import (
+    find_weights,
+    fingerprint,
+    part_of,
+    read_json,
+    read_state_dict,
+    reading,
+    weight_files,
+)
 from .conversion import read_original
 from .deep_files import as_package, is_deep, make_network, settings_of
 from .layouts import find_layout
@@ -170,7 +178,7 @@ def load_biggan(path: Path | str) -> BigGan:
     settings = read_json(config_path) if config_path.is_file() else {}
     class_names = settings.pop("class_names", None)
     truncation = settings.pop("truncation", 1.0)
-    files = (config_path, weights_path) if config_path.is_file() else (weights_path,)
+    files = ([config_path] if config_path.is_file() else []) + [*weight_files(weights_path)]
     parts = _read_deep if is_deep(state := _read(weights_path)) else _read_original
     class_weight, network = parts(state, settings, weights_path)
     return BigGan(
@@ -184,11 +192,11 @@ def load_biggan(path: Path | str) -> BigGan:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """A state dict in float32, without what some put before all names."""
-    state = read_state_dict(path)
-    for prefix in ("module.", "generator_ema.", "generator."):
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if is_deep(inner) or find_layout(inner):
-            state = inner
+    state = part_of(
+        read_state_dict(path),
+        ("module.", "generator_ema.", "generator."),
+        lambda part: is_deep(part) or find_layout(part) is not None,
+    )
     # Copies, as what was read may be the file itself in memory, which others may change.
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
 
