@@ -134,7 +134,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("prefix", ["module.", "generator_ema.", "generator."])
     def test_original_with_a_prefix(self, prefix: str, tmp_path: Path) -> None:
-        state = WRITERS["openmmlab"](make_raw(128), 3)
+        state = WRITERS["openmmlab"](make_raw(128))
         torch.save({prefix + name: value for name, value in state.items()}, tmp_path / "g.pth")
         torch.save(state, tmp_path / "plain.pth")
         gan, plain = load_biggan(tmp_path / "g.pth"), load_biggan(tmp_path / "plain.pth")
@@ -142,7 +142,7 @@ class TestLoad:
         assert torch.equal(gan.class_weight, plain.class_weight)
 
     def test_original_in_a_folder_with_a_config(self, tmp_path: Path) -> None:
-        state = WRITERS["ajbrock"](make_raw(128), 3)
+        state = WRITERS["ajbrock"](make_raw(128))
         torch.save(state, tmp_path / "biggan-128.pth")
         config = {"class_names": list("abcde"), "truncation": 0.4, "eps": 0.5}
         (tmp_path / "config.json").write_text(json.dumps(config))
