@@ -15,6 +15,7 @@ from .state_dict import (
     check_finite,
     load_weights,
     name_faults,
+    read_checkpoint,
     read_safetensors,
     read_state_dict,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "load_weights",
     "name_faults",
     "part_of",
+    "read_checkpoint",
     "read_json",
     "read_safetensors",
     "read_state_dict",

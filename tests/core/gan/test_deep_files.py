@@ -146,7 +146,9 @@ class TestLoad:
         torch.save(state, tmp_path / "biggan-128.pth")
         config = {"class_names": list("abcde"), "truncation": 0.4, "eps": 0.5}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        gan, plain = load_biggan(tmp_path), load_biggan(tmp_path / "biggan-128.pth")
+        (tmp_path / "plain").mkdir()
+        torch.save(state, tmp_path / "plain" / "biggan-128.pth")
+        gan, plain = load_biggan(tmp_path), load_biggan(tmp_path / "plain" / "biggan-128.pth")
         assert (gan.class_names, gan.truncation) == (tuple("abcde"), 0.4)
         z, y = (
             plain.sample_z(1, truncation=1.0, generator=make_generator(0)),
