@@ -51,7 +51,9 @@ from .errors import (
     FuseDreamError,
     ImageError,
     MissingDependencyError,
+    NonFiniteError,
     PromptError,
+    SaveError,
     ShapeError,
 )
 from .gan import BigGan, Gan, load_biggan
@@ -111,6 +113,7 @@ __all__ = [
     "Latent",
     "Lpips",
     "MissingDependencyError",
+    "NonFiniteError",
     "OpenClip",
     "OptimizeConfig",
     "OptimizeResult",
@@ -119,6 +122,7 @@ __all__ = [
     "PromptError",
     "PromptPart",
     "Recipe",
+    "SaveError",
     "Score",
     "SearchConfig",
     "ShapeError",

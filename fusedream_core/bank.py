@@ -124,7 +124,7 @@ def save_bank(bank: Bank, path: Path | str) -> None:
     """Write a bank to a file, whole or not at all, whoever else is writing it.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        SaveError: If the file cannot be written, as where the disk is full.
     """
     from safetensors.torch import save
 

@@ -37,7 +37,7 @@ def save_latent(own: GanLatent, path: Path | str) -> None:
     """Write latents to a safetensors file, whole or not at all; what they are about goes along.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        SaveError: If the file cannot be written, as where the disk is full.
     """
     from safetensors.torch import save
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..errors import ConfigError
+from ..finite import check_finite_output
 from ..repeatable import repeatable
 from ..weights import (
     check_finite,
@@ -142,9 +143,18 @@ class BigGan(nn.Module):
 
         Returns:
             Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
+
+        Raises:
+            NonFiniteError: If a picture or latent holds NaN or infinite numbers.
         """
         images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
-        return images
+        return check_finite_output(
+            images,
+            f"the GAN {self.gan_id}",
+            dtype=self.network.rgb_weight.dtype,
+            inputs=(z, y),
+            source="the gradient of a step before",
+        )
 
 
 def _usual_names(num_classes: int) -> Sequence[str]:
