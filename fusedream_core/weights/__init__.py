@@ -8,6 +8,7 @@ from .files import (
     fingerprint,
     read_json,
     reading,
+    saving,
     weight_files,
     write_whole,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "read_safetensors",
     "read_state_dict",
     "reading",
+    "saving",
     "weight_files",
     "write_whole",
 ]

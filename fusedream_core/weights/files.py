@@ -154,16 +154,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
-
-    Raises:
-        SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
-            and what was there before is as it was.
-    """
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn what hinders the writing of a file, or of its folder, into a ``SaveError``."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        yield
+    except FuseDreamError:
+        raise
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         full = isinstance(error, OSError) and error.errno in _FULL
         reason = "the disk is full" if full else getattr(error, "strerror", None) or error
@@ -171,6 +168,18 @@ def write_whole(path: Path, content: bytes) -> None:
             f"The file {path} could not be written ({reason}); free some space there, or choose a "
             "folder that can be written to."
         ) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
+
+    Raises:
+        SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
+            and what was there before is as it was.
+    """
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
 
 
 def _replace(path: Path, content: bytes) -> None:
