@@ -145,7 +145,7 @@ class BigGan(nn.Module):
             Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
 
         Raises:
-            NonFiniteError: If a picture or latent holds NaN or infinite numbers.
+            NonFiniteError: If an image or a latent holds NaN or infinite numbers.
         """
         images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
         return check_finite_output(
@@ -169,7 +169,7 @@ def _usual_names(num_classes: int) -> Sequence[str]:
 def load_biggan(path: Path | str) -> BigGan:
     """Load a generator from local files, never touching the network.
 
-    Which BigGAN it is, and who converted it, is seen from the names of its weights.
+    Which BigGAN it is, and who converted it, is read from the names of its weights.
 
     Args:
         path: A file of weights, or a folder of one; with, if need be, a config beside it, see

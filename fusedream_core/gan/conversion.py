@@ -122,7 +122,7 @@ class _Reader:
                 self.attentions[len(self.blocks) - 1] = attention
             if not is_block and not attends:
                 break
-        self.blocks = self.blocks or [f"{layout.block(0)}."]  # whose names are missing, then
+        self.blocks = self.blocks or [f"{layout.block(0)}."]  # then its names are missing
         if not named and self._theta(layout.attention(0)) in self.state:
             self._find_by_width(layout.attention(0))
 

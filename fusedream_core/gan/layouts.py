@@ -80,7 +80,7 @@ class Layout:
         title: Whose it is.
         block: The name of the block at a position, if there is one.
         attention: The name of the attention at a position, or after the block there, if there is
-            one; the same for all positions where the name does not tell.
+            one; the same for all positions where the name holds none.
         layers: Names within a block: two convolutions, the skip, gain and offset of both
             normalisations.
         norms: Names within a block: where the statistics of both normalisations are.

@@ -30,17 +30,17 @@ def name_variant(state: State, layout: Layout | None) -> str | None:
     if "embed.weight" in state and "blocks.0.0.conv1.weight" in state:
         return "a discriminator of ajbrock/BigGAN-PyTorch, of which the generator is in G_ema.pth"
     for own in (_AJBROCK, _OPENMMLAB):
-        whose = f"a BigGAN of {own.title}'s layout"
+        own_kind = f"a BigGAN of {own.title}'s layout"
         gain = _gain(own, state)
         if gain is None:
             continue
         if own.classes not in state:
-            return f"{whose} without a shared class embedding"
+            return f"{own_kind} without a shared class embedding"
         if layout is own and gain == state[own.classes].shape[1]:
-            return f"{whose} whose blocks take no part of z (no hierarchical latent)"
+            return f"{own_kind} with blocks that take no part of z (no hierarchical latent)"
         last = own.last[0]
         if layout is own and not any(last + mean in state for mean, _ in own.statistics):
-            return f"{whose} without batch normalisation"
+            return f"{own_kind} without batch normalisation"
     return None
 
 

@@ -1,6 +1,6 @@
 """TorchScript archives, such as OpenAI's CLIP files, read as tensors without running them.
 
-An archive is a zip file. Its ``data.pkl`` is a pickle of module objects whose tensors lie in
+An archive is a zip file. Its ``data.pkl`` is a pickle of module objects; their tensors lie in
 ``data/0``, ``data/1`` and so on. Code is in ``code/`` and ``constants.pkl``, which are not opened.
 
 References:

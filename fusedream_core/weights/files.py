@@ -29,7 +29,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever a library raises on a bad weight file into a ``CheckpointError``."""
     try:
         yield
-    except FuseDreamError:
+    except (FuseDreamError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -100,7 +100,7 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
 
 
 def _read_content(path: Path) -> object:
-    """What a file of weights holds; its kind is seen from its first bytes, not from its name.
+    """What a file of weights holds; its kind is read from its first bytes, not from its name.
 
     Raises:
         CheckpointError: If the file is damaged, or of no such kind.

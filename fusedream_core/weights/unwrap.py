@@ -17,9 +17,10 @@ from ..errors import CheckpointError
 _MOST_DEPTH = 4  # of dicts within dicts
 _AVERAGED = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
 _NOT_THE_MODEL = re.compile(
-    r"^(d|d_ema|.*discriminator.*|.*critic.*|.*optim.*|.*scheduler.*|.*scaler.*)$", re.IGNORECASE
+    r"^(d|d_ema|net_?d|.*discriminator.*|.*critic.*|.*optim.*|.*scheduler.*|.*scaler.*)$",
+    re.IGNORECASE,
 )
-_USUAL = ("state_dict", "model_state_dict", "model", "generator", "G", "params", "net")
+_USUAL = ("state_dict", "model_state_dict", "model", "generator", "G", "netG", "params", "net")
 # Names that torch.compile, FSDP and activation checkpointing put between those of modules.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _PARALLEL = "module."  # of DataParallel, DistributedDataParallel and AveragedModel

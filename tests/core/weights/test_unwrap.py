@@ -42,6 +42,7 @@ class TestWrappers:
             {"step": torch.tensor(7), "model": STATE, "scaler": {"scale": torch.tensor(2.0)}},
             {"G": STATE, "D": OTHER, "G_optim": OPTIMIZER, "D_optim": {"a": OTHER, "b": OTHER}},
             {"G": OTHER, "D": OTHER, "G_ema": STATE},
+            {"netG": STATE, "netD": OTHER, "epoch": 1},
             {"generator": OTHER, "discriminator": OTHER, "generator_ema": STATE},
             {"state_dict": OTHER, "state_dict_ema": STATE},
             {"model": OTHER, "ema": {"decay": 0.999, "shadow": STATE}},
