@@ -37,7 +37,7 @@ def bare_config(name: str, digest: str) -> ClipConfig:
             how they are used.
     """
     check_architecture(name)
-    architecture, _, tag = name.partition("/")
+    architecture, tag = _split(name)
     known = known_weights(digest)
     if known is not None:
         if (architecture, tag or known[1]) != known:
@@ -57,7 +57,7 @@ def check_architecture(name: str) -> None:
         ConfigError: If open_clip does not know the architecture or the tag, or if the two have
             different activations.
     """
-    architecture, slash, tag = name.partition("/")
+    architecture, tag = _split(name)
     known = open_clip_package().list_models()
     if architecture not in known:
         likely = _nearest(name, known) or known[:_MOST_NAMED]
@@ -65,11 +65,11 @@ def check_architecture(name: str) -> None:
             f"open_clip has no architecture {name!r}; it has {', '.join(likely)}, which are the "
             f"nearest, and {len(known) - len(likely)} more (open_clip.list_models() names them)."
         )
-    if not slash:
+    if not tag:
         return
     tags = _tags(architecture)
     if tag not in tags:
-        likely = [known_tag for known_tag in tags if tag and tag in known_tag]
+        likely = [known_tag for known_tag in tags if tag in known_tag]
         likely = likely or _nearest(tag, list(tags)) or list(tags)
         raise ConfigError(
             f"open_clip has no weights {tag!r} of {architecture}; it has "
@@ -89,8 +89,7 @@ def known_weights(digest: str) -> tuple[str, str] | None:
     for architecture, tag in open_clip.list_pretrained():
         known = _url_digest(open_clip.get_pretrained_url(architecture, tag))
         same = known and (digest.startswith(known) or known.startswith(digest))
-        quick = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
-        if same and quick == _is_quick(architecture):
+        if same and bool(_tags(architecture)[tag].get("quick_gelu")) == _is_quick(architecture):
             return architecture, tag
     return None
 
@@ -165,6 +164,12 @@ def preprocess_of_shapes(state: Mapping[str, Tensor], *, quick: bool) -> list[di
             entries = (e for e in _tags(name).values() if bool(e.get("quick_gelu")) == quick)
             ways += (way for way in map(_way, entries) if way not in ways)
     return ways
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Architecture and tag of a name; the tag as open_clip's tables spell it, or empty."""
+    architecture, _, tag = name.partition("/")
+    return architecture, tag.lower().replace("-", "_")
 
 
 def _preprocess(architecture: str, tag: str) -> dict[str, Any]:

@@ -218,6 +218,7 @@ class OpenClip(nn.Module):
         return matrix[0, 0].to(self.mean)
 
 
+@torch.inference_mode(False)
 def load_open_clip_folder(folder: Path | str) -> OpenClip:
     """Load a CLIP from a local folder, never touching the network and never running its code.
 
@@ -249,6 +250,7 @@ def load_open_clip_folder(folder: Path | str) -> OpenClip:
     return _build(config, state, path, clip_id)
 
 
+@torch.inference_mode(False)
 def load_open_clip_file(path: Path | str, architecture: str = "") -> OpenClip:
     """Load a CLIP from a bare file of weights, never touching the network.
 
@@ -310,6 +312,7 @@ def holds_open_clip(path: Path | str) -> bool:
     return bool(text & names) and any(name.startswith(images) for name in names)
 
 
+@torch.inference_mode(False)
 def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
     """Load a CLIP that open_clip knows, downloading its weights if they are not in its cache.
 
