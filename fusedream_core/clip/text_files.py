@@ -117,9 +117,12 @@ def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN40
     open_clip = open_clip_package()
     length = text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
     options = dict(text.get("tokenizer_kwargs") or {})
+    if text.get("tokenizer_mode"):  # which older versions do not know
+        options["tokenizer_mode"] = text["tokenizer_mode"]
     name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.SimpleTokenizer(context_length=length, **options)
+        with _reading(folder, "tokenizer"):
+            return open_clip.SimpleTokenizer(context_length=length, **options)
     source = _find(folder, name, VOCABULARIES)
     if source is None or not (source / TOKENIZER_CONFIG).is_file():
         files = f"{TOKENIZER_CONFIG} and tokenizer.json (or another vocabulary)"
@@ -130,7 +133,6 @@ def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN40
             tokenizer = open_clip.tokenizer.HFTokenizer(
                 str(clean),
                 context_length=length,
-                tokenizer_mode=text.get("tokenizer_mode"),
                 **options,
                 trust_remote_code=False,
                 local_files_only=True,

@@ -151,7 +151,7 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
         model = _model(content.get("projection_dim", 512), text, vision, path)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"The file {path} has a number that is none ({error}); copy it again."
+            f"The file {path} has a value of the wrong kind ({error}); copy it again."
         ) from error
     return ClipConfig(model, _preprocess(folder, vision["image_size"], state, model))
 

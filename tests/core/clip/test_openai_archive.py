@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fusedream_core import CheckpointError, ConfigError, OpenClip, make_generator
-from fusedream_core.clip.open_clip import load_open_clip_file
+from fusedream_core.clip.loading import load_open_clip_file
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedream_core import CheckpointError, make_generator
-from fusedream_core.clip.open_clip import holds_open_clip, load_open_clip_folder
+from fusedream_core.clip.loading import holds_open_clip, load_open_clip_folder
 
 TEXT = {
     "vocab_size": 49408,
@@ -224,12 +224,12 @@ class TestRefused:
         with pytest.raises(CheckpointError, match="without its text tower"):
             load_open_clip_folder(tmp_path)
 
-    def test_numbers_that_are_none(self, tmp_path: Path) -> None:
+    def test_values_of_the_wrong_kind(self, tmp_path: Path) -> None:
         make_clip_model().save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
         config["vision_config"]["num_attention_heads"] = 0
         (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(CheckpointError, match="a number that is none"):
+        with pytest.raises(CheckpointError, match="a value of the wrong kind"):
             load_open_clip_folder(tmp_path)
 
 
