@@ -58,12 +58,14 @@ def check_architecture(name: str) -> None:
             different activations.
     """
     architecture, tag = _split(name)
-    known = open_clip_package().list_models()
+    open_clip = open_clip_package()
+    known = open_clip.list_models()
     if architecture not in known:
         likely = _nearest(name, known) or known[:_MOST_NAMED]
         raise ConfigError(
             f"open_clip has no architecture {name!r}; it has {', '.join(likely)}, which are the "
-            f"nearest, and {len(known) - len(likely)} more (open_clip.list_models() names them)."
+            f"nearest, and {len(known) - len(likely)} more (open_clip.list_models() names those of "
+            f"the installed version {open_clip.__version__})."
         )
     if not tag:
         return

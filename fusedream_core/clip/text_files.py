@@ -6,6 +6,7 @@ given a folder of our own that holds nothing but files of data, with the keys th
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MissingDependencyError
 from ..weights import read_json
 from .config_file import refused_key
 from .package import open_clip_package
@@ -32,6 +33,7 @@ VOCABULARIES = (
     "tokenizer.model",
 )
 _MORE_DATA = ("merges.txt", "added_tokens.json")
+_LIBRARIES = ("open_clip_torch", "transformers", "tokenizers")
 TOWER_TYPES = ("bert", "roberta", "xlm-roberta", "mt5", "m2m_100")
 
 _TOKENS = frozenset(
@@ -121,7 +123,7 @@ def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN40
         options["tokenizer_mode"] = text["tokenizer_mode"]
     name = text.get("hf_tokenizer_name")
     if not name:
-        with _reading(folder, "tokenizer"):
+        with _reading(folder):
             return open_clip.SimpleTokenizer(context_length=length, **options)
     source = _find(folder, name, VOCABULARIES)
     if source is None or not (source / TOKENIZER_CONFIG).is_file():
@@ -129,7 +131,7 @@ def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN40
         raise _NeedsError("tokenizer", name, files, folder)
     with _scratch() as clean:
         _copy_tokenizer(source, clean)
-        with _reading(source, "tokenizer"):
+        with _reading(source):
             tokenizer = open_clip.tokenizer.HFTokenizer(
                 str(clean),
                 context_length=length,
@@ -224,13 +226,31 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def _reading(source: Path, what: str) -> Iterator[None]:
-    """Turn whatever transformers raises on damaged files into a ``CheckpointError``."""
+def _reading(source: Path) -> Iterator[None]:
+    """Turn whatever a tokenizer's libraries raise into an error of our own.
+
+    Raises:
+        CheckpointError: For damaged files, and for libraries that do not go together.
+        MissingDependencyError: If one is not installed.
+    """
     try:
         yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The tokenizer in {source} needs the package transformers ({error}); run 'pip install "
+            "transformers'."
+        ) from error
     except Exception as error:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
+        versions = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
         raise CheckpointError(
-            f"The {what} in {source} cannot be read ({type(error).__name__}: {reason}); copy its "
-            "files again."
+            f"The tokenizer in {source} cannot be read ({type(error).__name__}: {reason}; with "
+            f"{versions}); copy its files again, or bring these packages up to date."
         ) from error
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

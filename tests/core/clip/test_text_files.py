@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusedream_core import CheckpointError, load_open_clip_folder
+from fusedream_core import CheckpointError, MissingDependencyError, load_open_clip_folder
 from fusedream_core.clip.text_files import make_tokenizer
 
 
@@ -131,6 +131,31 @@ def test_damaged_tokenizer(hf_folder: Path) -> None:
     (hf_folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"The tokenizer in .* cannot be read"):
         load_open_clip_folder(hf_folder)
+
+
+def test_libraries_that_do_not_go_together_are_named(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(*_: object, **__: object) -> None:
+        raise AttributeError("TokenizersBackend has no attribute batch_encode_plus")
+
+    monkeypatch.setattr("open_clip.tokenizer.HFTokenizer.__call__", removed)
+    with pytest.raises(CheckpointError, match=r"with open_clip_torch \d.*, transformers \d"):
+        load_open_clip_folder(hf_folder)
+
+
+def test_missing_transformers_is_named(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("No module named 'transformers'")
+
+    monkeypatch.setattr("open_clip.tokenizer.HFTokenizer.__init__", missing)
+    with pytest.raises(MissingDependencyError, match="needs the package transformers"):
+        load_open_clip_folder(hf_folder)
+
+
+def test_option_that_the_tokenizer_lacks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be read \(TypeError.*strip_sep_token"):
+        make_tokenizer({"tokenizer_kwargs": {"strip_sep_token": True}}, tmp_path)
 
 
 def test_tokenizer_without_a_token_for_padding(hf_folder: Path) -> None:
