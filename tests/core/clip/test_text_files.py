@@ -177,6 +177,21 @@ def test_tokenizer_of_clip_takes_its_options(tmp_path: Path) -> None:
     assert not torch.equal(plain(["a, dog!"]), plain(["a dog"]))
 
 
+@pytest.mark.parametrize("kind", ["T5", "Gemma", "XLMRoberta", "Bert", "Roberta", "Nllb", "CLIP"])
+def test_tokenizers_of_every_kind_give_what_they_give_in_their_own_folder(
+    kind: str, tmp_path: Path, no_network: list[object]
+) -> None:
+    import transformers
+    from open_clip.tokenizer import HFTokenizer
+
+    getattr(transformers, f"{kind}Tokenizer")().save_pretrained(tmp_path)
+    texts = ["a dog", "", "x"]
+    expected = HFTokenizer(str(tmp_path), context_length=9)(texts)
+    text = {"hf_tokenizer_name": "nobody/tokenizer", "context_length": 9}
+    assert torch.equal(make_tokenizer(text, tmp_path)(texts), expected)
+    assert not no_network
+
+
 def test_tokenizer_lies_beside_a_bare_file(
     tmp_path: Path, write_tokenizer: Callable[[Path], None], no_network: list[object]
 ) -> None:
