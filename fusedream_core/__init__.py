@@ -52,7 +52,9 @@ from .errors import (
     FuseDreamError,
     ImageError,
     MissingDependencyError,
+    NonFiniteError,
     PromptError,
+    SaveError,
     ShapeError,
 )
 from .gan import BigGan, Gan, load_biggan
@@ -112,6 +114,7 @@ __all__ = [
     "Latent",
     "Lpips",
     "MissingDependencyError",
+    "NonFiniteError",
     "OpenClip",
     "OptimizeConfig",
     "OptimizeResult",
@@ -120,6 +123,7 @@ __all__ = [
     "PromptError",
     "PromptPart",
     "Recipe",
+    "SaveError",
     "Score",
     "SearchConfig",
     "ShapeError",

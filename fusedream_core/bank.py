@@ -26,6 +26,7 @@ from .weights import read_safetensors, reading, write_whole
 BANK_SIZE = 20_000  # a search looks at half of them, as many as the paper
 _BANK_STREAM = 2
 _FORMAT = "fusedream-bank-1"
+_LONGEST_NAME = 1_000  # characters of a model's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +125,7 @@ def save_bank(bank: Bank, path: Path | str) -> None:
     """Write a bank to a file, whole or not at all, whoever else is writing it.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        SaveError: If the file cannot be written, as where the disk is full.
     """
     from safetensors.torch import save
 
@@ -158,7 +159,11 @@ def load_bank(path: Path | str) -> Bank:
             float(metadata["truncation"]),
             int(metadata["seed"]),
         )
-    shape = bank.features.shape
-    if len(shape) != 2 or shape[0] != len(bank) or not bank.features.isfinite().all():
+    numbers, index = bank.features, bank.class_index
+    whole = numbers.ndim == 2 and index.ndim == 1 and len(numbers) == len(index) > 0
+    stated = 0.0 < bank.truncation <= 1.0 and 0 <= bank.seed < 1 << 64
+    named = max(len(bank.gan_id), len(bank.clip_id)) <= _LONGEST_NAME
+    sound = whole and stated and named and numbers.is_floating_point() and int(index.min()) >= 0
+    if not sound or not numbers.isfinite().all():
         raise CheckpointError(f"The seed bank {path} is damaged; delete it to have one made.")
     return bank

@@ -6,6 +6,7 @@ The data is in ``catalogue.json``. Nothing here reads from the network; see ``do
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,11 @@ class CatalogueModel:
 
 
 def catalogue(folder: Folder | None = None) -> tuple[CatalogueModel, ...]:
-    """All models that are known, or those of one model folder."""
+    """All models that are known, or those of one model folder.
+
+    Raises:
+        ConfigError: If an address is plain http without a whole hash, or a name is no file's.
+    """
     entries: list[dict[str, Any]] = json.loads(_DATA.read_text(encoding="utf-8"))
     models = (_model(entry) for entry in entries)
     return tuple(model for model in models if folder in (None, model.folder))
@@ -99,10 +104,29 @@ def find_model(name: str) -> CatalogueModel:
 
 def _model(entry: dict[str, Any]) -> CatalogueModel:
     """A model from its data."""
-    files = tuple(
-        RemoteFile(
-            file["name"], file["megabytes"], tuple(Source(**source) for source in file["sources"])
-        )
-        for file in entry["files"]
-    )
+    _require_plain(entry["name"])
+    files = tuple(_file(file) for file in entry["files"])
     return CatalogueModel(**{**entry, "files": files})
+
+
+def _file(entry: dict[str, Any]) -> RemoteFile:
+    """A file from its data."""
+    _require_plain(entry["name"])
+    sources = tuple(Source(**source) for source in entry["sources"])
+    for source in sources:
+        safe = source.url.startswith(("https://", "hf://"))
+        if not safe and not re.fullmatch("[0-9a-f]{64}", source.sha256):
+            raise ConfigError(
+                f"The catalogue's address {source.url} is refused, because what comes over plain "
+                "http can be exchanged on the way; give its https address, or its whole SHA-256."
+            )
+    return RemoteFile(entry["name"], entry["megabytes"], sources)
+
+
+def _require_plain(name: str) -> None:
+    """Refuse a name that would lead out of its folder."""
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ConfigError(
+            f"The catalogue's name {name!r} is refused, because it becomes a file; use letters, "
+            "digits, dots, dashes and underscores."
+        )

@@ -34,5 +34,13 @@ class DownloadError(FuseDreamError, RuntimeError):
     """A file could not be had from any of its places."""
 
 
+class NonFiniteError(FuseDreamError, FloatingPointError):
+    """What a model makes holds NaN or infinite values."""
+
+
+class SaveError(FuseDreamError, OSError):
+    """A file could not be written; what was there before is as it was."""
+
+
 class MissingDependencyError(FuseDreamError, ImportError):
     """A Python package is needed that is not installed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import ImageError
+from .weights import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +42,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
-    """Save one picture ``(3, H, W)`` in ``[-1, 1]`` as PNG, with text chunks.
+    """Save one picture ``(3, H, W)`` in ``[-1, 1]`` as PNG, with text chunks, whole or not at all.
 
     Args:
         image: The picture.
@@ -49,6 +51,7 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
 
     Raises:
         ImageError: If the name is of another kind of file.
+        SaveError: If the file cannot be written.
     """
     if path.suffix.lower() != ".png":
         raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
@@ -57,5 +60,6 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
     chunks = PngInfo()
     for key, text in metadata.items():
         chunks.add_itxt(key, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(image[None])[0].save(path, format="PNG", pnginfo=chunks)
+    content = io.BytesIO()
+    to_pil(image[None])[0].save(content, format="PNG", pnginfo=chunks)
+    write_whole(path, content.getvalue())

@@ -15,6 +15,7 @@ from .types import Latent, Record
 from .weights import read_safetensors, reading, write_whole
 
 _FORMAT = "fusedream-latent-1"
+_MOST_NOTES, _LONGEST_NAME, _LONGEST_NOTE = 200, 200, 100_000
 _ALIKE = 1e-4  # sine of the angle below which two directions are one
 
 
@@ -37,7 +38,7 @@ def save_latent(own: GanLatent, path: Path | str) -> None:
     """Write latents to a safetensors file, whole or not at all; what they are about goes along.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        SaveError: If the file cannot be written, as where the disk is full.
     """
     from safetensors.torch import save
 
@@ -61,15 +62,28 @@ def load_latent(path: Path | str) -> GanLatent:
     """
     path = Path(path)
     state, about = read_safetensors(path)
+    if about.pop("format", None) != _FORMAT or state.keys() != {"z", "y"}:
+        raise CheckpointError(f"The file {path} holds no latents of FuseDream.")
     with reading(path):
-        if about.pop("format", None) != _FORMAT or state.keys() != {"z", "y"}:
-            raise CheckpointError(f"The file {path} holds no latents of FuseDream.")
         gan_id, truncation = about.pop("gan_id"), float(about.pop("truncation"))
     z, y = state["z"], state["y"]
     whole = z.ndim == y.ndim == 2 and len(z) == len(y) > 0 and 0.0 < truncation <= 1.0
-    if not whole or not (z.isfinite().all() and y.isfinite().all()):
+    numbers = z.is_floating_point() and y.is_floating_point()
+    if not (whole and numbers) or not (z.isfinite().all() and y.isfinite().all()):
         raise CheckpointError(f"The latents in {path} are damaged; make or copy them again.")
-    return GanLatent(Latent(z, y, truncation), gan_id, about)
+    _check_notes(about | {"gan_id": gan_id}, path)
+    return GanLatent(Latent(z.float(), y.float(), truncation), gan_id, about)
+
+
+def _check_notes(notes: Mapping[str, str], path: Path) -> None:
+    """Refuse notes that nobody can read; what they say is shown, and never used."""
+    longest = max(len(text) for text in notes.values())
+    names = max(len(name) for name in notes)
+    if len(notes) > _MOST_NOTES or names > _LONGEST_NAME or longest > _LONGEST_NOTE:
+        raise CheckpointError(
+            f"The latents in {path} are refused, because the notes beside them are more than "
+            f"{_MOST_NOTES}, or longer than {_LONGEST_NOTE:,} characters; save them again."
+        )
 
 
 def interpolate(first: Latent, last: Latent, num: int) -> Latent:

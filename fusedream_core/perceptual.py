@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .checks import check_shape
 from .errors import CheckpointError, MissingDependencyError, ShapeError
+from .finite import check_finite_output
 from .weights import load_weights, read_state_dict
 
 # Tensor that only one of the package's nets has, in torchvision's names -> the package's name.
@@ -79,6 +80,7 @@ class Lpips(nn.Module):
         Raises:
             ShapeError: If the pictures are not ``(B, 3, H, W)``, differ in shape, or have a side
                 under 32 pixels.
+            NonFiniteError: If a distance is NaN or infinite.
         """
         check_shape(images)
         if min(images.shape[-2:]) < MIN_SIDE:
@@ -99,7 +101,14 @@ class Lpips(nn.Module):
             _enlarge(head((normalize_tensor(own) - normalize_tensor(other)).square()), images)
             for own, other, head in zip(first, second, network.lins, strict=True)
         ]
-        return torch.stack(parts).sum(dim=0)
+        distance = torch.stack(parts).sum(dim=0)
+        return check_finite_output(
+            distance,
+            "LPIPS",
+            dtype=distance.dtype,
+            inputs=(images, others),
+            source="whatever made the images",
+        )
 
 
 def load_lpips(path: Path | str) -> Lpips:

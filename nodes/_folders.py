@@ -129,9 +129,10 @@ def _lies(model: CatalogueModel, there: set[Path]) -> bool:
 
 
 def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """``(path, size, mtime_ns)`` of a file, or of every file directly in a folder."""
+    """``(path, size, mtime_ns)`` of a file and its config, or of every file in a folder."""
     real = Path(os.path.realpath(path))
-    files = sorted(real.iterdir()) if real.is_dir() else [real]
+    beside = [real.with_suffix(".json"), real.with_name("config.json")]
+    files = sorted(real.iterdir()) if real.is_dir() else [real, *beside]
     identity = []
     for file in files:
         if file.is_file():

@@ -12,6 +12,7 @@ from ..fusedream_core.errors import CheckpointError, ConfigError
 from ..fusedream_core.latents import GanLatent, interpolate, load_latent, save_latent
 from ..fusedream_core.restart import basis_from
 from ..fusedream_core.rng import make_generator
+from ..fusedream_core.weights import saving
 from ._boundary import DECODED_AT_ONCE, autograd_scope, core_to_image, decode
 from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
@@ -93,7 +94,8 @@ class FuseDreamSaveLatent(io.ComfyNode):
         import folder_paths
 
         root = str(Path(folder_paths.get_output_directory()) / _FOLDER)
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
+        with saving(Path(root)):  # it makes the folder
+            folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
         path = Path(folder) / f"{name}_{counter:05}_{_SUFFIX}"
         save_latent(latent, path)
         saved = f"{path.relative_to(root).as_posix()} [output]"

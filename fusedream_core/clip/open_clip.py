@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..finite import check_finite_output
 from ..repeatable import repeatable, repeatable_attention
 from .lean import kept_numbers, make_lean
 
@@ -90,7 +91,18 @@ class OpenClip(nn.Module):
         pixels = (self._resize(images.to(self.mean)) + 1.0) / 2.0
         pixels = ((pixels - self.mean) / self.std).to(self._precision or pixels.dtype)
         with repeatable_attention(self.device):
-            return _unit(self.model.encode_image(pixels))  # type: ignore[operator]
+            features = _unit(self.model.encode_image(pixels))  # type: ignore[operator]
+        return self._checked(features, images, pixels.dtype)
+
+    def _checked(self, features: Tensor, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Features of images or texts, if all of them are finite."""
+        return check_finite_output(
+            features,
+            f"the CLIP {self.clip_id}",
+            dtype=dtype,
+            inputs=(images,),
+            source="the GAN or whatever made the images",
+        )
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Look at pictures in this precision, for devices that are good at a lower one.
@@ -128,6 +140,7 @@ class OpenClip(nn.Module):
             with torch.no_grad():
                 tokens = self.tokenizer(list(texts)).to(self.device)
                 features = _unit(self.model.encode_text(tokens))  # type: ignore[operator]
+            self._checked(features, tokens, self.mean.dtype)
             self._texts[asked] = features.cpu()
         return self._texts[asked].to(self.device, copy=True)
 

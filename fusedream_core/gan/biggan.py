@@ -8,6 +8,7 @@ ignores wrong files.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..errors import ConfigError
+from ..finite import check_finite_output
 from ..repeatable import repeatable
 from ..weights import (
+    check_finite,
     find_weights,
     fingerprint,
     part_of,
-    read_json,
-    read_state_dict,
+    read_checkpoint,
     reading,
     weight_files,
 )
@@ -32,6 +34,10 @@ from .deep_files import as_package, is_deep, make_network, settings_of
 from .layouts import find_layout
 from .lean import LeanNetwork
 from .original import OriginalNetwork
+from .settings import GanSettings, find_config, read_settings
+from .variants import channel_order
+
+logger = logging.getLogger(__name__)
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 TRUNCATED_NORMAL_STD = 0.8796  # of N(0, 1) within [-2, 2]
@@ -137,9 +143,18 @@ class BigGan(nn.Module):
 
         Returns:
             Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
+
+        Raises:
+            NonFiniteError: If a picture or latent holds NaN or infinite numbers.
         """
         images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
-        return images
+        return check_finite_output(
+            images,
+            f"the GAN {self.gan_id}",
+            dtype=self.network.rgb_weight.dtype,
+            inputs=(z, y),
+            source="the gradient of a step before",
+        )
 
 
 def _usual_names(num_classes: int) -> Sequence[str]:
@@ -157,9 +172,9 @@ def load_biggan(path: Path | str) -> BigGan:
     Which BigGAN it is, and who converted it, is seen from the names of its weights.
 
     Args:
-        path: A file of weights, or a folder of one with, if need be, a ``config.json``: optionally
-            ``class_names``, ``truncation``, and the fields of the package's ``BigGANConfig``
-            (BigGAN-deep) or ``eps`` (original BigGAN).
+        path: A file of weights, or a folder of one; with, if need be, a config beside it, see
+            ``settings.find_config``: optionally ``class_names``, ``truncation``, ``eps``,
+            ``channel_order``, and the fields of the package's ``BigGANConfig`` (BigGAN-deep).
 
     Returns:
         The frozen generator on the CPU, in float32.
@@ -174,46 +189,60 @@ def load_biggan(path: Path | str) -> BigGan:
     """
     path = Path(path)
     weights_path = path if path.is_file() else find_weights(path, WEIGHT_NAMES)
-    config_path = path / "config.json"
-    settings = read_json(config_path) if config_path.is_file() else {}
-    class_names = settings.pop("class_names", None)
-    truncation = settings.pop("truncation", 1.0)
-    files = ([config_path] if config_path.is_file() else []) + [*weight_files(weights_path)]
-    parts = _read_deep if is_deep(state := _read(weights_path)) else _read_original
+    config_path = find_config(weights_path, is_folder=path.is_dir())
+    settings = GanSettings() if config_path is None else read_settings(config_path)
+    files = ([] if config_path is None else [config_path]) + [*weight_files(weights_path)]
+    state, notes = _read(weights_path)
+    parts = _read_deep if is_deep(state) else _read_original
     class_weight, network = parts(state, settings, weights_path)
+    if (settings.channel_order or channel_order(state, notes, weights_path)) == "bgr":
+        for parameter in (network.rgb_weight, network.rgb_bias):
+            parameter.data = parameter.data.flip(0)
+    check_finite(network.state_dict(), weights_path)  # which a singular value of 0 makes of them
     return BigGan(
         network,
         class_weight,
         gan_id=f"biggan-{fingerprint(*files)}",
-        class_names=class_names,
-        truncation=truncation,
+        class_names=settings.class_names,
+        truncation=settings.truncation,
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict in float32, without what some put before all names."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A state dict in float32, without what some put before all names; and the file's notes."""
+    content, notes = read_checkpoint(path)
     state = part_of(
-        read_state_dict(path),
+        content,
         ("module.", "generator_ema.", "generator."),
         lambda part: is_deep(part) or find_layout(part) is not None,
     )
     # Copies, as what was read may be the file itself in memory, which others may change.
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}, notes
 
 
 def _read_deep(
-    state: dict[str, Tensor], settings: dict[str, Any], path: Path
+    state: dict[str, Tensor], settings: GanSettings, path: Path
 ) -> tuple[Tensor, LeanNetwork]:
     """Class embeddings and network of a BigGAN-deep."""
     state = as_package(state)
-    network = make_network(settings or settings_of(state, path), state, path)
+    fields = dict(settings.network)
+    if "layers" not in fields:  # those of a released shape, but for what is said
+        fields = settings_of(state, path) | fields
+    network = make_network(fields, state, path)
     with reading(path):  # layers that do not fit each other
         return network.embeddings.weight.detach(), LeanNetwork(network)
 
 
 def _read_original(
-    state: dict[str, Tensor], settings: dict[str, Any], path: Path
+    state: dict[str, Tensor], settings: GanSettings, path: Path
 ) -> tuple[Tensor, OriginalNetwork]:
     """Class embeddings and network of an original BigGAN."""
-    weights = read_original(state, path, eps=settings.get("eps"))
+    left_out = settings.network.keys() - {"eps"}
+    if left_out:
+        logger.warning(
+            "FuseDream does not use %s in the config of %s: an original BigGAN's weights say it.",
+            ", ".join(sorted(left_out)),
+            path,
+        )
+    weights = read_original(state, path, eps=settings.eps)
     return weights.classes.T, OriginalNetwork(weights)

@@ -59,9 +59,14 @@ def is_deep(state: State) -> bool:
     return any(name.startswith((*_PACKAGE, _MMLAB)) for name in state)
 
 
+def is_openmmlab_deep(state: State) -> bool:
+    """Whether a state dict has OpenMMLab's names of BigGAN-deep."""
+    return any(name.startswith(_MMLAB) for name in state)
+
+
 def as_package(state: State) -> dict[str, Tensor]:
     """A state dict under the package's names; what has none keeps its own."""
-    if not any(name.startswith(_MMLAB) for name in state):
+    if not is_openmmlab_deep(state):
         return dict(state)
     renamed = {
         _package_name(name): tensor

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-MOST_BLOCKS = 16  # more than any has
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,21 @@ def _as_stored(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return u @ (matrix @ v)
 
 
+def _as_trained(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Sigma by both vectors that PyTorch stores."""
+    return u @ (weight.flatten(1) @ v)
+
+
+def _one(weight: Tensor) -> Tensor:
+    """No spectral normalisation."""
+    return weight.new_ones(())
+
+
+# In place of a layout's own: PyTorch's, which OpenMMLab has as a choice, and none.
+_TORCH_SPECTRAL = Spectral(".weight_orig", ".bias", (".weight_u", ".weight_v"), _as_trained)
+_NO_SPECTRAL = Spectral(".weight", ".bias", (), _one)
+_VECTORS = (".u0", ".weight_u", ".weight_v")  # that some spectral normalisation stores
+
 _AJBROCK_SPECTRAL = Spectral(
     ".weight", ".bias", (".u0",), partial(_one_step, unit=partial(F.normalize, dim=0)), (".sv0",)
 )
@@ -64,12 +78,13 @@ class Layout:
 
     Attributes:
         title: Whose it is.
-        block: A block's name, from its index and that of the block before attention.
-        attention: The name of the attention after a block.
+        block: The name of the block at a position, if there is one.
+        attention: The name of the attention at a position, or after the block there, if there is
+            one; the same for all positions where the name does not tell.
         layers: Names within a block: two convolutions, the skip, gain and offset of both
             normalisations.
         norms: Names within a block: where the statistics of both normalisations are.
-        statistics: Suffixes of mean and variance.
+        statistics: Suffixes of mean and variance, in the order in which they are looked for.
         queries: Names within attention: theta, phi, g and out.
         classes: The class embeddings.
         first: The first layer.
@@ -78,16 +93,18 @@ class Layout:
         spectral: How weights are stored.
         z_first: Whether conditions are z and y beside each other, instead of y and z.
         rows_last: Whether the first layer makes ``(4, 4, C)``.
-        eps: Of the normalisations.
+        eps: Of the normalisations, in the files that were converted from the release.
         ignored: Suffixes of what is stored and not used.
+        trained_eps: Of the normalisations, in files of the layout's own training; None where these
+            have the same.
     """
 
     title: str
-    block: Callable[[int, int], str]
+    block: Callable[[int], str]
     attention: Callable[[int], str]
     layers: tuple[str, ...]
     norms: tuple[str, str]
-    statistics: tuple[str, str]
+    statistics: tuple[tuple[str, str], ...]
     queries: tuple[str, str, str, str]
     classes: str
     first: str
@@ -98,16 +115,41 @@ class Layout:
     rows_last: bool
     eps: float
     ignored: tuple[str, ...] = ()
+    trained_eps: float | None = None
+
+    def eps_of(self, state: State) -> float:
+        """The eps of the normalisations that a file's weights were made for.
+
+        The singular values in ``sv0`` are written in training, and are 1 in a converted file.
+        """
+        values = [tensor for name, tensor in state.items() if name.endswith(".sv0")]
+        trained = any(bool((tensor != 1.0).any()) for tensor in values)
+        return self.trained_eps if trained and self.trained_eps is not None else self.eps
+
+    def spectral_of(self, state: State) -> Spectral:
+        """How this file stores its weights: as the layout does, as PyTorch does, or as they are."""
+        if self.first + self.spectral.weight not in state:
+            return _TORCH_SPECTRAL if self.first + _TORCH_SPECTRAL.weight in state else _NO_SPECTRAL
+        plain = self.spectral.weight == _NO_SPECTRAL.weight
+        return (
+            _NO_SPECTRAL
+            if plain and not any(k.endswith(_VECTORS) for k in state)
+            else self.spectral
+        )
 
 
 LAYOUTS = (
     Layout(
         title="FuseDream and ajbrock/BigGAN-PyTorch",
-        block=lambda i, _: f"blocks.{i}.0",
-        attention=lambda after: f"blocks.{after}.1",
+        block=lambda i: f"blocks.{i}.0",
+        attention=lambda i: f"blocks.{i}.1",
         layers=("conv1", "conv2", "conv_sc", "bn1.gain", "bn1.bias", "bn2.gain", "bn2.bias"),
         norms=("bn1", "bn2"),
-        statistics=(".stored_mean", ".stored_var"),
+        statistics=(
+            (".stored_mean", ".stored_var"),
+            (".bn.running_mean", ".bn.running_var"),  # synchronised over several devices
+            (".bn.stored_mean", ".bn.stored_var"),  # "mybn"
+        ),
         queries=("theta", "phi", "g", "o"),
         classes="shared.weight",
         first="linear",
@@ -117,17 +159,19 @@ LAYOUTS = (
         z_first=False,
         rows_last=False,
         eps=1e-4,  # that of the release; FuseDream's own script runs it with 1e-5
+        trained_eps=1e-5,
+        ignored=(".bn.num_batches_tracked", ".bn.accumulation_counter"),
     ),
     Layout(
         title="ivclab/BigGAN-Generator-Pretrained-Pytorch",
-        block=lambda i, _: f"gblock_{i}" if i else "gblock",
+        block=lambda i: f"gblock_{i}" if i else "gblock",
         attention=lambda _: "attention",
         layers=(
             *("conv0", "conv1", "conv_sc", "hyperbn.gamma", "hyperbn.beta"),
             *("hyperbn_1.gamma", "hyperbn_1.beta"),
         ),
         norms=("hyperbn.crossreplicabn", "hyperbn_1.crossreplicabn"),
-        statistics=(".standing_means", ".standing_vars"),
+        statistics=((".standing_means", ".standing_vars"),),
         queries=("theta", "phi", "g", "o_conv"),
         classes="linear.weight",
         first="g_z.g_linear",
@@ -141,14 +185,14 @@ LAYOUTS = (
     ),
     Layout(
         title="GANalyze",
-        block=lambda i, _: f"GBlock.{i}",
+        block=lambda i: f"GBlock.{i}",
         attention=lambda _: "attention",
         layers=(
             *("conv0", "conv1", "conv_sc", "HyperBN.gamma_embed", "HyperBN.beta_embed"),
             *("HyperBN_1.gamma_embed", "HyperBN_1.beta_embed"),
         ),
         norms=("HyperBN.bn", "HyperBN_1.bn"),
-        statistics=(".running_mean", ".running_var"),
+        statistics=((".running_mean", ".running_var"),),
         queries=("theta", "phi", "g", "o_conv"),
         classes="linear.weight",
         first="G_linear",
@@ -168,14 +212,14 @@ LAYOUTS = (
     ),
     Layout(
         title="OpenMMLab",
-        block=lambda i, after: f"conv_blocks.{i + (i > after)}",
-        attention=lambda after: f"conv_blocks.{after + 1}",
+        block=lambda i: f"conv_blocks.{i}",  # attention is counted with the blocks
+        attention=lambda i: f"conv_blocks.{i}",
         layers=(
             *("conv1.conv", "conv2.conv", "shortcut.conv"),
             *("bn1.gain", "bn1.bias", "bn2.gain", "bn2.bias"),
         ),
         norms=("bn1.bn", "bn2.bn"),
-        statistics=(".running_mean", ".running_var"),
+        statistics=((".running_mean", ".running_var"),),
         queries=("theta.conv", "phi.conv", "g.conv", "o.conv"),
         classes="shared_embedding.weight",
         first="noise2feat",
@@ -193,6 +237,12 @@ LAYOUTS = (
 def find_layout(state: State) -> Layout | None:
     """The layout that a state dict's first layers are named by, if there is one."""
     for layout in LAYOUTS:
-        if {layout.classes, layout.first + layout.spectral.weight} <= state.keys():
+        if layout.classes in state and has_first(layout, state):
             return layout
     return None
+
+
+def has_first(layout: Layout, state: State) -> bool:
+    """Whether a state dict has a layout's first layer, however its weight is stored."""
+    kinds = (layout.spectral, _TORCH_SPECTRAL, _NO_SPECTRAL)
+    return any(layout.first + kind.weight in state for kind in kinds)

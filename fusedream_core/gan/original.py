@@ -8,7 +8,7 @@ Architecture: Brock et al. 2019 (arXiv:1809.11096), appendix B; ajbrock/BigGAN-P
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from .kernels import (
 from .norms import Norm, Norms
 
 Layer = tuple[Tensor, Tensor]  # weight and bias
+AttentionWeights = tuple[Tensor, Tensor, Tensor, Tensor]  # theta, phi, g and out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +67,8 @@ class OriginalWeights:
         classes: Class embeddings, shape ``(num_classes, dim_y)``.
         first: Makes ``(C, 4, 4)`` of the first piece of z.
         blocks: In order.
-        attention: theta, phi, g and out as matrices, the last multiplied with gamma.
-        attention_after: Index of the block before it.
+        attentions: theta, phi, g and out as matrices, the last multiplied with gamma; under the
+            index of the block before them. There may be none.
         last: The normalisation after the last block.
         rgb: A 3 x 3 convolution.
         eps: Of the normalisations.
@@ -76,8 +77,7 @@ class OriginalWeights:
     classes: Tensor
     first: Layer
     blocks: tuple[BlockWeights, ...]
-    attention: tuple[Tensor, Tensor, Tensor, Tensor]
-    attention_after: int
+    attentions: Mapping[int, AttentionWeights]
     last: NormWeights
     rgb: Layer
     eps: float
@@ -92,10 +92,9 @@ class OriginalNetwork(nn.Module):
         self.chunk = weights.first[0].shape[1]
         self.dim_z = self.chunk * (len(weights.blocks) + 1)
         self.resolution = 4 * 2 ** len(weights.blocks)
-        self.attention_after = weights.attention_after
         self.first_weight, self.first_bias = (frozen(tensor) for tensor in weights.first)
         missing = weights.first[1].new_zeros(len(self.first_bias) // 16)
-        blocks, norms = [], []
+        blocks, norms, attentions = [], [], dict[str, nn.Module]()
         for index, block in enumerate(weights.blocks):
             pair = block.norm1.missing(missing), block.norm2.missing(block.conv1[1])
             blocks.append(_Block(block))
@@ -103,9 +102,10 @@ class OriginalNetwork(nn.Module):
             # The skip passes on what is missing; a constant can be added after doubling as well.
             skip = block.skip[0].flatten(1) @ missing + block.skip[1]
             missing = skip + block.conv2[1]
-            if index == weights.attention_after:
-                self.attention = Attention(*weights.attention, missing=missing)
+            if index in weights.attentions:
+                attentions[str(index)] = Attention(*weights.attentions[index], missing=missing)
         self.blocks, self.norms = nn.ModuleList(blocks), nn.ModuleList(norms)
+        self.attentions = nn.ModuleDict(attentions)
         self.last_norm = Norms([weights.last.missing(missing)], weights.eps)
         self.rgb_weight, self.rgb_bias = (frozen(tensor) for tensor in weights.rgb)
 
@@ -115,7 +115,7 @@ class OriginalNetwork(nn.Module):
         These are a small part of the work, and half a precision would blur where a latent leads.
         """
         self.blocks.to(dtype)
-        self.attention.to(dtype)
+        self.attentions.to(dtype)
         for parameter in (self.rgb_weight, self.rgb_bias):
             parameter.data = parameter.data.to(dtype)
 
@@ -133,8 +133,8 @@ class OriginalNetwork(nn.Module):
         x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)
         for index, (block, norms) in enumerate(zip(self.blocks, self.norms, strict=True)):
             x = block(x, norms(torch.cat((y, pieces[index + 1]), dim=1), truncation))
-            if index == self.attention_after:
-                x = self.attention(x)
+            if str(index) in self.attentions:
+                x = self.attentions[str(index)](x)
         (affine,) = self.last_norm(latent, truncation)
         x = scale_shift_relu(x, affine)
         return to_rgb(x, self.rgb_weight, self.rgb_bias).to(latent).tanh()

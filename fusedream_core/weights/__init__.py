@@ -8,6 +8,7 @@ from .files import (
     fingerprint,
     read_json,
     reading,
+    saving,
     weight_files,
     write_whole,
 )
@@ -15,6 +16,7 @@ from .state_dict import (
     check_finite,
     load_weights,
     name_faults,
+    read_checkpoint,
     read_safetensors,
     read_state_dict,
 )
@@ -30,10 +32,12 @@ __all__ = [
     "load_weights",
     "name_faults",
     "part_of",
+    "read_checkpoint",
     "read_json",
     "read_safetensors",
     "read_state_dict",
     "reading",
+    "saving",
     "weight_files",
     "write_whole",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, FuseDreamError
+from ..errors import CheckpointError, FuseDreamError, SaveError
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 INDEX_SUFFIX = ".index.json"  # after the name that the weights would have in one file
 _BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 _MOST_JSON = 16 << 20  # bytes
 # Files of a training that lie beside the weights, with their suffixes.
 _BESIDE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
@@ -152,13 +154,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn what hinders the writing of a file, or of its folder, into a ``SaveError``."""
+    try:
+        yield
+    except FuseDreamError:
+        raise
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        full = isinstance(error, OSError) and error.errno in _FULL
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or error
+        raise SaveError(
+            f"The file {path} could not be written ({reason}); free some space there, or choose a "
+            "folder that can be written to."
+        ) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
+            and what was there before is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and move it there when it is whole."""
     # A name of its own for each writer; the last to finish wins.
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:

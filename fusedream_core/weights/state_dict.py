@@ -33,10 +33,26 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         CheckpointError: If the file is missing, truncated, a pickle of something else, or not a
             state dict, or if a number in it is not finite.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict, and the notes that lie beside it in its file, such as "meta" or "epoch".
+
+    Raises:
+        CheckpointError: As ``read_state_dict``.
+    """
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}; check the name, or copy it there.")
     sharded = path.name.endswith(INDEX_SUFFIX)
-    state = unwrap(_read_shards(path) if sharded else _read_content(path), path)
+    content = _read_shards(path) if sharded else _read_content(path)
+    state = _checked(unwrap(content, path), path)
+    notes = content if isinstance(content, Mapping) else {}
+    return state, {key: value for key, value in notes.items() if not isinstance(value, Tensor)}
+
+
+def _checked(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors without gradients, if all of them are plain and finite."""
     size = sum(file.stat().st_size for file in weight_files(path))
     state = {name: tensor.detach() for name, tensor in state.items()}
     for name, tensor in state.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,5 +221,27 @@ class TestFile:
         with pytest.raises(CheckpointError, match="is damaged"):
             load_bank(path)
         save_bank(replace(bank, features=bank.features * torch.nan), path)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_bank(path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"truncation": 1.5},
+            {"truncation": math.nan},
+            {"seed": -1},
+            {"seed": 1 << 64},
+            {"gan_id": "g" * 1_001},
+            {"class_index": torch.full((10,), -1)},
+            {"class_index": torch.zeros(10, 1)},
+            {"features": torch.ones(10, 3, 2)},
+        ],
+    )
+    def test_what_nobody_wrote(self, bank: Bank, tmp_path: Path, change: dict[str, object]) -> None:
+        path = tmp_path / "bank.safetensors"
+        short = replace(bank, features=bank.features[:10], class_index=bank.class_index[:10])
+        save_bank(short, path)
+        assert len(load_bank(path)) == 10
+        save_bank(replace(short, **change), path)  # type: ignore[arg-type]
         with pytest.raises(CheckpointError, match="is damaged"):
             load_bank(path)

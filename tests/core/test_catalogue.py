@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +29,7 @@ class TestCatalogue:
             assert file.sources
             assert "/" not in file.name
             for source in file.sources:
-                assert source.url.startswith(
-                    ("https://", "http://ganalyze.csail.mit.edu/", "hf://")
-                )
+                assert source.url.startswith(("https://", "hf://"))
                 assert set(source.sha256) <= set("0123456789abcdef")
 
     @pytest.mark.parametrize("model", catalogue("open_clip"), ids=lambda model: model.name)
@@ -59,3 +60,51 @@ class TestCatalogue:
             ConfigError, match="There is no model 'gone'; there are biggan-deep-128"
         ):
             find_model("gone")
+
+
+class TestHostileEntries:
+    @pytest.fixture
+    def entry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """A catalogue of one model, written by the test."""
+        module = sys.modules["fusedream_core.catalogue"]
+        monkeypatch.setattr(module, "_DATA", tmp_path / "catalogue.json")
+        source = {"url": "https://example.org/a.pth"}
+        file = {"name": "a.pth", "megabytes": 1, "sources": [source]}
+        return {
+            "name": "a",
+            "folder": "gan",
+            "title": "A",
+            "licence": "MIT",
+            "resolution": 128,
+            "files": [file],
+        }
+
+    @staticmethod
+    def read(entry: dict[str, Any], folder: Path) -> CatalogueModel:
+        (folder / "catalogue.json").write_text(json.dumps([entry]), encoding="utf-8")
+        return catalogue()[0]
+
+    @pytest.mark.parametrize("scheme", ["http", "ftp", "file", "HTTP"])
+    @pytest.mark.parametrize("sha256", [None, "", "3e353fef", "z" * 64])
+    def test_plain_http_without_a_whole_hash(
+        self, entry: dict[str, Any], tmp_path: Path, scheme: str, sha256: str | None
+    ) -> None:
+        assert self.read(entry, tmp_path).files[0].sources
+        source = {"url": f"{scheme}://example.org/a.pth"}
+        source |= {} if sha256 is None else {"sha256": sha256}
+        entry["files"][0]["sources"] = [source]
+        with pytest.raises(ConfigError, match=f"{scheme}://example.org/a.pth is refused"):
+            self.read(entry, tmp_path)
+
+    def test_plain_http_with_its_hash(self, entry: dict[str, Any], tmp_path: Path) -> None:
+        entry["files"][0]["sources"] = [{"url": "http://example.org/a", "sha256": "0a" * 32}]
+        assert self.read(entry, tmp_path).files[0].sources[0].sha256 == "0a" * 32
+
+    @pytest.mark.parametrize("name", ["../a", "a/b", "/a", "..", "a\\b", "", "c:a", ".hidden"])
+    @pytest.mark.parametrize("which", ["model", "file"])
+    def test_a_name_that_leads_elsewhere(
+        self, entry: dict[str, Any], tmp_path: Path, name: str, which: str
+    ) -> None:
+        (entry if which == "model" else entry["files"][0])["name"] = name
+        with pytest.raises(ConfigError, match="is refused, because it becomes a file"):
+            self.read(entry, tmp_path)

@@ -79,6 +79,38 @@ class TestFiles:
         with pytest.raises(CheckpointError, match=message):
             load_latent(tmp_path / "a.safetensors")
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"truncation": "nan"}, "are damaged"),
+            ({"truncation": "1.5"}, "are damaged"),
+            ({"truncation": "__import__('os')"}, "cannot be read"),
+            ({"gan_id": "g" * 100_001}, "the notes beside them"),
+            ({"prompt": "p" * 100_001}, "the notes beside them"),
+            ({"p" * 201: "prompt"}, "the notes beside them"),
+            ({f"note {i}": "" for i in range(300)}, "the notes beside them"),
+        ],
+    )
+    def test_notes_that_nobody_wrote(
+        self, tmp_path: Path, change: dict[str, str], message: str
+    ) -> None:
+        notes = {"format": "fusedream-latent-1", "gan_id": "tiny", "truncation": "0.6", **change}
+        tensors = {"z": torch.zeros(1, 6), "y": torch.zeros(1, 4)}
+        save_file(tensors, tmp_path / "a.safetensors", notes)
+        with pytest.raises(CheckpointError, match=message):
+            load_latent(tmp_path / "a.safetensors")
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64, torch.float16])
+    def test_numbers_of_other_kinds(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        notes = {"format": "fusedream-latent-1", "gan_id": "tiny", "truncation": "0.6"}
+        tensors = {"z": torch.ones(1, 6, dtype=dtype), "y": torch.ones(1, 4, dtype=dtype)}
+        save_file(tensors, tmp_path / "a.safetensors", notes)
+        if dtype.is_floating_point:
+            assert load_latent(tmp_path / "a.safetensors").latent.z.dtype == torch.float32
+            return
+        with pytest.raises(CheckpointError, match="are damaged"):
+            load_latent(tmp_path / "a.safetensors")
+
     def test_other_files(self, tmp_path: Path) -> None:
         save_file({"z": torch.zeros(1, 6), "y": torch.zeros(1, 4)}, tmp_path / "a.safetensors")
         with pytest.raises(CheckpointError, match="holds no latents of FuseDream"):

@@ -90,6 +90,32 @@ class TestLoadLpips:
             load_demo_lpips()
         assert torch.equal(before, torch.get_rng_state())
 
+    @pytest.mark.parametrize("whole", [True, False], ids=["LPIPS", "trunk"])
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", ""])
+    def test_as_it_was_trained_on_several_devices(
+        self, tmp_path: Path, prefix: str, whole: bool, pictures: tuple[Tensor, Tensor]
+    ) -> None:
+        network = make_lpips("squeeze")
+        state = network.state_dict()
+        if not whole:
+            state = {
+                ".".join(["features", *name.split(".")[2:]]): value
+                for name, value in state.items()
+                if name.startswith("net.")
+            }
+        torch.save(state, tmp_path / "plain.pt")
+        wrapped = {"model": {prefix + name: value for name, value in state.items()}, "epoch": 1}
+        torch.save(wrapped, tmp_path / "wrapped.pt")
+        plain, other = (load_lpips(tmp_path / f"{name}.pt") for name in ("plain", "wrapped"))
+        assert torch.equal(plain.distance_map(*pictures), other.distance_map(*pictures))
+
+    def test_a_weight_that_is_not_finite(self, tmp_path: Path) -> None:
+        state = make_lpips("squeeze").state_dict()
+        state["net.slice1.0.weight"][0, 0, 0, 0] = torch.inf
+        torch.save(state, tmp_path / "bad.pt")
+        with pytest.raises(CheckpointError, match=r"bad\.pt .* net\.slice1\.0\.weight holds"):
+            load_lpips(tmp_path / "bad.pt")
+
     def test_other_weights_are_refused(self, tmp_path: Path) -> None:
         torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pt")
         with pytest.raises(CheckpointError, match="none of the nets"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +71,25 @@ class TestFiles:
         assert names == ["a/b_00001_.safetensors [output]", "a/b_00002_.safetensors [output]"]
         options = pack.nodes["FuseDreamLoadLatent"].define_schema().inputs[0].options
         assert set(names) <= set(options)
+
+    @pytest.mark.parametrize("where", ["folder", "file"])
+    def test_a_full_disk_is_a_sentence(
+        self,
+        run: Run,
+        optimized: SimpleNamespace,
+        outputs: Path,
+        errors: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(*((os, "makedirs") if where == "folder" else (Path, "replace")), fail)
+        with pytest.raises(errors.SaveError, match="the disk is full") as caught:
+            run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix="new/latent")
+        assert "Errno" not in str(caught.value)
+        assert not [file for file in outputs.rglob("*") if file.is_file()]
 
     def test_stays_in_the_output_folder(
         self, run: Run, optimized: SimpleNamespace, outputs: Path

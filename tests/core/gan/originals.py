@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,21 @@ UNITS = {  # channels after each block in units of 16, and the block before atte
 }
 
 
-def make_raw(resolution: int, *, unit: int = 8, seed: int = 0, rows: int = 1) -> Raw:
-    """Random weights of a released shape; ``unit`` is 96 there. ``rows`` of statistics."""
+def make_raw(
+    resolution: int,
+    *,
+    unit: int = 8,
+    seed: int = 0,
+    rows: int = 1,
+    attentions: Sequence[int] | None = None,
+) -> Raw:
+    """Random weights of a released shape; ``unit`` is 96 there. ``rows`` of statistics.
+
+    ``attentions`` are the blocks that attention comes after; the released one if None.
+    """
     generator = make_generator(seed)
-    units, after = UNITS[resolution]
+    units, released = UNITS[resolution]
+    attentions = (released,) if attentions is None else attentions
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -45,15 +56,15 @@ def make_raw(resolution: int, *, unit: int = 8, seed: int = 0, rows: int = 1) ->
             raw[f"{block} mean{norm}"] = noise(rows, size)
             raw[f"{block} var{norm}"] = noise(rows, size).abs() + 0.5
         width = wide
-        if block == after:
+        if block in attentions:
             for name, shape in {
                 "theta": (width // 8, width, 1, 1),
                 "phi": (width // 8, width, 1, 1),
                 "g": (width // 2, width, 1, 1),
                 "o": (width, width // 2, 1, 1),
             }.items():
-                raw[name] = noise(*shape)
-            raw["gamma"] = noise(1)[0]
+                raw[f"{block} {name}"] = noise(*shape)
+            raw[f"{block} gamma"] = noise(1)[0]
     raw["last gain"], raw["last offset"] = noise(width), noise(width)
     raw["last mean"], raw["last var"] = noise(rows, width), noise(rows, width).abs() + 0.5
     raw["rgb"], raw["rgb bias"] = noise(3, width, 3, 3), noise(3)
@@ -64,13 +75,13 @@ def slow_decode(
     raw: Raw, z: Tensor, y: Tensor, resolution: int, eps: float, row: int = 0
 ) -> Tensor:
     """Pictures, one layer after the other as the paper's appendix and ajbrock's code have them."""
-    _, after = UNITS[resolution]
+    assert sum(name.endswith("conv1") for name in raw) == len(UNITS[resolution][0])
     pieces = z.split(CHUNK, dim=1)
     h = F.linear(pieces[0], normed(raw["first"]), raw["first bias"]).view(len(z), -1, 4, 4)
     for block, piece in enumerate(pieces[1:]):
         h = slow_block(raw, block, h, torch.cat((y, piece), dim=1), eps, row)
-        if block == after:
-            h = slow_attention(raw, h)
+        if f"{block} gamma" in raw:
+            h = slow_attention(raw, block, h)
     statistics = raw["last mean"][row], raw["last var"][row]
     h = F.batch_norm(h, *statistics, raw["last gain"], raw["last offset"], eps=eps)
     return torch.tanh(F.conv2d(F.relu(h), normed(raw["rgb"]), raw["rgb bias"], padding=1))
@@ -96,13 +107,13 @@ def slow_block(raw: Raw, block: int, x: Tensor, condition: Tensor, eps: float, r
     return h + conv(F.interpolate(x, scale_factor=2), "skip", 0)
 
 
-def slow_attention(raw: Raw, x: Tensor) -> Tensor:
+def slow_attention(raw: Raw, block: int, x: Tensor) -> Tensor:
     """Every pixel looks at the pixels of a picture of half the side."""
-    theta, phi, g = (F.conv2d(x, normed(raw[name])) for name in ("theta", "phi", "g"))
+    theta, phi, g = (F.conv2d(x, normed(raw[f"{block} {name}"])) for name in ("theta", "phi", "g"))
     phi, g = F.max_pool2d(phi, 2), F.max_pool2d(g, 2)
     weights = torch.einsum("bchw,bcij->bhwij", theta, phi).flatten(3).softmax(-1)
     seen = torch.einsum("bhwn,bcn->bchw", weights, g.flatten(2))
-    return x + raw["gamma"] * F.conv2d(seen, normed(raw["o"]))
+    return x + raw[f"{block} gamma"] * F.conv2d(seen, normed(raw[f"{block} o"]))
 
 
 def normed(weight: Tensor) -> Tensor:
@@ -120,6 +131,11 @@ def blocks_of(raw: Raw) -> range:
     return range(sum(name.endswith("conv1") for name in raw))
 
 
+def attentions_of(raw: Raw) -> list[int]:
+    """The blocks that attention comes after."""
+    return [i for i in blocks_of(raw) if f"{i} gamma" in raw]
+
+
 def z_first(product: Tensor) -> Tensor:
     return torch.cat((product[:, DIM_Y:], product[:, :DIM_Y]), dim=1)
 
@@ -129,7 +145,7 @@ def rows_last(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (-1, 4, 4)).permute(1, 2, 0, *range(3, rows.ndim + 2)).flatten(0, 2)
 
 
-def ajbrock(raw: Raw, after: int) -> Raw:
+def ajbrock(raw: Raw) -> Raw:
     """FuseDream's and ajbrock's names."""
     state: Raw = {"shared.weight": raw["classes"]}
 
@@ -150,9 +166,10 @@ def ajbrock(raw: Raw, after: int) -> Raw:
             layer(f"blocks.{i}.0.bn{n}.bias", f"{i} offset{n}")
             state[f"blocks.{i}.0.bn{n}.stored_mean"] = raw[f"{i} mean{n}"][0]
             state[f"blocks.{i}.0.bn{n}.stored_var"] = raw[f"{i} var{n}"][0]
-    for name in ("theta", "phi", "g", "o"):
-        layer(f"blocks.{after}.1.{name}", name)
-    state[f"blocks.{after}.1.gamma"] = raw["gamma"]
+    for after in attentions_of(raw):
+        for name in ("theta", "phi", "g", "o"):
+            layer(f"blocks.{after}.1.{name}", f"{after} {name}")
+        state[f"blocks.{after}.1.gamma"] = raw[f"{after} gamma"]
     state["output_layer.0.gain"], state["output_layer.0.bias"] = (
         raw["last gain"],
         raw["last offset"],
@@ -163,7 +180,7 @@ def ajbrock(raw: Raw, after: int) -> Raw:
     return state
 
 
-def ivclab(raw: Raw, after: int) -> Raw:
+def ivclab(raw: Raw) -> Raw:
     """The names of ivclab's release, with statistics for 50 tau."""
     state: Raw = {"linear.weight": raw["classes"]}
 
@@ -188,9 +205,10 @@ def ivclab(raw: Raw, after: int) -> Raw:
             layer(f"{block}.{theirs}.gamma", z_first(raw[f"{i} gain{n}"]))
             layer(f"{block}.{theirs}.beta", z_first(raw[f"{i} offset{n}"]))
             statistics(f"{block}.{theirs}.crossreplicabn", raw[f"{i} mean{n}"], raw[f"{i} var{n}"])
-    for theirs, own in {"theta": "theta", "phi": "phi", "g": "g", "o_conv": "o"}.items():
-        layer(f"attention.{theirs}", raw[own])
-    state["attention.gamma"] = raw["gamma"][None]
+    for after in attentions_of(raw):
+        for theirs, own in {"theta": "theta", "phi": "phi", "g": "g", "o_conv": "o"}.items():
+            layer(f"attention.{theirs}", raw[f"{after} {own}"])
+        state["attention.gamma"] = raw[f"{after} gamma"][None]
     state["scaledcrossreplicabn.weight"] = raw["last gain"]
     state["scaledcrossreplicabn.bias"] = raw["last offset"]
     statistics("scaledcrossreplicabn", raw["last mean"], raw["last var"])
@@ -198,7 +216,7 @@ def ivclab(raw: Raw, after: int) -> Raw:
     return state
 
 
-def ganalyze(raw: Raw, after: int) -> Raw:
+def ganalyze(raw: Raw) -> Raw:
     """GANalyze's names."""
     state: Raw = {"linear.weight": raw["classes"].T}
 
@@ -220,9 +238,10 @@ def ganalyze(raw: Raw, after: int) -> Raw:
             layer(f"GBlock.{i}.{theirs}.gamma_embed", z_first(raw[f"{i} gain{n}"]))
             layer(f"GBlock.{i}.{theirs}.beta_embed", z_first(raw[f"{i} offset{n}"]))
             statistics(f"GBlock.{i}.{theirs}.bn", raw[f"{i} mean{n}"], raw[f"{i} var{n}"])
-    for theirs, own in {"theta": "theta", "phi": "phi", "g": "g", "o_conv": "o"}.items():
-        layer(f"attention.{theirs}", raw[own])
-    state["attention.gamma"] = raw["gamma"][None]
+    for after in attentions_of(raw):
+        for theirs, own in {"theta": "theta", "phi": "phi", "g": "g", "o_conv": "o"}.items():
+            layer(f"attention.{theirs}", raw[f"{after} {own}"])
+        state["attention.gamma"] = raw[f"{after} gamma"][None]
     state["ScaledCrossReplicaBN.weight"] = raw["last gain"]
     state["ScaledCrossReplicaBN.bias"] = raw["last offset"]
     statistics("ScaledCrossReplicaBN", raw["last mean"], raw["last var"])
@@ -230,7 +249,7 @@ def ganalyze(raw: Raw, after: int) -> Raw:
     return state
 
 
-def openmmlab(raw: Raw, after: int) -> Raw:
+def openmmlab(raw: Raw) -> Raw:
     """OpenMMLab's names: attention counts as a block."""
     state: Raw = {"shared_embedding.weight": raw["classes"]}
 
@@ -247,7 +266,7 @@ def openmmlab(raw: Raw, after: int) -> Raw:
 
     layer("noise2feat", "first")
     for i in blocks_of(raw):
-        block = f"conv_blocks.{i if i <= after else i + 1}"
+        block = f"conv_blocks.{i + sum(after < i for after in attentions_of(raw))}"
         layer(f"{block}.conv1.conv", f"{i} conv1")
         layer(f"{block}.conv2.conv", f"{i} conv2")
         layer(f"{block}.shortcut.conv", f"{i} skip")
@@ -255,9 +274,11 @@ def openmmlab(raw: Raw, after: int) -> Raw:
             layer(f"{block}.bn{n}.gain", f"{i} gain{n}")
             layer(f"{block}.bn{n}.bias", f"{i} offset{n}")
             statistics(f"{block}.bn{n}.bn", f"{i}", n)
-    for name in ("theta", "phi", "g", "o"):
-        layer(f"conv_blocks.{after + 1}.{name}.conv", name)
-    state[f"conv_blocks.{after + 1}.gamma"] = raw["gamma"]
+    for before, after in enumerate(attentions_of(raw)):
+        place = f"conv_blocks.{after + 1 + before}"
+        for name in ("theta", "phi", "g", "o"):
+            layer(f"{place}.{name}.conv", f"{after} {name}")
+        state[f"{place}.gamma"] = raw[f"{after} gamma"]
     state["output_layer.bn.weight"], state["output_layer.bn.bias"] = (
         raw["last gain"],
         raw["last offset"],
@@ -267,10 +288,45 @@ def openmmlab(raw: Raw, after: int) -> Raw:
     return state
 
 
-WRITERS: dict[str, Callable[[Raw, int], Raw]] = {
+WRITERS: dict[str, Callable[[Raw], Raw]] = {
     "ajbrock": ajbrock,
     "ivclab": ivclab,
     "ganalyze": ganalyze,
     "openmmlab": openmmlab,
 }
 EPS = {"ajbrock": 1e-4, "ivclab": 1e-4, "ganalyze": 1e-4, "openmmlab": 1e-5}
+
+
+def without_spectral(layout: str, raw: Raw) -> Raw:
+    """The same generator trained without spectral normalisation: its weights are as they act."""
+    vectors = (".u0", ".sv0", ".weight_u", ".weight_v")
+    norms = ("classes", "last", "mean", "var", "gamma", "bias")
+    acting = {
+        name: value
+        if any(part in norms or part[:-1] in norms for part in name.split())
+        else normed(value)
+        for name, value in raw.items()
+    }
+    state = {k: v for k, v in WRITERS[layout](acting).items() if not k.endswith(vectors)}
+    renamed = {".weight_orig": ".weight", ".module.weight_bar": ".weight", ".module.bias": ".bias"}
+    return {rename(name, renamed): value for name, value in state.items()}
+
+
+def with_torch_spectral(raw: Raw) -> Raw:
+    """OpenMMLab's names where spectral normalisation is PyTorch's."""
+    state = openmmlab(raw)
+    for name in [name for name in state if name.endswith(".u0")]:
+        layer = name.removesuffix(".u0")
+        weight = state.pop(f"{layer}.weight")
+        del state[name], state[f"{layer}.sv0"]
+        state[f"{layer}.weight_orig"] = weight
+        state[f"{layer}.weight_u"], state[f"{layer}.weight_v"] = singular(weight)
+    return state
+
+
+def rename(name: str, suffixes: dict[str, str]) -> str:
+    """A name with another end."""
+    for old, new in suffixes.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name

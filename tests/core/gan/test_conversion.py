@@ -37,7 +37,7 @@ class TestReadOriginal:
     def test_same_pictures_as_the_plain_form(self, layout: str, resolution: int) -> None:
         rows = 50 if layout == "ivclab" else 1
         raw = make_raw(resolution, rows=rows)
-        state = WRITERS[layout](raw, UNITS[resolution][1])
+        state = WRITERS[layout](raw)
         network = OriginalNetwork(read_original(state, PATH)).double()
         z, y = make_latents(resolution, 1)
         ours = network(torch.cat((z, y), dim=1), 1.0)
@@ -50,7 +50,7 @@ class TestReadOriginal:
 
     def test_statistics_of_a_tau(self) -> None:
         raw = make_raw(128, rows=50)
-        network = OriginalNetwork(read_original(WRITERS["ivclab"](raw, 3), PATH)).double()
+        network = OriginalNetwork(read_original(WRITERS["ivclab"](raw), PATH)).double()
         z, y = make_latents(128, 1)
         for row, tau in ((0, 0.02), (0, 0.01), (24, 0.5)):
             theirs = slow_decode(raw, z, y, 128, 1e-4, row=row)
@@ -60,14 +60,14 @@ class TestReadOriginal:
 
     def test_eps_that_is_asked_for(self) -> None:
         raw = make_raw(128)
-        weights = read_original(WRITERS["ajbrock"](raw, 3), PATH, eps=0.1)
+        weights = read_original(WRITERS["ajbrock"](raw), PATH, eps=0.1)
         z, y = make_latents(128, 1)
         ours = OriginalNetwork(weights).double()(torch.cat((z, y), dim=1), 1.0)
         torch.testing.assert_close(ours, slow_decode(raw, z, y, 128, 0.1), rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("layout", WRITERS)
     def test_names_that_are_missing_or_too_many(self, layout: str) -> None:
-        state = WRITERS[layout](make_raw(128, rows=2), 3)
+        state = WRITERS[layout](make_raw(128, rows=2))
         gone = next(name for name in sorted(state) if "conv1" in name and "bias" in name)
         del state[gone]
         state["discriminator.weight"] = torch.zeros(1)
@@ -78,8 +78,8 @@ class TestReadOriginal:
     @pytest.mark.parametrize("other", ["ivclab", "ganalyze", "openmmlab"])
     def test_a_mix_of_two_layouts(self, other: str) -> None:
         raw = make_raw(128, rows=2)
-        mixed = WRITERS[other](raw, 3)
-        mixed |= {k: v for k, v in WRITERS["ajbrock"](raw, 3).items() if "blocks" not in k}
+        mixed = WRITERS[other](raw)
+        mixed |= {k: v for k, v in WRITERS["ajbrock"](raw).items() if "blocks" not in k}
         with pytest.raises(CheckpointError, match="of one conversion only") as caught:
             read_original(mixed, PATH)
         assert "missing" in str(caught.value)
@@ -99,13 +99,13 @@ class TestReadOriginal:
         ],
     )
     def test_shapes_that_do_not_fit(self, name: str, message: str) -> None:
-        state = WRITERS["ajbrock"](make_raw(128), 3)
+        state = WRITERS["ajbrock"](make_raw(128))
         state[name] = torch.cat([state[name], state[name]], dim=-1)
         with pytest.raises(CheckpointError, match=message):
             read_original(state, PATH)
 
     def test_a_vector_of_another_length(self) -> None:
-        state = WRITERS["ajbrock"](make_raw(128), 3)
+        state = WRITERS["ajbrock"](make_raw(128))
         state["linear.u0"] = state["linear.u0"][:, :-1]
         with pytest.raises(CheckpointError, match="cannot be read as model weights"):
             read_original(state, PATH)
@@ -114,7 +114,7 @@ class TestReadOriginal:
 class TestOriginalNetwork:
     def test_gradients_and_batch(self) -> None:
         raw = make_raw(128, unit=8)
-        network = OriginalNetwork(read_original(WRITERS["ajbrock"](raw, 3), PATH)).double()
+        network = OriginalNetwork(read_original(WRITERS["ajbrock"](raw), PATH)).double()
         z, y = make_latents(128)
         pull = torch.randn(2, 3, 128, 128, generator=make_generator(2), dtype=torch.float64)
         grads = []
@@ -132,7 +132,7 @@ class TestOriginalNetwork:
     def test_each_block_by_itself(self, resolution: int) -> None:
         """A block leaves its biases to what comes after: they are added here on both sides."""
         raw = make_raw(resolution)
-        state = WRITERS["ajbrock"](raw, UNITS[resolution][1])
+        state = WRITERS["ajbrock"](raw)
         network = OriginalNetwork(read_original(state, PATH)).double()
         generator = make_generator(3)
         condition = torch.randn(2, DIM_Y + CHUNK, generator=generator, dtype=torch.float64)
@@ -147,5 +147,5 @@ class TestOriginalNetwork:
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
     def test_takes_no_gradient_itself(self) -> None:
-        network = OriginalNetwork(read_original(WRITERS["ajbrock"](make_raw(128), 3), PATH))
+        network = OriginalNetwork(read_original(WRITERS["ajbrock"](make_raw(128)), PATH))
         assert not any(parameter.requires_grad for parameter in network.parameters())

@@ -134,7 +134,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("prefix", ["module.", "generator_ema.", "generator."])
     def test_original_with_a_prefix(self, prefix: str, tmp_path: Path) -> None:
-        state = WRITERS["openmmlab"](make_raw(128), 3)
+        state = WRITERS["openmmlab"](make_raw(128))
         torch.save({prefix + name: value for name, value in state.items()}, tmp_path / "g.pth")
         torch.save(state, tmp_path / "plain.pth")
         gan, plain = load_biggan(tmp_path / "g.pth"), load_biggan(tmp_path / "plain.pth")
@@ -142,11 +142,13 @@ class TestLoad:
         assert torch.equal(gan.class_weight, plain.class_weight)
 
     def test_original_in_a_folder_with_a_config(self, tmp_path: Path) -> None:
-        state = WRITERS["ajbrock"](make_raw(128), 3)
+        state = WRITERS["ajbrock"](make_raw(128))
         torch.save(state, tmp_path / "biggan-128.pth")
         config = {"class_names": list("abcde"), "truncation": 0.4, "eps": 0.5}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        gan, plain = load_biggan(tmp_path), load_biggan(tmp_path / "biggan-128.pth")
+        (tmp_path / "plain").mkdir()
+        torch.save(state, tmp_path / "plain" / "biggan-128.pth")
+        gan, plain = load_biggan(tmp_path), load_biggan(tmp_path / "plain" / "biggan-128.pth")
         assert (gan.class_names, gan.truncation) == (tuple("abcde"), 0.4)
         z, y = (
             plain.sample_z(1, truncation=1.0, generator=make_generator(0)),
