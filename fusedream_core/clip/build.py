@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..weights import name_faults
 from .architectures import fitting_architectures
 from .config_file import ClipConfig
-from .package import open_clip_package
+from .package import in_one_line, open_clip_package
 from .text_files import local_tower
 
 _POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers kept them
@@ -41,10 +41,9 @@ def build_clip(
         try:
             model: nn.Module = _empty_model({**config.model, "text_cfg": text})
         except Exception as error:  # whatever the shapes in a file run into
-            reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise CheckpointError(
                 f"open_clip {open_clip.__version__} cannot build the CLIP of {path} from its "
-                f"configuration ({type(error).__name__}: {reason}); use the one that came with "
+                f"configuration ({in_one_line(error)}); use the one that came with "
                 "the weights."
             ) from error
     _load(model, state, path)
@@ -82,7 +81,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     faults = name_faults(own.keys(), state.keys(), shapes)
     if faults:
         fitting = fitting_architectures(state)
-        hint = f"they fit {' or '.join(fitting)}" if fitting else "use weights and config of one"
+        hint = f"they fit {' or '.join(fitting)}" if fitting else "use those of the same model"
         raise CheckpointError(
             f"The weights in {path} do not fit the CLIP that they are loaded as: {faults}; {hint}."
         )

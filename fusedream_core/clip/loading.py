@@ -29,7 +29,7 @@ from .architectures import (
 from .build import build_clip
 from .config_file import CONFIG_NAME, ClipConfig, read_open_clip_config
 from .open_clip import OpenClip
-from .package import open_clip_package
+from .package import in_one_line, open_clip_package
 from .text_files import make_tokenizer
 from .transformers_layout import CONFIG_NAME as TRANSFORMERS_CONFIG_NAME
 from .transformers_layout import (
@@ -172,10 +172,10 @@ def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
         with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(architecture, pretrained, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(architecture)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ValueError) as error:  # the last two by the tokenizer's hub
         raise CheckpointError(
             f"The CLIP {architecture!r} with the weights {pretrained!r} cannot be loaded "
-            f"({str(error).splitlines()[0]}); check the tag, the network or the file."
+            f"({in_one_line(error)}); check the tag, the network or the file."
         ) from error
     return OpenClip(model, tokenizer, clip_id=f"{architecture}/{pretrained}")
 

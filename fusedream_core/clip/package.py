@@ -1,4 +1,4 @@
-"""The package open_clip, imported when it is first needed."""
+"""The package open_clip, imported when it is first needed, and what its errors say."""
 
 from __future__ import annotations
 
@@ -31,3 +31,9 @@ def open_clip_package() -> ModuleType:
             "run 'pip install --upgrade open_clip_torch'."
         )
     return package
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind and first line of another library's error, for a sentence of our own."""
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"{type(error).__name__}: {reason}"

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import CheckpointError, MissingDependencyError
 from ..weights import read_json
 from .config_file import refused_key
-from .package import open_clip_package
+from .package import in_one_line, open_clip_package
 
 TOWER_CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -241,10 +241,9 @@ def _reading(source: Path) -> Iterator[None]:
             "transformers'."
         ) from error
     except Exception as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
         versions = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
         raise CheckpointError(
-            f"The tokenizer in {source} cannot be read ({type(error).__name__}: {reason}; with "
+            f"The tokenizer in {source} cannot be read ({in_one_line(error)}; with "
             f"{versions}); copy its files again, or bring these packages up to date."
         ) from error
 

@@ -242,6 +242,16 @@ class TestWeightsInAFolder:
         with pytest.raises(CheckpointError, match="no state dict"):
             load_open_clip_folder(tmp_path)
 
+    def test_not_a_number(self, clip_dir: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        state["visual.proj"][3, 4] = float("nan")
+        save_file(state, tmp_path / "open_clip_model.safetensors")
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        with pytest.raises(CheckpointError, match=r"visual.proj holds numbers that are not finite"):
+            load_open_clip_folder(tmp_path)
+
     def test_what_does_not_fit_is_named(self, clip_dir: Path, tmp_path: Path) -> None:
         from safetensors.torch import load_file, save_file
 
@@ -346,6 +356,14 @@ class TestLoadByName:
     def test_openai_needs_its_own_activation(self) -> None:
         with pytest.raises(ConfigError, match="made for ViT-B-32-quickgelu"):
             load_open_clip("ViT-B-32", "openai")
+
+    def test_tokenizer_that_cannot_be_fetched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(*_: object, **__: object) -> None:
+            raise OSError("")
+
+        monkeypatch.setattr("open_clip.create_model", offline)
+        with pytest.raises(CheckpointError, match=r"cannot be loaded \(OSError: no reason given\)"):
+            load_open_clip("ViT-B-16-SigLIP", "webli")
 
     def test_unknown_tag(self) -> None:
         with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
