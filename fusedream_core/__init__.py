@@ -16,6 +16,7 @@ from .clip import (
     encode_target,
     image_target,
     load_open_clip,
+    load_open_clip_file,
     load_open_clip_folder,
     merge_clips,
 )
@@ -158,6 +159,7 @@ __all__ = [
     "load_latent",
     "load_lpips",
     "load_open_clip",
+    "load_open_clip_file",
     "load_open_clip_folder",
     "make_generator",
     "merge_clips",

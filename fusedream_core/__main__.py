@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from .catalogue import catalogue, find_model
 from .clip.base import ImageTextEncoder
-from .clip.open_clip import load_open_clip_folder
+from .clip.loading import load_open_clip_folder
 from .config import (
     DEFAULT,
     PAPER,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .bank import Bank, load_bank
-from .clip.open_clip import OpenClip, load_open_clip_folder
+from .clip.loading import load_open_clip_folder
+from .clip.open_clip import OpenClip
 from .gan.biggan import BigGan, load_biggan
 from .perceptual import Lpips, load_lpips
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from ..fusedream_core.catalogue import CatalogueModel, catalogue
-from ..fusedream_core.clip.open_clip import holds_open_clip
+from ..fusedream_core.clip.loading import CONFIG_NAMES, holds_open_clip
 from ..fusedream_core.demo import demo_clip_dir, demo_gan_dir, demo_lpips_path
 from ..fusedream_core.errors import CheckpointError
 
@@ -21,11 +21,11 @@ GAN_FOLDER = "gan"
 CLIP_FOLDER = "open_clip"
 LPIPS_FOLDER = "lpips"
 
-# The file that makes a folder one model; None where every model is a single file.
-_CONFIG_NAMES = {
-    GAN_FOLDER: "config.json",
-    CLIP_FOLDER: "open_clip_config.json",
-    LPIPS_FOLDER: None,
+# The files that make a folder one model; none where every model is a single file.
+_CONFIG_NAMES: dict[str, tuple[str, ...]] = {
+    GAN_FOLDER: ("config.json",),
+    CLIP_FOLDER: CONFIG_NAMES,
+    LPIPS_FOLDER: (),
 }
 # Where else a file of a model may lie already. In these most files are of other kinds.
 _OTHER_FOLDERS = {GAN_FOLDER: (), CLIP_FOLDER: ("clip_vision", "text_encoders"), LPIPS_FOLDER: ()}
@@ -160,7 +160,6 @@ def _found(key: str) -> dict[str, Path]:
     import folder_paths
 
     register_folders()
-    config_name = _CONFIG_NAMES[key]
     found: dict[str, Path] = {}
     for file_name in _file_names(key):
         full_path = folder_paths.get_full_path(key, file_name)
@@ -168,8 +167,8 @@ def _found(key: str) -> dict[str, Path]:
             continue
         path = Path(full_path)
         relative_folder = Path(file_name).parent
-        has_folder = config_name is not None and relative_folder.parts
-        if has_folder and (path.parent / config_name).is_file():
+        has_config = any((path.parent / name).is_file() for name in _CONFIG_NAMES[key])
+        if relative_folder.parts and has_config:
             found.setdefault(relative_folder.as_posix(), path.parent)
         else:
             found.setdefault(Path(file_name).as_posix(), path)

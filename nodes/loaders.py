@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.open_clip import OpenClip, load_open_clip, load_open_clip_folder
-from ..fusedream_core.errors import ConfigError
+from ..fusedream_core.clip.loading import load_open_clip_file, load_open_clip_folder
+from ..fusedream_core.clip.open_clip import OpenClip
 from ..fusedream_core.gan.biggan import BigGan, load_biggan
 from ..fusedream_core.perceptual import load_lpips
 from ._downloads import obtain_model
@@ -48,6 +49,13 @@ def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
     """A model that was just read, told what to compute in."""
     model.compute_in(dtype)
     return model
+
+
+def _load_clip(path: Path, architecture: str) -> OpenClip:
+    """A CLIP from its folder, or from a bare file of weights."""
+    if path.is_dir():
+        return load_open_clip_folder(path)
+    return load_open_clip_file(path, architecture)
 
 
 class FuseDreamLoadGAN(io.ComfyNode):
@@ -124,9 +132,10 @@ class FuseDreamLoadCLIP(io.ComfyNode):
                     default=DEMO,
                     tooltip=(
                         "'demo' is the small CLIP of this pack. Others are folders in ComfyUI's "
-                        "models/open_clip with open_clip_config.json, or bare weight files there "
-                        "or in clip_vision or text_encoders. Those marked as download are fetched "
-                        "into models/open_clip when the node runs."
+                        "models/open_clip with open_clip_config.json, or with the config.json of a "
+                        "CLIPModel of transformers, or bare weight files there or in clip_vision "
+                        "or text_encoders. Those marked as download are fetched into "
+                        "models/open_clip when the node runs."
                     ),
                 ),
                 io.String.Input(
@@ -135,8 +144,9 @@ class FuseDreamLoadCLIP(io.ComfyNode):
                     placeholder="only for a bare weights file",
                     tooltip=(
                         "Only for a weights file without open_clip_config.json: open_clip's name "
-                        "of its architecture, such as ViT-B-32-quickgelu. Leave it empty "
-                        "otherwise."
+                        "of its architecture, such as ViT-B-32-quickgelu, or name and tag, such as "
+                        "ViT-L-14/laion2b_s32b_b82k, where the message asks for it. Leave it empty "
+                        "otherwise, and for OpenAI's own .pt files."
                     ),
                 ),
                 _precision_input(),
@@ -175,19 +185,8 @@ class FuseDreamLoadCLIP(io.ComfyNode):
         architecture = architecture.strip()
         dtype = compute_dtype(precision)
         key = ("clip", file_identity(path), architecture, dtype)
-        if path.is_dir():
-            return io.NodeOutput(
-                load_managed(key, clip_name, lambda: _computing(load_open_clip_folder(path), dtype))
-            )
-        if not architecture:
-            raise ConfigError(
-                f"{clip_name} is a bare weights file; type its open_clip architecture, such as "
-                "ViT-B-32-quickgelu, into 'architecture'."
-            )
         return io.NodeOutput(
-            load_managed(
-                key, clip_name, lambda: _computing(load_open_clip(architecture, str(path)), dtype)
-            )
+            load_managed(key, clip_name, lambda: _computing(_load_clip(path, architecture), dtype))
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .base import ImageTextEncoder
 from .ensemble import EnsembleClip, merge_clips
-from .open_clip import OpenClip, load_open_clip, load_open_clip_folder
+from .loading import load_open_clip, load_open_clip_file, load_open_clip_folder
+from .open_clip import OpenClip
 from .target import encode_target, image_target
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "encode_target",
     "image_target",
     "load_open_clip",
+    "load_open_clip_file",
     "load_open_clip_folder",
     "merge_clips",
 ]

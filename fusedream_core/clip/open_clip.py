@@ -1,28 +1,17 @@
-"""CLIP, over the package ``open_clip``: any of its models, by name or from a local folder."""
+"""CLIP, over the package ``open_clip``: any of its models as an encoder of images and texts."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from ..finite import check_finite_output
 from ..repeatable import repeatable, repeatable_attention
-from ..weights import find_file, fingerprint, reading
 from .lean import kept_numbers, make_lean
-
-WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
 
 _MOST_CALLS = 64  # remembered
 _ROUNDING = 1e-6  # so that 30 * (16 / 30) pixels are 16, and yet 26.7 are 26, as in torchvision
@@ -200,101 +189,6 @@ class OpenClip(nn.Module):
         before = (new - scaled) // 2 if new > scaled else -round((scaled - new) / 2)
         matrix = F.pad(matrix, (0, 0, before, new - scaled - before))  # a negative border crops
         return matrix[0, 0].to(self.mean)
-
-
-def load_open_clip_folder(folder: Path | str) -> OpenClip:
-    """Load a CLIP from a local folder, never touching the network.
-
-    Args:
-        folder: An open_clip "local-dir": ``open_clip_config.json`` and
-            ``open_clip_model.safetensors`` (or one of open_clip's other names).
-
-    Returns:
-        The frozen model on the CPU.
-
-    Raises:
-        CheckpointError: If a file is missing, damaged, unsafe or of another model.
-        MissingDependencyError: If ``open_clip`` is not installed.
-    """
-    folder = Path(folder)
-    config_path = find_file(folder, ("open_clip_config.json",))
-    weights_path = find_file(folder, WEIGHT_NAMES)
-    clip_id = f"open_clip-{fingerprint(config_path, weights_path)}"
-    with reading(weights_path):
-        return _load(f"local-dir:{folder}", None, clip_id)
-
-
-def holds_open_clip(path: Path | str) -> bool:
-    """Whether a safetensors file has the names of a whole open_clip model, both of its towers.
-
-    Only its header is read. Other files, and those that cannot be read, do not.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as stream:
-            names = set(stream.keys())
-    except (OSError, SafetensorError):
-        return False
-    text = {"token_embedding.weight", "text.token_embedding.weight"} & names
-    return bool(text) and any(name.startswith("visual.") for name in names)
-
-
-def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
-    """Load a CLIP that open_clip knows, downloading its weights if they are not in its cache.
-
-    Args:
-        architecture: open_clip's name, as "ViT-B-32-quickgelu".
-        pretrained: Its tag, as "openai", or the path of a weight file.
-
-    Returns:
-        The frozen model on the CPU.
-
-    Raises:
-        ConfigError: If open_clip does not know the architecture.
-        CheckpointError: If the weights cannot be had or do not fit.
-        MissingDependencyError: If ``open_clip`` is not installed.
-    """
-    known = _open_clip().list_models()
-    if architecture not in known:
-        raise ConfigError(
-            f"open_clip has no architecture {architecture!r}; it has {', '.join(known[:5])} and "
-            f"{len(known) - 5} more (open_clip.list_models() names them)."
-        )
-    if pretrained == "openai" and f"{architecture}-quickgelu" in known:
-        raise ConfigError(
-            f"OpenAI's weights are made for {architecture}-quickgelu, but {architecture!r} was "
-            "asked for, which would see pictures wrongly; ask for the other."
-        )
-    path = Path(pretrained)
-    if path.is_file():
-        with reading(path):
-            return _load(architecture, pretrained, f"{architecture}/{fingerprint(path)}")
-    try:
-        return _load(architecture, pretrained, f"{architecture}/{pretrained}")
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"The CLIP {architecture!r} with the weights {pretrained!r} cannot be loaded "
-            f"({str(error).splitlines()[0]}); check the tag, the network or the file."
-        ) from error
-
-
-def _open_clip() -> ModuleType:
-    """The package, imported when first needed: it takes seconds."""
-    try:
-        return importlib.import_module("open_clip")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The package open_clip is needed for CLIP; run 'pip install open_clip_torch'."
-        ) from error
-
-
-def _load(name: str, pretrained: str | None, clip_id: str) -> OpenClip:
-    """Build model and tokenizer, leaving the global generator as it was."""
-    open_clip = _open_clip()
-    with torch.random.fork_rng(devices=[]):
-        model = open_clip.create_model(name, pretrained, require_pretrained=True)
-    return OpenClip(model, open_clip.get_tokenizer(name), clip_id=clip_id)
 
 
 def _unit(features: Tensor) -> Tensor:

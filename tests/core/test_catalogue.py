@@ -9,7 +9,7 @@ import pytest
 
 from fusedream_core import ConfigError
 from fusedream_core.catalogue import CatalogueModel, catalogue, find_model
-from fusedream_core.clip.open_clip import WEIGHT_NAMES
+from fusedream_core.clip.loading import WEIGHT_NAMES
 
 MODELS = catalogue()
 

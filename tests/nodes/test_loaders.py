@@ -260,13 +260,37 @@ class TestBadFiles:
             run("FuseDreamLoadGAN", gan_name="mixed")
 
     def test_clip_file_without_architecture(
-        self, run: Callable[..., Any], errors: ModuleType, scratch: Callable[[str], Path]
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
     ) -> None:
-        (scratch("open_clip/bare") / "weights.pt").write_bytes(b"")
+        bare = scratch("open_clip/bare")
+        shutil.copy(tiny_models / "open_clip" / "tiny" / "open_clip_model.safetensors", bare)
+        (bare / "weights.pt").write_bytes(b"")
         with pytest.raises(errors.ConfigError, match="type its open_clip architecture"):
+            run("FuseDreamLoadCLIP", clip_name="bare/open_clip_model.safetensors")
+        with pytest.raises(errors.CheckpointError, match="cannot be read"):
             run("FuseDreamLoadCLIP", clip_name="bare/weights.pt")
         with pytest.raises(errors.ConfigError, match="no architecture 'ViT-Z'"):
             run("FuseDreamLoadCLIP", clip_name="bare/weights.pt", architecture=" ViT-Z ")
+
+    def test_clip_folder_that_runs_code(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        evil = scratch("open_clip/evil")
+        shutil.copytree(tiny_models / "open_clip" / "tiny", evil, dirs_exist_ok=True)
+        config = json.loads((evil / "open_clip_config.json").read_text())
+        text = {"hf_tokenizer_name": "evil", "tokenizer_kwargs": {"trust_remote_code": True}}
+        config["model_cfg"]["text_cfg"].update(text)
+        (evil / "open_clip_config.json").write_text(json.dumps(config))
+        with pytest.raises(errors.CheckpointError, match="trust_remote_code, which is refused"):
+            run("FuseDreamLoadCLIP", clip_name="evil")
 
     def test_clip_pickle_that_is_not_weights(
         self,
@@ -431,6 +455,45 @@ class TestCatalogue:
         assert download.cached_folder(model) == snapshot
         (snapshot / "open_clip_config.json").unlink()
         assert download.cached_folder(model) is None
+
+
+class TestClipOfOtherMakers:
+    def test_clip_of_transformers(
+        self,
+        run: Callable[..., Any],
+        folders: ModuleType,
+        tmp_path: Path,
+        scratch: Callable[[str], Path],
+    ) -> None:
+        from transformers import CLIPConfig, CLIPModel
+
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        text = {**sizes, "num_attention_heads": 2, "max_position_embeddings": 20}
+        vision = {**sizes, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        with torch.random.fork_rng(devices=[]):
+            CLIPModel(config).save_pretrained(scratch("open_clip/by_transformers"))
+        assert "by_transformers" in listed(folders, "open_clip")
+        (clip,) = run("FuseDreamLoadCLIP", clip_name="by_transformers")
+        assert clip.model.encode_text(["a dog"]).shape == (1, 8)
+        assert clip.model.image_size == (16, 16)
+
+    def test_clip_of_openai(
+        self, run: Callable[..., Any], folders: ModuleType, scratch: Callable[[str], Path]
+    ) -> None:
+        from open_clip import CLIP
+
+        vision = {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8}
+        text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+        with torch.random.fork_rng(devices=[]):
+            state = CLIP(8, vision, text, quick_gelu=True).state_dict()
+        numbers = {"input_resolution": 16, "context_length": 77, "vocab_size": 49408}
+        state.update((name, torch.tensor(number)) for name, number in numbers.items())
+        torch.save(state, scratch("open_clip/openai") / "ViT-B-32.pt")
+        assert "openai/ViT-B-32.pt" in listed(folders, "open_clip")
+        (clip,) = run("FuseDreamLoadCLIP", clip_name="openai/ViT-B-32.pt")
+        assert clip.model.clip_id.startswith("openai-")
+        assert clip.model.encode_text(["a dog"]).shape == (1, 8)
 
 
 class TestOtherFolders:

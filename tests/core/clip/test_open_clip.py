@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from torch import Tensor
 from fusedream_core import (
     CheckpointError,
     ConfigError,
+    MissingDependencyError,
     OpenClip,
     load_open_clip,
+    load_open_clip_file,
     load_open_clip_folder,
     make_generator,
 )
@@ -176,7 +180,7 @@ class TestLoadFolder:
         config = json.loads((folder / "open_clip_config.json").read_text())
         config["model_cfg"]["vision_cfg"]["layers"] = 2
         (folder / "open_clip_config.json").write_text(json.dumps(config))
-        with pytest.raises(CheckpointError, match="cannot be read as model weights"):
+        with pytest.raises(CheckpointError, match=r"12 missing \(visual.transformer.resblocks.1"):
             load_open_clip_folder(folder)
 
     def test_code_is_refused(self, clip_dir: Path, tmp_path: Path) -> None:
@@ -186,7 +190,165 @@ class TestLoadFolder:
             load_open_clip_folder(tmp_path)
 
 
+class TestWeightsInAFolder:
+    """Whatever the file is called, and whatever it is wrapped in."""
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "weights.safetensors"])
+    def test_another_name(self, clip: OpenClip, clip_dir: Path, tmp_path: Path, name: str) -> None:
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        shutil.copy(clip_dir / "open_clip_model.safetensors", tmp_path / name)
+        same(load_open_clip_folder(tmp_path), clip)
+
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "epoch_32.pt", "last.pth"])
+    @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "clip."])
+    @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+    def test_wrapped(
+        self,
+        clip: OpenClip,
+        clip_dir: Path,
+        tmp_path: Path,
+        name: str,
+        prefix: str,
+        wrapper: str | None,
+    ) -> None:
+        from safetensors.torch import load_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        content: dict[str, Any] = {f"{prefix}{key}": value for key, value in state.items()}
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        torch.save({wrapper: content, "epoch": 32} if wrapper else content, tmp_path / name)
+        same(load_open_clip_folder(tmp_path), clip)
+
+    def test_several_files(self, clip: OpenClip, clip_dir: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        names = sorted(state)
+        parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+        for file, part in parts.items():
+            save_file({name: state[name] for name in part}, tmp_path / file)
+        places = {name: file for file, part in parts.items() for name in part}
+        index = tmp_path / "open_clip_model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        loaded = load_open_clip_folder(tmp_path)
+        same(loaded, clip)
+        save_file({name: state[name] * 2 for name in names[1::2]}, tmp_path / "b.safetensors")
+        assert load_open_clip_folder(tmp_path).clip_id != loaded.clip_id
+
+    def test_nothing_in_it(self, clip_dir: Path, tmp_path: Path) -> None:
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        torch.save({}, tmp_path / "open_clip_pytorch_model.bin")
+        with pytest.raises(CheckpointError, match="no state dict"):
+            load_open_clip_folder(tmp_path)
+
+    def test_not_a_number(self, clip_dir: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        state["visual.proj"][3, 4] = float("nan")
+        save_file(state, tmp_path / "open_clip_model.safetensors")
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        with pytest.raises(CheckpointError, match=r"visual.proj holds numbers that are not finite"):
+            load_open_clip_folder(tmp_path)
+
+    def test_what_does_not_fit_is_named(self, clip_dir: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        state["visual.proj"] = torch.zeros(32, 13)
+        state["extra.one"] = state.pop("visual.ln_pre.weight")
+        save_file(state, tmp_path / "open_clip_model.safetensors")
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        with pytest.raises(
+            CheckpointError,
+            match=r"1 missing \(visual.ln_pre.weight\); 1 unexpected \(extra.one\); "
+            r"1 reshaped \(visual.proj is \(32, 13\), not \(32, 12\)\)",
+        ):
+            load_open_clip_folder(tmp_path)
+
+
+def same(loaded: OpenClip, clip: OpenClip) -> None:
+    """Both give the same features."""
+    images = torch.rand(1, 3, 16, 16, generator=make_generator(0)) * 2 - 1
+    assert torch.equal(loaded.encode_images(images), clip.encode_images(images))
+    assert torch.equal(loaded.encode_text(["a dog"]), clip.encode_text(["a dog"]))
+
+
+@pytest.fixture
+def tiny(clip_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Bare weights of an architecture ``Tiny`` that open_clip knows, with one tag."""
+    import open_clip
+
+    model = json.loads((clip_dir / "open_clip_config.json").read_text())["model_cfg"]
+    entry = open_clip.get_pretrained_cfg("MobileCLIP2-S0", "dfndr2b")
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", model)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Tiny", {"one": entry})
+    return clip_dir / "open_clip_model.safetensors"
+
+
+class TestLoadFile:
+    def test_preprocessing_is_that_of_the_tables(self, tiny: Path) -> None:
+        clip = load_open_clip_file(tiny, "Tiny")
+        assert clip.mean.flatten().tolist() == [0, 0, 0]
+        assert clip.std.flatten().tolist() == [1, 1, 1]
+        assert clip._interpolation == "bilinear"
+        assert load_open_clip("Tiny", str(tiny)).clip_id == clip.clip_id
+
+    def test_no_network(self, tiny: Path, no_network: list[object]) -> None:
+        load_open_clip_file(tiny, "Tiny/one")
+        with pytest.raises(CheckpointError, match=r"needs the tokenizer 'timm/ViT-B-16-SigLIP'"):
+            load_open_clip_file(tiny, "ViT-B-16-SigLIP")
+        assert not no_network
+
+    def test_what_it_is_must_be_said(self, tiny: Path) -> None:
+        with pytest.raises(ConfigError, match="type its open_clip architecture, such as Tiny"):
+            load_open_clip_file(tiny)
+
+    def test_another_architecture(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import open_clip
+
+        other = open_clip.get_model_config("Tiny")
+        other["text_cfg"]["width"] = 32  # within open_clip this ends in an AssertionError
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Other", other)
+        tags = open_clip.pretrained._PRETRAINED["Tiny"]
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Other", tags)
+        with pytest.raises(CheckpointError, match=r"\d+ reshaped \(.*\); they fit Tiny\."):
+            load_open_clip_file(tiny, "Other")
+
+    def test_unknown_name_is_said_before_the_file_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pt"
+        path.write_bytes(b"")
+        with pytest.raises(ConfigError, match="it has ViT-B-32"):
+            load_open_clip_file(path, "ViT-B/32")
+
+    def test_file_that_the_tables_know(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import open_clip
+
+        digest = hashlib.sha256(tiny.read_bytes()).hexdigest()
+        entry = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_e16")
+        url = f"https://github.com/mlfoundations/open_clip/releases/tiny-{digest[:8]}.pt"
+        tags = {"known": {**entry, "url": url}}
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Tiny", tags)
+        clip = load_open_clip_file(tiny)
+        assert clip.clip_id == f"Tiny/{digest[:12]}"
+        assert clip.mean.flatten().tolist() == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
 class TestLoadByName:
+    @pytest.mark.parametrize("version", ["2.32.0", "2.9.3", "unknown"])
+    def test_too_old_an_open_clip(
+        self, clip_dir: Path, monkeypatch: pytest.MonkeyPatch, version: str
+    ) -> None:
+        monkeypatch.setattr("open_clip.__version__", version)
+        for load in (
+            lambda: load_open_clip_folder(clip_dir),
+            lambda: load_open_clip_file(clip_dir / "open_clip_model.safetensors"),
+            lambda: load_open_clip("ViT-B-32", "openai"),
+        ):
+            with pytest.raises(MissingDependencyError, match=f"is {version}, but 3.0 or newer"):
+                load()
+
     def test_unknown_architecture(self) -> None:
         with pytest.raises(ConfigError, match="open_clip has no architecture 'ViT-B-33'; it has"):
             load_open_clip("ViT-B-33", "openai")
@@ -194,6 +356,14 @@ class TestLoadByName:
     def test_openai_needs_its_own_activation(self) -> None:
         with pytest.raises(ConfigError, match="made for ViT-B-32-quickgelu"):
             load_open_clip("ViT-B-32", "openai")
+
+    def test_tokenizer_that_cannot_be_fetched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(*_: object, **__: object) -> None:
+            raise OSError("")
+
+        monkeypatch.setattr("open_clip.create_model", offline)
+        with pytest.raises(CheckpointError, match=r"cannot be loaded \(OSError: no reason given\)"):
+            load_open_clip("ViT-B-16-SigLIP", "webli")
 
     def test_unknown_tag(self) -> None:
         with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
