@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.target import encode_target, image_target
+from ..fusedream_core.clip.target import encode_target, image_target, prompt_remarks
 from ._boundary import autograd_scope, image_to_core, show_text
 from ._models import Managed, use_models
 from ._types import ClipSocket, TargetSocket, make_schema
@@ -59,9 +59,7 @@ class FuseDreamEncodePrompt(io.ComfyNode):
         with autograd_scope():
             (encoder,) = use_models(clip)
             target = encode_target(encoder, text).to("cpu")
-        cut = [part.text for part in target.parts if encoder.truncates(part.text)]
-        if cut:
-            show_text(f"Too long for this CLIP, the end is ignored: {cut[0]}")
+        _show_remarks(encoder, text)
         return io.NodeOutput(target)
 
 
@@ -114,4 +112,13 @@ class FuseDreamImagePrompt(io.ComfyNode):
             pictures = image_to_core(images)
             (encoder,) = use_models(clip)
             target = image_target(encoder, pictures, prompt=text, text_share=text_share)
+        if text.strip():
+            _show_remarks(encoder, text)
         return io.NodeOutput(target.to("cpu"))
+
+
+def _show_remarks(encoder: ImageTextEncoder, text: str) -> None:
+    """Show below the node what of its text has another effect than it seems to have."""
+    remarks = prompt_remarks(encoder, text)
+    if remarks:
+        show_text("\n".join(remarks))

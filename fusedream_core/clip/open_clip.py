@@ -16,6 +16,7 @@ from ..errors import CheckpointError, ConfigError, MissingDependencyError
 from ..repeatable import repeatable, repeatable_attention
 from ..weights import find_file, fingerprint, reading
 from .lean import kept_numbers, make_lean
+from .words import untrained_words
 
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
@@ -148,6 +149,10 @@ class OpenClip(nn.Module):
         # shows a token where its end mark was.
         roomy = self.tokenizer([text], context_length=self.context_length + 1)
         return not torch.equal(roomy[:, :-1], self.tokenizer([text]))
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of this text that the model was never trained on, as far as can be told."""
+        return untrained_words(text, self.tokenizer, self.model)
 
     def _resize(self, images: Tensor) -> Tensor:
         """Bring pictures to the model's size, as its own preprocessing would.
