@@ -23,6 +23,7 @@ from ._folders import (
     validate_name,
 )
 from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
+from ._node import Node
 from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
 
 ModelT = TypeVar("ModelT", BigGan, OpenClip)
@@ -50,7 +51,7 @@ def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
     return model
 
 
-class FuseDreamLoadGAN(io.ComfyNode):
+class FuseDreamLoadGAN(Node):
     """Reads a BigGAN or BigGAN-deep."""
 
     @classmethod
@@ -104,7 +105,7 @@ class FuseDreamLoadGAN(io.ComfyNode):
         )
 
 
-class FuseDreamLoadCLIP(io.ComfyNode):
+class FuseDreamLoadCLIP(Node):
     """Reads an open_clip model, from a folder or a bare weights file."""
 
     @classmethod
@@ -191,7 +192,7 @@ class FuseDreamLoadCLIP(io.ComfyNode):
         )
 
 
-class FuseDreamLoadLPIPS(io.ComfyNode):
+class FuseDreamLoadLPIPS(Node):
     """Reads a perceptual distance."""
 
     @classmethod

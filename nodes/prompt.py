@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..fusedream_core.clip.target import encode_target, image_target, prompt_remarks
 from ._boundary import autograd_scope, image_to_core, show_text
 from ._models import Managed, use_models
+from ._node import Node
 from ._types import ClipSocket, TargetSocket, make_schema
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.clip.base import ImageTextEncoder
 
 
-class FuseDreamEncodePrompt(io.ComfyNode):
+class FuseDreamEncodePrompt(Node):
     """Encodes a prompt once; everything downstream aims at the result."""
 
     @classmethod
@@ -63,7 +64,7 @@ class FuseDreamEncodePrompt(io.ComfyNode):
         return io.NodeOutput(target)
 
 
-class FuseDreamImagePrompt(io.ComfyNode):
+class FuseDreamImagePrompt(Node):
     """Encodes pictures, alone or with a text, as what to aim at."""
 
     @classmethod

@@ -276,9 +276,7 @@ def _open_clip() -> ModuleType:
     try:
         return importlib.import_module("open_clip")
     except ImportError as error:
-        raise MissingDependencyError(
-            "The package open_clip is needed for CLIP; run 'pip install open_clip_torch'."
-        ) from error
+        raise MissingDependencyError.of("open_clip", "CLIP", "open_clip_torch") from error
 
 
 def _load(name: str, pretrained: str | None, clip_id: str) -> OpenClip:
