@@ -230,8 +230,7 @@ def _prompt_says_none() -> bool:
     """Whether the prompt that runs came with the frontend's wish for no previews."""
     from comfy_execution.utils import get_executing_context
 
-    context = get_executing_context()
-    server = _server() if context is not None else None
+    context, server = get_executing_context(), _server()
     if context is None or server is None:
         return False
     for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
@@ -241,10 +240,9 @@ def _prompt_says_none() -> bool:
 
 
 def _server() -> PromptServer | None:
-    """The server that runs this, if one does."""
-    from server import PromptServer
-
-    return getattr(PromptServer, "instance", None)
+    """The server that runs this, if one does; then its module is there."""
+    module = sys.modules.get("server")
+    return getattr(getattr(module, "PromptServer", None), "instance", None)
 
 
 def show_text(message: str) -> None:

@@ -27,6 +27,7 @@ _EMOJI = 0x1F000  # from here on most characters are pictures
 # What makes one emoji of several, or changes its look or its skin.
 _JOINERS = re.compile("[\u200d\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 _CLUSTER = re.compile(
+    "[A-Za-z\u00c0-\u024f]+|"  # a word, so that its accented letters look like the others
     ".(?:[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]"
     "|\u200d.)*",
     re.DOTALL,
@@ -140,7 +141,7 @@ def _runs(text: str, size: int) -> Iterator[_Run]:
 
 
 def _clusters(text: str) -> list[str]:
-    """Characters with the accents and joiners that belong to them.
+    """Latin words, and other characters with the accents and joiners that belong to them.
 
     Without a layout engine joiners have no effect but a box of their own, and are left out.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -230,3 +231,12 @@ class TestTitles:
         plain = replace(trace, title="a dog")
         monkeypatch.setattr(fonts, "draw_text", lambda *_: pytest.fail("not by matplotlib"))
         assert run("FuseDreamPlotTrace", trace=plain, width=320, height=200)[0].shape == image.shape
+
+    def test_without_matplotlib(
+        self, run: Run, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        trace = pack.module("nodes._types").Trace((0.1, 0.2), "AugCLIP", "a dog")
+        missing = pack.module("fusedream_core.errors").MissingDependencyError
+        with pytest.raises(missing, match=r'" -m pip install matplotlib$'):
+            run("FuseDreamPlotTrace", trace=trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import replace
@@ -655,6 +656,40 @@ class TestRankingOfAList:
         assert len(ranked) == len(best_scores) == 2
         for index, target in enumerate(targets):
             assert scores[index] == rank(images, target=target)[0]
+
+    def test_in_comfyuis_executor(
+        self,
+        pack: SimpleNamespace,
+        clip: object,
+        target: Any,  # noqa: ANN401
+    ) -> None:
+        """It hands lists over, and stops what is wired to an output without pictures."""
+        execution = pytest.importorskip("execution")
+        kept = pack.module("nodes._node").Kept(target)
+        inputs = {
+            "clip": [clip],
+            "target": [kept],
+            "images": [pictures(*shape) for shape in self.LIST],
+            "num_best": [1],
+            "num_augments": [4],
+            "seed": [0],
+        }
+
+        def go(node_id: str, given: dict[str, list[Any]]) -> list[Any]:
+            node = pack.nodes[node_id]
+            work = execution.get_output_data("prompt", "1", node, given, hidden_inputs={})
+            return asyncio.run(work)[0]
+
+        with torch.inference_mode():
+            _, ranked, best, best_score, labels, values, good, rest = go(
+                "FuseDreamAugCLIPScore", inputs
+            )
+            assert [len(one) for one in (ranked, best, best_score, values, good)] == [4, 1, 1, 4, 4]
+            sheet = {"images": ranked, "labels": labels, "columns": [0], "tile": [32]}
+            (sheets,) = go("FuseDreamContactSheet", sheet)
+            assert [one.shape for one in sheets] == [(1, 84, 76, 3)]
+            (nothing,) = go("FuseDreamContactSheet", sheet | {"images": rest})
+        assert type(nothing[0]).__name__ == "ExecutionBlocker"
 
     def test_no_pictures(self, rank: Run, errors: ModuleType) -> None:
         with pytest.raises(errors.ShapeError, match="no pictures to rank"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,31 @@ class TestFiles:
         assert names == ["a/b_00001_.safetensors [output]", "a/b_00002_.safetensors [output]"]
         options = pack.nodes["FuseDreamLoadLatent"].define_schema().inputs[0].options
         assert set(names) <= set(options)
+
+    def test_the_name_tells_the_size(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, gan: object
+    ) -> None:
+        prefix = "%width%x%height%/%year%-%month%-%day%"
+        (name,) = run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix=prefix)
+        assert re.fullmatch(r"32x32/\d{4}-\d\d-\d\d_00001_\.safetensors \[output\]", name)
+        loaded, about = run("FuseDreamLoadLatent", latent_name=name)
+        assert loaded.image_size == (32, 32)
+        assert "image_size" not in about
+        (again,) = run("FuseDreamSaveLatent", latent=loaded, filename_prefix="b %width%")
+        assert again.startswith("b 32_")
+        way = run("FuseDreamInterpolateLatents", gan=gan, first=loaded, last=loaded, num_frames=2)[
+            1
+        ]
+        assert way.image_size == (32, 32)
+
+    def test_the_size_of_older_files_is_not_known(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, errors: ModuleType
+    ) -> None:
+        old = replace(optimized.latent, image_size=None)
+        with pytest.raises(errors.ConfigError, match="filename_prefix is 'a_%width%', but the"):
+            run("FuseDreamSaveLatent", latent=old, filename_prefix="a_%width%")
+        (name,) = run("FuseDreamSaveLatent", latent=old, filename_prefix="a")
+        assert run("FuseDreamLoadLatent", latent_name=name)[0].image_size is None
 
     def test_stays_in_the_output_folder(
         self, run: Run, optimized: SimpleNamespace, outputs: Path
