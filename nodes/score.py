@@ -77,33 +77,44 @@ class FuseDreamAugCLIPScore(Node):
         ranked = [values[index] for index in order]
         good = [index for index in order if values[index] >= threshold]
         lines = ranking_lines(score, order)
-        singles = [picture for batch in images for picture in batch.split(1)]
+        joined = _joined(images)
         return io.NodeOutput(
             [ranking_report(lines, target.prompt)],
-            _gather(singles, order),
-            _gather(singles, order[:num_best]),
+            _gather(joined, order),
+            _gather(joined, order[:num_best]),
             ranked[:1],
             ["\n".join(lines)],
             ranked,
-            _gather(singles, good),
-            _gather(singles, order[len(good) :]),
+            _gather(joined, good),
+            _gather(joined, order[len(good) :]),
         )
 
 
-def _gather(pictures: Sequence[Tensor], order: Sequence[int]) -> list[Any]:
-    """Some pictures in a new order: as one batch if they are of one size, or else as a list.
+def _joined(images: list[Tensor]) -> list[Tensor]:
+    """Batches of one size as one batch; others as they are."""
+    alike = len({batch.shape[1:] for batch in images}) == 1
+    return [torch.cat(images)] if alike and len(images) > 1 else images
+
+
+def _gather(images: Sequence[Tensor], order: Sequence[int]) -> list[Any]:
+    """Some pictures in a new order: of one batch a batch, of several a list.
 
     All of it is copied, so that no output changes with another or with the input. Where there are
     none, what is wired to the output does not run.
     """
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    chosen = [pictures[index] for index in order]
-    if not chosen:
+    if not order:
         return [ExecutionBlocker(None)]
-    if len({picture.shape for picture in chosen}) == 1:
-        return [torch.cat(chosen)]
-    return [picture.clone() for picture in chosen]
+    if len(images) == 1:
+        return [_picked(images[0], order)]
+    places = [(batch, row) for batch in images for row in range(len(batch))]
+    return [_picked(batch, [row]) for batch, row in (places[index] for index in order)]
+
+
+def _picked(batch: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some pictures of a batch, copied."""
+    return batch[torch.tensor(rows, device=batch.device)]
 
 
 def _inputs() -> list[io.Input]:
