@@ -68,5 +68,5 @@ def _unknown_class(wanted: str | int, names: Sequence[str]) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else f"the first is {names[0]!r}."
     return (
         f"The GAN has no class {wanted!r}; it accepts {len(names)} names, or indices from 0 to "
-        f"{len(names) - 1}: {hint}"
+        f"{len(names) - 1}, as classes: {hint}"
     )

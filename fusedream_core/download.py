@@ -280,7 +280,6 @@ def _hub() -> ModuleType:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise MissingDependencyError(
-            "The package huggingface_hub is needed for downloads; run 'pip install "
-            "huggingface_hub', or put the files into the model folder by hand."
+        raise MissingDependencyError.of(
+            "huggingface_hub", "downloads (or put the files into the model folder by hand)"
         ) from error

@@ -5,6 +5,8 @@ Every message is one sentence that says what was given, what is accepted and wha
 
 from __future__ import annotations
 
+import sys
+
 
 class FuseDreamError(Exception):
     """Base class of every error that the core raises on purpose."""
@@ -19,7 +21,15 @@ class ImageError(FuseDreamError, ValueError):
 
 
 class ConfigError(FuseDreamError, ValueError):
-    """A setting is out of range, or two settings (or models) do not fit together."""
+    """A setting is out of range, or two settings (or models) do not fit together.
+
+    Attributes:
+        setting: The name of the setting that the message begins with, if it begins with one.
+    """
+
+    def __init__(self, message: str, *, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class PromptError(FuseDreamError, ValueError):
@@ -44,3 +54,22 @@ class SaveError(FuseDreamError, OSError):
 
 class MissingDependencyError(FuseDreamError, ImportError):
     """A Python package is needed that is not installed."""
+
+    @classmethod
+    def of(
+        cls, package: str, purpose: str, distribution: str | None = None
+    ) -> MissingDependencyError:
+        """The sentence for a package, with the command that installs it for this Python.
+
+        Args:
+            package: What is imported.
+            purpose: What it is needed for.
+            distribution: What is installed, where that has another name.
+        """
+        command = pip_install(distribution or package)
+        return cls(f"The package {package} is needed for {purpose}; run: {command}")
+
+
+def pip_install(arguments: str) -> str:
+    """The command that installs a package for the Python that is running."""
+    return f'"{sys.executable}" -m pip install {arguments}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +28,13 @@ class GanLatent(Record):
         latent: One or more latents.
         gan_id: The GAN that they belong to; another one would draw something else from them.
         about: How they came about, in words: the prompt, the CLIP, the settings.
+        image_size: Height and width of their pictures in pixels, where that is known.
     """
 
     latent: Latent
     gan_id: str
     about: Mapping[str, str] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
 
 
 def save_latent(own: GanLatent, path: Path | str) -> None:
@@ -48,6 +51,8 @@ def save_latent(own: GanLatent, path: Path | str) -> None:
         "gan_id": own.gan_id,
         "truncation": repr(own.latent.truncation),
     }
+    if own.image_size is not None:
+        metadata["image_size"] = "x".join(map(str, own.image_size))
     tensors = {"z": own.latent.z, "y": own.latent.y}
     write_whole(
         Path(path), save({k: v.float().cpu().contiguous() for k, v in tensors.items()}, metadata)
@@ -66,13 +71,15 @@ def load_latent(path: Path | str) -> GanLatent:
         raise CheckpointError(f"The file {path} holds no latents of FuseDream.")
     with reading(path):
         gan_id, truncation = about.pop("gan_id"), float(about.pop("truncation"))
+        size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", about.pop("image_size", ""))
     z, y = state["z"], state["y"]
     whole = z.ndim == y.ndim == 2 and len(z) == len(y) > 0 and 0.0 < truncation <= 1.0
     numbers = z.is_floating_point() and y.is_floating_point()
     if not (whole and numbers) or not (z.isfinite().all() and y.isfinite().all()):
         raise CheckpointError(f"The latents in {path} are damaged; make or copy them again.")
     _check_notes(about | {"gan_id": gan_id}, path)
-    return GanLatent(Latent(z.float(), y.float(), truncation), gan_id, about)
+    image_size = (int(size[1]), int(size[2])) if size else None
+    return GanLatent(Latent(z.float(), y.float(), truncation), gan_id, about, image_size)
 
 
 def _check_notes(notes: Mapping[str, str], path: Path) -> None:

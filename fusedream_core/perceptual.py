@@ -166,9 +166,7 @@ def make_lpips(net: str) -> nn.Module:
     try:
         import lpips
     except ImportError as error:
-        raise MissingDependencyError(
-            "The package lpips is needed for the perceptual distance; run 'pip install lpips'."
-        ) from error
+        raise MissingDependencyError.of("lpips", "the perceptual distance") from error
     # The constructor draws from the global generator and uses a deprecated call of torchvision.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .augment import sample_params
+from .augment import AugmentParams, sample_params
 from .checks import check_images
 from .clip.base import ImageTextEncoder
 from .config import AugmentConfig
+from .errors import ShapeError
 from .memory import Limit
 from .score import aug_clip_score_within
 from .types import Callback, Score, StepInfo, Target
@@ -19,7 +22,7 @@ _LARGEST_SIDE = 448  # of the shorter side, in pixels: twice what most CLIP mode
 
 
 def rank_images(
-    images: Tensor,
+    images: Tensor | Sequence[Tensor],
     target: Target,
     clip: ImageTextEncoder,
     *,
@@ -33,7 +36,8 @@ def rank_images(
     picture's size, and CLIP would not see the detail.
 
     Args:
-        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``, on any device.
+        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``, on any device; or several such
+            batches, which may differ in size. All have the same augmentations, in proportion.
         target: The encoded prompt.
         clip: Frozen encoder.
         config: Policy, and number of augmented copies of each picture.
@@ -41,27 +45,36 @@ def rank_images(
         callback: Called after each picture; may raise to stop.
 
     Returns:
-        Mean and standard error, shape ``(B,)`` each, on the CPU.
+        Mean and standard error, shape ``(B,)`` each, on the CPU; of several batches one behind the
+        other.
 
     Raises:
-        ShapeError, ImageError: If the pictures cannot be scored.
+        ShapeError, ImageError: If there are none, or they cannot be scored.
         ConfigError: If the target was encoded by another CLIP.
     """
-    check_images(images)
+    batches = [images] if isinstance(images, Tensor) else images
+    if not batches:
+        raise ShapeError("There are no pictures to rank; give at least one.")
+    for batch in batches:
+        check_images(batch)
+    pictures = [picture for batch in batches for picture in batch.split(1)]
     means, errors = [], []
-    params, limit = None, Limit(_COPIES_AT_ONCE)
+    params: dict[torch.Size, AugmentParams] = {}  # by size, of the same random numbers
+    limit, start = Limit(_COPIES_AT_ONCE), generator.get_state()
     with torch.no_grad():
-        for step, picture in enumerate(images.split(1), start=1):
+        for step, picture in enumerate(pictures, start=1):
             picture = _shrink(picture.to(clip.device))
-            if params is None:
-                params = sample_params(
-                    config.num_augments, *picture.shape[-2:], config=config, generator=generator
+            size = picture.shape[-2:]
+            if size not in params:
+                params[size] = sample_params(
+                    config.num_augments, *size, config=config, generator=generator.set_state(start)
                 ).to(clip.device)
-            score = aug_clip_score_within(limit, picture, target, clip, params=params).to("cpu")
+            score = aug_clip_score_within(limit, picture, target, clip, params=params[size])
+            score = score.to("cpu")
             means.append(score.mean)
             errors.append(score.stderr)
             if callback is not None:
-                callback(StepInfo("score", step, len(images), score.mean, picture))
+                callback(StepInfo("score", step, len(pictures), score.mean, picture))
     return Score(torch.cat(means), torch.cat(errors))
 
 

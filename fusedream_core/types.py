@@ -30,6 +30,22 @@ class Record:
         }
         return dataclasses.replace(self, **moved)  # type: ignore[type-var]
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the record, nested ones included."""
+        found: list[Tensor] = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif isinstance(value, Record):
+                found.extend(value.tensors())
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.nbytes for tensor in self.tensors())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Latent(Record):

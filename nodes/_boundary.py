@@ -6,6 +6,8 @@ ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]`` and its masks ``(B, H, W)`
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +23,14 @@ from ..fusedream_core.memory import Limit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from server import PromptServer
 
     from ..fusedream_core.gan.base import Gan
     from ..fusedream_core.types import Latent, StepInfo
 
 DECODED_AT_ONCE = 8  # pictures of stored latents
 MIN_SIDE = 8  # pixels; below it the augmentations have nothing left to move, cut or scale
+_NO_ALPHA = (64, 64)  # of the empty mask that comes with an image without alpha
 _PREVIEW_PIXELS = 512
 _PREVIEW_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.05
@@ -68,6 +72,12 @@ def image_to_core(image: Tensor, name: str = "batch") -> Tensor:
     elif images01.shape[-1] == 1:
         images01 = images01.expand(-1, -1, -1, 3)
     return from_images01(images01).movedim(-1, 1).contiguous()  # BHWC -> BCHW
+
+
+def images_to_core(images: Sequence[Tensor]) -> list[Tensor]:
+    """A list of IMAGEs of any sizes as the core wants them; messages number the batches."""
+    names = ["batch"] if len(images) == 1 else [f"batch {n + 1}" for n in range(len(images))]
+    return [image_to_core(image, name) for image, name in zip(images, names, strict=True)]
 
 
 def check_image(image: Tensor, name: str = "batch") -> None:
@@ -123,6 +133,12 @@ def mask_to_core(mask: Tensor, height: int, width: int) -> Tensor:
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or 0 in mask.shape:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ShapeError(f"Expected a MASK batch of shape (B, H, W), got {shape}.")
+    if mask.shape[-2:] == _NO_ALPHA and not mask.any():
+        raise ShapeError(
+            f"The mask is 64 x 64 pixels, but the background is {width} x {height}, and all of it "
+            "is black: that is what Load Image gives for an image without alpha; connect a mask "
+            "that is painted, or none."
+        )
     if mask.shape[-2:] != (height, width):
         raise ShapeError(
             f"The mask is {mask.shape[-1]} x {mask.shape[-2]} pixels, but the background is "
@@ -167,6 +183,8 @@ def pictures_to_image(pictures: Sequence[Image]) -> Tensor:
 class Progress:
     """A core callback: progress bar, live preview at most twice a second, and Cancel.
 
+    No preview is made where the user wants none, see :func:`previews_are_off`.
+
     Cancel is looked at on every call, before anything else; ComfyUI's exception for it passes
     through the core, which then frees what it holds.
     """
@@ -175,7 +193,7 @@ class Progress:
         import comfy.utils
 
         self._bar = comfy.utils.ProgressBar(1)
-        self._shown_at = 0.0
+        self._shown_at = math.inf if previews_are_off() else 0.0
         self._sent_at = 0.0
 
     def __call__(self, info: StepInfo) -> None:
@@ -195,6 +213,38 @@ class Progress:
             self._sent_at = now
 
 
+def previews_are_off() -> bool:
+    """Whether the user said "none" to previews, at the start of ComfyUI or for this prompt.
+
+    "none" is also ComfyUI's default, which is meant for previews that cost time: ours are images
+    that were made anyway, and are sent unless somebody asked for none.
+    """
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    if args.preview_method != LatentPreviewMethod.NoPreviews:
+        return False
+    return any(word.startswith("--preview-m") for word in sys.argv) or _prompt_says_none()
+
+
+def _prompt_says_none() -> bool:
+    """Whether the prompt that runs came with the frontend's wish for no previews."""
+    from comfy_execution.utils import get_executing_context
+
+    context, server = get_executing_context(), _server()
+    if context is None or server is None:
+        return False
+    for _, prompt_id, _, extra, *_ in list(server.prompt_queue.currently_running.values()):
+        if prompt_id == context.prompt_id:
+            return bool(extra.get("preview_method") == "none")
+    return False
+
+
+def _server() -> PromptServer | None:
+    """The server that runs this, if one does; then its module is there."""
+    module = sys.modules.get("server")
+    return getattr(getattr(module, "PromptServer", None), "instance", None)
+
+
 def show_text(message: str) -> None:
     """Show a line below the node that is running, where the frontend can; nothing elsewhere."""
     from comfy_execution.utils import get_executing_context
@@ -202,8 +252,6 @@ def show_text(message: str) -> None:
     context = get_executing_context()
     if context is None:
         return
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = _server()
     if server is not None:
         server.send_progress_text(message, context.node_id)

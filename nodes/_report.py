@@ -6,6 +6,8 @@ Lists in Markdown, since the frontend's text preview draws them as such and join
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from ..fusedream_core.types import Basis, OptimizeResult, Score, Target
 
 SCORE_NAMES = {"aug_clip": "AugCLIP", "clip": "CLIP"}
+
+# How the reports begin whose lines are labels, and how such a line does.
+_HEADING = re.compile(r"(AugCLIP|CLIP)( of the \d+ best)? for: ")
+_RANKED = re.compile(r"\d+\. -?\d+\.\d{4}( |$)")
 
 
 def search_report(basis: Basis, class_names: Sequence[str]) -> str:
@@ -29,20 +35,45 @@ def search_report(basis: Basis, class_names: Sequence[str]) -> str:
     return "\n".join([f"{score} of the {len(lines)} best for: {basis.prompt}\n", *lines])
 
 
-def ranking_report(score: Score, order: Sequence[int], prompt: str) -> str:
+def ranking_lines(score: Score, order: Sequence[int]) -> list[str]:
     """One line per picture, best first: rank, score with its standard error, place in the batch."""
-    means, errors = score.mean.tolist(), score.stderr.tolist()
-    lines = [
-        f"{rank}. {means[index]:.4f} +- {errors[index]:.4f} picture {index + 1}"
+    return [
+        f"{rank}. {with_error(score, index)} picture {index + 1}"
         for rank, index in enumerate(order, start=1)
     ]
+
+
+def ranking_report(lines: Sequence[str], prompt: str) -> str:
+    """What was ranked by, and the lines of the ranking."""
     return "\n".join([f"AugCLIP for: {prompt}\n", *lines])
+
+
+def with_error(score: Score, index: int = 0) -> str:
+    """A score with its standard error; alone where one augmentation leaves that unknown."""
+    mean, error = float(score.mean[index]), float(score.stderr[index])
+    return f"{mean:.4f} +- {error:.4f}" if math.isfinite(error) else f"{mean:.4f}"
+
+
+def labels_of(text: str) -> list[str]:
+    """The labels in a text: the lines of a report's ranking, or of any other text all lines.
+
+    Saved workflows hand on whole reports of :func:`search_report` and :func:`ranking_report`, which
+    are known by their heading and by the lines below the last empty one. Nothing else is left out.
+    """
+    heading, _, block = text.rpartition("\n\n")
+    lines = block.splitlines()
+    numbered = [
+        bool(_RANKED.match(line)) and line.startswith(f"{rank}. ")
+        for rank, line in enumerate(lines, start=1)
+    ]
+    if _HEADING.match(heading) and lines and all(numbered):
+        return lines
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset: str) -> str:
     """What was aimed at, from where, and how far the score came."""
-    mean, error = float(result.score.mean[0]), float(result.score.stderr[0])
-    lines = [f"AugCLIP {mean:.4f} +- {error:.4f} for: {target.prompt}"]
+    lines = [f"AugCLIP {with_error(result.score)} for: {target.prompt}"]
     if basis.ranking == "aug_clip":  # plain CLIP's scores are not to be compared with AugCLIP's
         lines.append(f"best seed of the search: AugCLIP {float(basis.scores.max()):.4f}")
     lines.append(
@@ -58,13 +89,12 @@ def compose_report(
     result: ComposeResult, target: Target, config: ComposeConfig, preset: str
 ) -> str:
     """What was aimed at, how the winner came about, and how far each placement came."""
-    mean, error = float(result.score.mean[0]), float(result.score.stderr[0])
     trace = result.trace
     blending = f"blend {config.blend}"
     if config.blend != "none":
         blending += f" at {config.blend_strength:g}"
     lines = [
-        f"AugCLIP {mean:.4f} +- {error:.4f} for: {target.prompt}",
+        f"AugCLIP {with_error(result.score)} for: {target.prompt}",
         f"{result.placement.name}, of {len(result.attempts)} tried; {blending}",
         f"{len(trace.score)} steps, preset {preset}, returned: {result.chosen}",
     ]

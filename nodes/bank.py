@@ -17,6 +17,7 @@ from ..fusedream_core.demo import demo_bank_path
 from ..fusedream_core.errors import CheckpointError
 from ._boundary import Progress, autograd_scope
 from ._models import Managed, activation_bytes, on_cpu, use_models
+from ._node import Node
 from ._types import (
     AS_PRESET,
     BankSocket,
@@ -38,7 +39,7 @@ _MOST_BYTES = 256 << 20  # of all banks that are kept
 _STALE_SECONDS = 24 * 60 * 60  # after which what an interrupted write left is swept away
 
 
-class FuseDreamSeedBank(io.ComfyNode):
+class FuseDreamSeedBank(Node):
     """Looks at a fixed set of random pictures once, so that searches need not."""
 
     @classmethod

@@ -12,6 +12,7 @@ from ..fusedream_core import poisson
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.placement import POSITIONS, Box, Placement, box_masks, place
 from ._boundary import autograd_scope, core_to_image, core_to_mask, image_to_core, mask_to_core
+from ._node import Node
 from ._types import blend_inputs, make_schema
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.config import BlendMode
 
 
-class FuseDreamPoissonBlend(io.ComfyNode):
+class FuseDreamPoissonBlend(Node):
     """Pastes one picture into another and hides the seam."""
 
     @classmethod

@@ -20,6 +20,7 @@ from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._node import Node
 from ._report import compose_report, latent_notes
 from ._types import (
     AS_PRESET,
@@ -59,7 +60,7 @@ _HOW_TO_SEARCH = (
 _AUTO_SCALES = " and ".join(f"{scale:g}" for scale in SCALES)
 
 
-class FuseDreamCompose(io.ComfyNode):
+class FuseDreamCompose(Node):
     """Optimises a foreground and a background together, at the place where they fit best."""
 
     @classmethod
@@ -166,7 +167,9 @@ class FuseDreamCompose(io.ComfyNode):
         report = compose_report(result, target, config, preset)
         settings = {"seed": seed, "steps": config.optimize.num_steps, "preset": preset}
         about = latent_notes(target, clip.name, **settings, place=result.placement.name)
-        return _output(result, GanLatent(result.latent, foreground.gan_id, about), report)
+        height, width = result.images.shape[-2:]
+        latent = GanLatent(result.latent, foreground.gan_id, about, (height, width))
+        return _output(result, latent, report)
 
 
 def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOutput:

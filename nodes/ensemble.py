@@ -10,6 +10,7 @@ from ..fusedream_core.clip.ensemble import merge_clips
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope
 from ._models import Managed, activation_bytes, load_managed, use_models
+from ._node import Node
 from ._types import ClipSocket, GanSocket, make_schema
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _BATCH = 8
 _STREAM = 5
 
 
-class FuseDreamMergeCLIP(io.ComfyNode):
+class FuseDreamMergeCLIP(Node):
     """Two CLIPs as one, each in units of its own spread."""
 
     @classmethod

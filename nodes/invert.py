@@ -13,6 +13,7 @@ from ..fusedream_core.latents import GanLatent
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, image_to_core
 from ._models import Managed, activation_bytes, use_models
+from ._node import Node
 from ._types import (
     ClipSocket,
     GanSocket,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _D = InvertConfig()
 
 
-class FuseDreamInvertImage(io.ComfyNode):
+class FuseDreamInvertImage(Node):
     """Finds a latent of the GAN that draws a picture like the one given."""
 
     @classmethod
@@ -108,5 +109,5 @@ class FuseDreamInvertImage(io.ComfyNode):
         name = generator.class_names[int(result.class_index[0])]
         about = {"prompt": f"inverted from a picture, near {name}", "clip": clip.name}
         trace = Trace(tuple(result.trace.tolist()), "loss", f"inversion, near {name}")
-        latent = GanLatent(result.latent, generator.gan_id, about)
+        latent = GanLatent(result.latent, generator.gan_id, about, (drawn.shape[1], drawn.shape[2]))
         return io.NodeOutput(drawn, latent, float(result.distance[0]), trace)

@@ -16,6 +16,7 @@ from ..fusedream_core.weights import saving
 from ._boundary import DECODED_AT_ONCE, autograd_scope, core_to_image, decode
 from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
+from ._node import Node
 from ._report import search_report
 from ._types import BasisSocket, ClipSocket, GanSocket, LatentSocket, TargetSocket, make_schema
 
@@ -30,7 +31,7 @@ _NOTHING = "(no latent was saved yet)"
 _STREAM = 6
 
 
-class FuseDreamDecodeLatent(io.ComfyNode):
+class FuseDreamDecodeLatent(Node):
     """Draws the picture of a latent."""
 
     @classmethod
@@ -59,7 +60,7 @@ class FuseDreamDecodeLatent(io.ComfyNode):
             return io.NodeOutput(core_to_image(decode(generator, latent.latent)))
 
 
-class FuseDreamSaveLatent(io.ComfyNode):
+class FuseDreamSaveLatent(Node):
     """Writes a latent to a file, with what it is about."""
 
     @classmethod
@@ -80,7 +81,8 @@ class FuseDreamSaveLatent(io.ComfyNode):
                     default="latent",
                     tooltip=(
                         "Name, or folder and name, in output/fusedream; a number is added, so that "
-                        "nothing is overwritten."
+                        "nothing is overwritten. %width%, %height%, %year%, %month%, %day%, "
+                        "%hour%, %minute% and %second% stand for these numbers."
                     ),
                 ),
             ],
@@ -94,15 +96,18 @@ class FuseDreamSaveLatent(io.ComfyNode):
         import folder_paths
 
         root = str(Path(folder_paths.get_output_directory()) / _FOLDER)
+        width, height = _pixels(latent, filename_prefix)
         with saving(Path(root)):  # it makes the folder
-            folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
+            folder, name, counter, _, _ = folder_paths.get_save_image_path(
+                filename_prefix, root, width, height
+            )
         path = Path(folder) / f"{name}_{counter:05}_{_SUFFIX}"
         save_latent(latent, path)
         saved = f"{path.relative_to(root).as_posix()} [output]"
         return io.NodeOutput(saved, ui={"text": (saved,)})
 
 
-class FuseDreamLoadLatent(io.ComfyNode):
+class FuseDreamLoadLatent(Node):
     """Reads a latent from a file."""
 
     @classmethod
@@ -155,7 +160,7 @@ class FuseDreamLoadLatent(io.ComfyNode):
         return io.NodeOutput(own, "\n".join(lines))
 
 
-class FuseDreamInterpolateLatents(io.ComfyNode):
+class FuseDreamInterpolateLatents(Node):
     """Pictures on the way from one latent to another."""
 
     @classmethod
@@ -202,10 +207,11 @@ class FuseDreamInterpolateLatents(io.ComfyNode):
             for side, end in (("first", first), ("last", last))
             for k, v in end.about.items()
         }
-        return io.NodeOutput(images, GanLatent(way, first.gan_id, about))
+        height, width = images.shape[1:3]
+        return io.NodeOutput(images, GanLatent(way, first.gan_id, about, (height, width)))
 
 
-class FuseDreamLatentToBasis(io.ComfyNode):
+class FuseDreamLatentToBasis(Node):
     """Makes the basis of another run of latents that are there."""
 
     @classmethod
@@ -253,6 +259,19 @@ class FuseDreamLatentToBasis(io.ComfyNode):
             )
             images = core_to_image(decode(generator, basis.latent))
         return io.NodeOutput(basis.to("cpu"), images, search_report(basis, generator.class_names))
+
+
+def _pixels(latent: GanLatent, filename_prefix: str) -> tuple[int, int]:
+    """Width and height of a latent's pictures, for a file name that asks for them."""
+    asked = "%width%" in filename_prefix or "%height%" in filename_prefix
+    if latent.image_size is None and asked:
+        raise ConfigError(
+            f"filename_prefix is {filename_prefix!r}, but the latent comes from a file that does "
+            "not say how large its pictures are; leave %width% and %height% out.",
+            setting="filename_prefix",
+        )
+    height, width = latent.image_size or (0, 0)
+    return width, height
 
 
 def _check_gan(latent: GanLatent, gan: Gan) -> None:

@@ -24,6 +24,7 @@ from ._folders import (
     validate_name,
 )
 from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
+from ._node import Node
 from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
 
 ModelT = TypeVar("ModelT", BigGan, OpenClip)
@@ -58,7 +59,7 @@ def _load_clip(path: Path, architecture: str) -> OpenClip:
     return load_open_clip_file(path, architecture)
 
 
-class FuseDreamLoadGAN(io.ComfyNode):
+class FuseDreamLoadGAN(Node):
     """Reads a BigGAN or BigGAN-deep."""
 
     @classmethod
@@ -112,7 +113,7 @@ class FuseDreamLoadGAN(io.ComfyNode):
         )
 
 
-class FuseDreamLoadCLIP(io.ComfyNode):
+class FuseDreamLoadCLIP(Node):
     """Reads an open_clip model, from a folder or a bare weights file."""
 
     @classmethod
@@ -190,7 +191,7 @@ class FuseDreamLoadCLIP(io.ComfyNode):
         )
 
 
-class FuseDreamLoadLPIPS(io.ComfyNode):
+class FuseDreamLoadLPIPS(Node):
     """Reads a perceptual distance."""
 
     @classmethod

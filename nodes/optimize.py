@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.latents import GanLatent
 from ..fusedream_core.optimize import optimize
 from ..fusedream_core.pipeline import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._node import Node
 from ._report import SCORE_NAMES, latent_notes, optimize_report
 from ._types import (
     AS_PRESET,
@@ -43,7 +45,7 @@ _REFERENCE = PRESETS["reference code"]
 _SNAPSHOTS = 20  # of a run that may stop early: one each 5 % of the steps
 
 
-class FuseDreamOptimize(io.ComfyNode):
+class FuseDreamOptimize(Node):
     """Optimises a blend of the basis until AugCLIP likes the picture."""
 
     @classmethod
@@ -179,7 +181,8 @@ class FuseDreamOptimize(io.ComfyNode):
         settings = {"seed": seed, "steps": recipe.optimize.num_steps, "preset": preset}
         settings |= {"patience": patience} if patience else {}
         about = latent_notes(target, clip.name, **settings, augments=recipe.augment.num_augments)
-        latent = GanLatent(result.latent, basis.gan_id, {**about, "score": f"{score:.4f}"})
+        about |= {"score": f"{score:.4f}"}
+        latent = GanLatent(result.latent, basis.gan_id, about, (image.shape[1], image.shape[2]))
         what = SCORE_NAMES[recipe.optimize.objective]
         trace = Trace(tuple(result.trace[:, 0].tolist()), what, target.prompt)
         return io.NodeOutput(image, latent, score, report, trace)
@@ -192,6 +195,12 @@ def _recipe(preset: str, num_steps: int, num_augments: int, patience: int) -> Re
         recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
     if num_augments != AS_PRESET:
         recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
+    if patience != 0 and recipe.optimize.selection == "last":
+        raise ConfigError(
+            f"patience is {patience}, but the preset {preset!r} returns the last picture, whatever "
+            "its score; set patience to 0, or choose the preset default.",
+            setting="patience",
+        )
     if patience != 0:
         stopping = replace(recipe.optimize, patience=patience, num_snapshots=_SNAPSHOTS)
         recipe = replace(recipe, optimize=stopping)

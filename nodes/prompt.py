@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.target import encode_target, image_target
+from ..fusedream_core.clip.target import encode_target, image_target, prompt_remarks
 from ._boundary import autograd_scope, image_to_core, show_text
 from ._models import Managed, use_models
+from ._node import Node
 from ._types import ClipSocket, TargetSocket, make_schema
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..fusedream_core.clip.base import ImageTextEncoder
 
 
-class FuseDreamEncodePrompt(io.ComfyNode):
+class FuseDreamEncodePrompt(Node):
     """Encodes a prompt once; everything downstream aims at the result."""
 
     @classmethod
@@ -59,13 +60,11 @@ class FuseDreamEncodePrompt(io.ComfyNode):
         with autograd_scope():
             (encoder,) = use_models(clip)
             target = encode_target(encoder, text).to("cpu")
-        cut = [part.text for part in target.parts if encoder.truncates(part.text)]
-        if cut:
-            show_text(f"Too long for this CLIP, the end is ignored: {cut[0]}")
+        _show_remarks(encoder, text)
         return io.NodeOutput(target)
 
 
-class FuseDreamImagePrompt(io.ComfyNode):
+class FuseDreamImagePrompt(Node):
     """Encodes pictures, alone or with a text, as what to aim at."""
 
     @classmethod
@@ -114,4 +113,13 @@ class FuseDreamImagePrompt(io.ComfyNode):
             pictures = image_to_core(images)
             (encoder,) = use_models(clip)
             target = image_target(encoder, pictures, prompt=text, text_share=text_share)
+        if text.strip():
+            _show_remarks(encoder, text)
         return io.NodeOutput(target.to("cpu"))
+
+
+def _show_remarks(encoder: ImageTextEncoder, text: str) -> None:
+    """Show below the node what of its text has another effect than it seems to have."""
+    remarks = prompt_remarks(encoder, text)
+    if remarks:
+        show_text("\n".join(remarks))

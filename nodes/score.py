@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from comfy_api.latest import io
 
 from ..fusedream_core.rank import rank_images
 from ..fusedream_core.rng import make_generator
-from ._boundary import Progress, autograd_scope, image_to_core
+from ._boundary import Progress, autograd_scope, images_to_core
 from ._models import Managed, activation_bytes, use_models
-from ._report import ranking_report
+from ._node import Node
+from ._report import ranking_lines, ranking_report
 from ._types import PRESETS, ClipSocket, TargetSocket, make_schema, seed_input
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ..fusedream_core.clip.base import ImageTextEncoder
     from ..fusedream_core.types import Target
 
 _D = PRESETS["default"]
+_NO_THRESHOLD = -1.0  # no cosine is below it
 
 
-class FuseDreamAugCLIPScore(io.ComfyNode):
-    """Scores and ranks an IMAGE batch of any origin; no GAN needed."""
+class FuseDreamAugCLIPScore(Node):
+    """Scores and ranks pictures of any origin, in batches or lists; no GAN needed."""
+
+    whole: ClassVar = frozenset({"images"})
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,41 +44,9 @@ class FuseDreamAugCLIPScore(io.ComfyNode):
                 "and is harder to fool than plain CLIP. Needs no GAN."
             ),
             search_aliases=["CLIP score", "rank", "best of", "pick", "AugCLIP", "FuseDream"],
-            inputs=[
-                ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
-                TargetSocket.Input("target", tooltip="From Encode Prompt, with the same CLIP."),
-                io.Image.Input(
-                    "images",
-                    tooltip="The pictures to rank: any batch of any size; alpha is laid on white.",
-                ),
-                io.Int.Input(
-                    "num_best",
-                    default=1,
-                    min=1,
-                    max=4096,
-                    tooltip="How many of the best to give out at 'best'.",
-                ),
-                io.Int.Input(
-                    "num_augments",
-                    default=_D.optimize.eval_augments,
-                    min=2,
-                    max=1024,
-                    tooltip=(
-                        "Augmented copies of each picture; all pictures get the same ones. More "
-                        "is more exact and slower; the report gives the error."
-                    ),
-                ),
-                seed_input(
-                    "Which augmentations are drawn. Keep it fixed to compare scores between runs.",
-                    changes=False,
-                ),
-            ],
-            outputs=[
-                io.String.Output(display_name="scores", tooltip="The ranking, one picture a line."),
-                io.Image.Output(display_name="ranked", tooltip="All pictures, best first."),
-                io.Image.Output(display_name="best", tooltip="The best num_best of them."),
-                io.Float.Output(display_name="best score", tooltip="The score of the best."),
-            ],
+            is_input_list=True,
+            inputs=_inputs(),
+            outputs=_outputs(),
         )
 
     @classmethod
@@ -79,13 +54,14 @@ class FuseDreamAugCLIPScore(io.ComfyNode):
         cls,
         clip: Managed[ImageTextEncoder],
         target: Target,
-        images: Tensor,
+        images: list[Tensor],
         num_best: int,
         num_augments: int,
         seed: int,
+        threshold: float = _NO_THRESHOLD,
     ) -> io.NodeOutput:
         with autograd_scope():
-            pictures = image_to_core(images)
+            pictures = images_to_core(images)
             memory = activation_bytes(None, clip, pictures=1, augments=num_augments)
             (encoder,) = use_models(clip, activation_bytes=memory)
             score = rank_images(
@@ -96,11 +72,141 @@ class FuseDreamAugCLIPScore(io.ComfyNode):
                 generator=make_generator(seed),
                 callback=Progress(),
             )
-        order = score.mean.argsort(descending=True, stable=True)
-        ranked = images[order.to(images.device)]
+        order = score.mean.argsort(descending=True, stable=True).tolist()
+        values = score.mean.tolist()
+        ranked = [values[index] for index in order]
+        good = [index for index in order if values[index] >= threshold]
+        lines = ranking_lines(score, order)
+        joined = _joined(images)
         return io.NodeOutput(
-            ranking_report(score, order.tolist(), target.prompt),
+            [ranking_report(lines, target.prompt)],
+            _gather(joined, order),
+            _gather(joined, order[:num_best]),
+            ranked[:1],
+            ["\n".join(lines)],
             ranked,
-            ranked[:num_best],
-            float(score.mean[order[0]]),
+            _gather(joined, good),
+            _gather(joined, order[len(good) :]),
         )
+
+
+def _joined(images: list[Tensor]) -> list[Tensor]:
+    """Batches of one size as one batch; others as they are."""
+    alike = len({batch.shape[1:] for batch in images}) == 1
+    return [torch.cat(images)] if alike and len(images) > 1 else images
+
+
+def _gather(images: Sequence[Tensor], order: Sequence[int]) -> list[Any]:
+    """Some pictures in a new order: of one batch a batch, of several a list.
+
+    All of it is copied, so that no output changes with another or with the input. Where there are
+    none, what is wired to the output does not run.
+    """
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    if not order:
+        return [ExecutionBlocker(None)]
+    if len(images) == 1:
+        return [_picked(images[0], order)]
+    places = [(batch, row) for batch in images for row in range(len(batch))]
+    return [_picked(batch, [row]) for batch, row in (places[index] for index in order)]
+
+
+def _picked(batch: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some pictures of a batch, copied."""
+    return batch[torch.tensor(rows, device=batch.device)]
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
+        TargetSocket.Input("target", tooltip="From Encode Prompt, with the same CLIP."),
+        io.Image.Input(
+            "images",
+            tooltip=(
+                "The pictures to rank: any batch of any size, or a list of them, which is ranked "
+                "as one; alpha is laid on white."
+            ),
+        ),
+        io.Int.Input(
+            "num_best",
+            default=1,
+            min=1,
+            max=4096,
+            tooltip="How many of the best to give out at 'best'.",
+        ),
+        io.Int.Input(
+            "num_augments",
+            default=_D.optimize.eval_augments,
+            min=2,
+            max=1024,
+            tooltip=(
+                "Augmented copies of each picture; all pictures get the same ones. More "
+                "is more exact and slower; the report gives the error."
+            ),
+        ),
+        seed_input(
+            "Which augmentations are drawn. Keep it fixed to compare scores between runs.",
+            changes=False,
+        ),
+        io.Float.Input(
+            "threshold",
+            default=_NO_THRESHOLD,
+            min=-1.0,
+            max=1.0,
+            step=0.01,
+            optional=True,  # so that prompts from before it are valid
+            tooltip=(
+                "Pictures with this score or a higher one come out at 'good', the others at "
+                "'rest'. -1: all are good. Look at the scores first; they depend on the CLIP."
+            ),
+        ),
+    ]
+
+
+def _outputs() -> list[io.Output]:
+    """All of them are lists, most of one value, which other nodes take as that value."""
+    return [
+        io.String.Output(
+            display_name="scores",
+            is_output_list=True,
+            tooltip="The ranking, one picture a line.",
+        ),
+        io.Image.Output(
+            display_name="ranked",
+            is_output_list=True,
+            tooltip="All pictures, best first; a list if they differ in size.",
+        ),
+        io.Image.Output(
+            display_name="best", is_output_list=True, tooltip="The best num_best of them."
+        ),
+        io.Float.Output(
+            display_name="best score", is_output_list=True, tooltip="The score of the best."
+        ),
+        io.String.Output(
+            display_name="labels",
+            is_output_list=True,
+            tooltip="The lines of the ranking alone, for Contact Sheet.",
+        ),
+        io.Float.Output(
+            display_name="all scores",
+            is_output_list=True,
+            tooltip="The scores as a list of numbers, best first.",
+        ),
+        io.Image.Output(
+            display_name="good",
+            is_output_list=True,
+            tooltip=(
+                "The pictures at or above the threshold, best first; if there are none, what is "
+                "wired here does not run."
+            ),
+        ),
+        io.Image.Output(
+            display_name="rest",
+            is_output_list=True,
+            tooltip=(
+                "The pictures below the threshold, best first; if there are none, what is wired "
+                "here does not run."
+            ),
+        ),
+    ]

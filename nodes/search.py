@@ -13,6 +13,7 @@ from ..fusedream_core.rng import make_generator
 from ..fusedream_core.search import search_basis
 from ._boundary import Progress, autograd_scope, core_to_image, decode
 from ._models import Managed, activation_bytes, use_models
+from ._node import Node
 from ._report import search_report
 from ._types import (
     AS_PRESET,
@@ -38,7 +39,7 @@ _D = PRESETS["default"].search
 _COMPOSE = CompositionRecipe().search
 
 
-class FuseDreamSeedSearch(io.ComfyNode):
+class FuseDreamSeedSearch(Node):
     """Draws many random pictures and keeps the ones that fit the prompt best."""
 
     @classmethod

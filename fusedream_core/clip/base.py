@@ -15,7 +15,8 @@ class ImageTextEncoder(Protocol):
     An encoder may also have ``resizing(height, width)``, which returns the matrices
     ``(H', height)`` and ``(W', width)`` by which ``encode_images`` changes the size of pictures, or
     None. AugCLIP's copies are then made at that size in the first place. And ``kept_numbers``, how
-    many numbers it keeps of a picture for its gradient, from which the nodes tell the memory.
+    many numbers it keeps of a picture for its gradient, from which the nodes tell the memory. And
+    ``unknown_words(text)``, the words of a text that it cannot know, of which the user is warned.
     """
 
     @property

@@ -16,6 +16,7 @@ from ..memory import Limit
 from ..types import Callback, StepInfo
 from .base import ImageTextEncoder
 from .lean import kept_numbers
+from .words import unknown_words
 
 _AT_ONCE = 8  # pictures looked at together
 
@@ -85,6 +86,11 @@ class EnsembleClip(nn.Module):
     def truncates(self, text: str) -> bool:
         """Whether the end of this text is cut off for any member."""
         return any(clip.truncates(text) for clip in self._clips)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of this text that any member cannot know."""
+        named = [word for clip in self._clips for word in unknown_words(clip, text)]
+        return tuple(dict.fromkeys(named))
 
     def _joined(self, features: list[Tensor]) -> Tensor:
         """Unit-norm features ``(N, D_i)`` as ones ``(N, sum of D_i)``."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..finite import check_finite_output
 from ..repeatable import repeatable, repeatable_attention
 from .lean import kept_numbers, make_lean
+from .words import untrained_words
 
 _MOST_CALLS = 64  # remembered
 _ROUNDING = 1e-6  # so that 30 * (16 / 30) pixels are 16, and yet 26.7 are 26, as in torchvision
@@ -150,6 +151,10 @@ class OpenClip(nn.Module):
         # shows a token where its end mark was.
         roomy = self.tokenizer([text], context_length=self.context_length + 1)
         return not torch.equal(roomy[:, :-1], self.tokenizer([text]))
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of this text that the model was never trained on, as far as can be told."""
+        return untrained_words(text, self.tokenizer, self.model)
 
     def _resize(self, images: Tensor) -> Tensor:
         """Bring pictures to the model's size, as its own preprocessing would.

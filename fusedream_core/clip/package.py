@@ -6,7 +6,7 @@ import importlib
 import re
 from types import ModuleType
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, pip_install
 
 OLDEST = (3, 0)  # of open_clip_torch; as in requirements.txt
 
@@ -20,15 +20,13 @@ def open_clip_package() -> ModuleType:
     try:
         package = importlib.import_module("open_clip")
     except ImportError as error:
-        raise MissingDependencyError(
-            "The package open_clip is needed for CLIP; run 'pip install open_clip_torch'."
-        ) from error
+        raise MissingDependencyError.of("open_clip", "CLIP", "open_clip_torch") from error
     installed = str(getattr(package, "__version__", "of an unknown version"))
     if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) < OLDEST:
         needed = ".".join(str(part) for part in OLDEST)
         raise MissingDependencyError(
             f"The installed open_clip is {installed}, but {needed} or newer is needed for CLIP; "
-            "run 'pip install --upgrade open_clip_torch'."
+            f"run: {pip_install('--upgrade open_clip_torch')}"
         )
     return package
 

@@ -11,12 +11,14 @@ from torch import Tensor
 from ..checks import check_images
 from ..config.require import require_range
 from ..errors import PromptError
-from ..prompt import parse_prompt
+from ..prompt import misread, parse_prompt
 from ..types import Target
 from .base import ImageTextEncoder
+from .words import unknown_words
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMED = 8  # words, in one warning
 _SHORTEST = 1e-4  # below this length the pieces have cancelled and only rounding is left
 
 
@@ -55,8 +57,8 @@ def encode_target(clip: ImageTextEncoder, prompt: str) -> Target:
     """Encode a prompt into a target.
 
     The target is the normalised weighted sum of the unit-norm features of the prompt's pieces; a
-    negative weight pushes pictures away from its text. A piece longer than the context is cut,
-    with a warning in the log.
+    negative weight pushes pictures away from its text. What :func:`prompt_remarks` says of the
+    prompt goes to the log as warnings.
 
     Args:
         clip: The encoder.
@@ -72,11 +74,8 @@ def encode_target(clip: ImageTextEncoder, prompt: str) -> Target:
         gnobitab/FuseDream encodes one text anew at every step; here it is done once.
     """
     parts = parse_prompt(prompt)
-    for part in parts:
-        if clip.truncates(part.text):
-            logger.warning(
-                "The text %r is longer than CLIP's context; its end is ignored.", part.text
-            )
+    for remark in prompt_remarks(clip, prompt):
+        logger.warning("%s", remark)
     features = clip.encode_text([part.text for part in parts])  # (parts, D)
     weights = torch.tensor([part.weight for part in parts]).to(features)
     total = weights @ features  # (D,)
@@ -85,6 +84,37 @@ def encode_target(clip: ImageTextEncoder, prompt: str) -> Target:
             f"The pieces of the prompt {prompt!r} cancel each other; change a text or a weight."
         )
     return Target(F.normalize(total, dim=0), parts, clip.clip_id, prompt)
+
+
+def prompt_remarks(clip: ImageTextEncoder, prompt: str) -> tuple[str, ...]:
+    """What of a prompt will not have the effect that it seems to have, one sentence each.
+
+    Args:
+        clip: The encoder.
+        prompt: See ``parse_prompt``.
+
+    Returns:
+        Parts that are longer than the context, words that the encoder cannot know, and what is
+        :func:`misread`; usually nothing.
+
+    Raises:
+        PromptError: As ``parse_prompt``.
+    """
+    texts = [part.text for part in parse_prompt(prompt)]
+    remarks = [
+        f"Too long for this CLIP, the end is ignored: {text!r} is longer than CLIP's context."
+        for text in texts
+        if clip.truncates(text)
+    ]
+    words = dict.fromkeys(word for text in texts for word in unknown_words(clip, text))
+    if words:
+        named = ", ".join(map(repr, list(words)[:_MOST_NAMED]))
+        more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+        remarks.append(
+            f"This CLIP was not trained on {named}{more}, so that has no meaning to it; use other "
+            "words, in English, or another CLIP."
+        )
+    return (*remarks, *misread(prompt))
 
 
 def similarities(texts: Tensor, features: Tensor) -> Tensor:

@@ -236,10 +236,8 @@ def _reading(source: Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(
-            f"The tokenizer in {source} needs the package transformers ({error}); run 'pip install "
-            "transformers'."
-        ) from error
+        purpose = f"the tokenizer in {source}, which cannot be read without it ({error})"
+        raise MissingDependencyError.of("transformers", purpose) from error
     except Exception as error:
         versions = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
         raise CheckpointError(

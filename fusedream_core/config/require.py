@@ -8,7 +8,7 @@ from ..errors import ConfigError
 def require(condition: bool, name: str, value: object, accepted: str) -> None:
     """Raise the one kind of sentence that every setting's check uses."""
     if not condition:
-        raise ConfigError(f"{name} is {value!r}, but it must be {accepted}.")
+        raise ConfigError(f"{name} is {value!r}, but it must be {accepted}.", setting=name)
 
 
 def require_count(name: str, value: object, least: int) -> None:

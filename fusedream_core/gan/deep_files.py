@@ -163,9 +163,8 @@ def make_network(settings: Mapping[str, Any], state: State, path: Path) -> BigGA
     try:
         from pytorch_pretrained_biggan import BigGAN, BigGANConfig
     except ImportError as error:
-        raise MissingDependencyError(
-            "The package pytorch_pretrained_biggan is needed for BigGAN; "
-            "run 'pip install pytorch-pretrained-biggan'."
+        raise MissingDependencyError.of(
+            "pytorch_pretrained_biggan", "BigGAN", "pytorch-pretrained-biggan"
         ) from error
     try:
         config = BigGANConfig(**settings)

@@ -8,6 +8,7 @@ from fusedream_core import (
     AugmentConfig,
     ImageError,
     OpenClip,
+    ShapeError,
     StepInfo,
     aug_clip_score,
     encode_target,
@@ -40,7 +41,23 @@ class TestRankImages:
         score = rank_images(torch.zeros(2, 3, *size), target, clip, config=CONFIG, generator=rng)
         assert torch.isfinite(score.mean).all()
 
+    def test_several_sizes(self, clip: OpenClip, images: Tensor) -> None:
+        """Each has the score that it has alone, and the generator moves as for one batch."""
+        target = encode_target(clip, "a dog")
+        wide = torch.nn.functional.pad(images[:2], (3, 5))
+        generator, other = make_generator(0), make_generator(0)
+        together = rank_images(
+            [images, wide], target, clip, config=CONFIG, generator=generator
+        ).mean
+        for batch, found in ((images, together[:4]), (wide, together[4:])):
+            alone = rank_images(batch, target, clip, config=CONFIG, generator=make_generator(0))
+            assert torch.equal(alone.mean, found)
+        rank_images(images, target, clip, config=CONFIG, generator=other)
+        assert torch.equal(generator.get_state(), other.get_state())
+
     def test_exception(self, clip: OpenClip, images: Tensor, rng: torch.Generator) -> None:
+        with pytest.raises(ShapeError, match="no pictures to rank"):
+            rank_images([], encode_target(clip, "a"), clip, config=CONFIG, generator=rng)
         images[0, 0, 0, 0] = float("nan")
         with pytest.raises(ImageError, match="NaN"):
             rank_images(images, encode_target(clip, "a"), clip, config=CONFIG, generator=rng)

@@ -98,7 +98,13 @@ def pack(comfyui: Path) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def run(pack: SimpleNamespace) -> Callable[..., tuple[Any, ...]]:
-    """Execute a node the way ComfyUI does, under inference mode, its widgets at their defaults."""
+    """Execute a node the way ComfyUI does, under inference mode, its widgets at their defaults.
+
+    What comes out is what the next node would be given: records without their wrapping, and of a
+    list of one its only value. A node of lists may be given single values, as by a node before it
+    that makes no lists.
+    """
+    kept = pack.module("nodes._node").Kept
 
     def run_node(node_id: str, **inputs: object) -> tuple[Any, ...]:
         node = pack.nodes[node_id]
@@ -107,8 +113,14 @@ def run(pack: SimpleNamespace) -> Callable[..., tuple[Any, ...]]:
             for entry in node.define_schema().inputs
             if getattr(entry, "default", None) is not None
         }
+        given = widgets | inputs
+        if node.INPUT_IS_LIST:
+            given = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
         with torch.inference_mode():
-            return node.EXECUTE_NORMALIZED(**(widgets | inputs)).args
+            values = node.EXECUTE_NORMALIZED(**given).args
+        pairs = zip(values, node.OUTPUT_IS_LIST, strict=True)
+        single = [v[0] if is_list and len(v) == 1 else v for v, is_list in pairs]
+        return tuple(v.record if isinstance(v, kept) else v for v in single)
 
     return run_node
 

@@ -148,7 +148,7 @@ class TestSeedBank:
     def test_no_candidates(
         self, run: Run, models: dict[str, Any], bank_module: ModuleType, pack: SimpleNamespace
     ) -> None:
-        with pytest.raises(Exception, match="num is 0"):
+        with pytest.raises(Exception, match="num_candidates is 0"):
             run("FuseDreamSeedBank", **models, num_candidates=0)
 
     def test_usual_size_on_a_cpu(self, models: dict[str, Any], bank_module: ModuleType) -> None:

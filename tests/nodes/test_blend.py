@@ -252,8 +252,8 @@ class TestBadInput:
         ("inputs", "match"),
         [
             ({"scale": 0.0}, "scale is 0"),
-            ({"blend_strength": 2.0}, "strength is 2"),
-            ({"blend": "glue"}, "mode is 'glue'"),
+            ({"blend_strength": 2.0}, "blend_strength is 2"),
+            ({"blend": "glue"}, "blend is 'glue'"),
             ({"position": "beside"}, "position is 'beside'"),
         ],
     )

@@ -129,6 +129,17 @@ class TestMasks:
         with pytest.raises(errors.ShapeError, match=match):
             boundary.mask_to_core(torch.zeros(shape), **SIDES)
 
+    @pytest.mark.parametrize("shape", [(1, 64, 64), (64, 64), (3, 64, 64)])
+    @pytest.mark.parametrize("side", [12, 64])
+    def test_the_mask_of_an_image_without_alpha(
+        self, boundary: ModuleType, errors: ModuleType, shape: tuple[int, ...], side: int
+    ) -> None:
+        with pytest.raises(errors.ShapeError, match="Load Image gives for an image without alpha"):
+            boundary.mask_to_core(torch.zeros(shape), height=side, width=side)
+
+    def test_a_painted_mask_of_that_size(self, boundary: ModuleType) -> None:
+        assert boundary.mask_to_core(torch.ones(1, 64, 64), height=64, width=64).all()
+
     def test_not_finite(self, boundary: ModuleType, errors: ModuleType) -> None:
         with pytest.raises(errors.ImageError, match="mask holds NaN"):
             boundary.mask_to_core(torch.full((1, 12, 9), float("nan")), **SIDES)
@@ -195,6 +206,47 @@ class TestProgress:
         assert kind == "JPEG"
         assert image.size == (8, 8)
         assert pixels == 512
+
+    @pytest.mark.parametrize(
+        ("argv", "prompt", "method", "sent_some"),
+        [
+            ([], None, "none", True),  # ComfyUI's default
+            (["--preview-method", "none"], None, "none", False),
+            (["--preview-method=none"], None, "none", False),
+            (["--preview-method", "auto"], None, "auto", True),
+            ([], "none", "none", False),
+            ([], "default", "none", True),
+            (["--preview-method", "auto"], "none", "none", False),
+            (["--preview-method", "none"], "auto", "auto", True),  # newer cores write it there
+        ],
+    )
+    def test_nobody_who_said_none_gets_previews(
+        self,
+        pack: SimpleNamespace,
+        boundary: ModuleType,
+        sent: list[tuple[int, int, object]],
+        monkeypatch: pytest.MonkeyPatch,
+        argv: list[str],
+        prompt: str | None,
+        method: str,
+        sent_some: bool,
+    ) -> None:
+        """On the command line, or in the frontend's setting, which comes with the prompt."""
+        from comfy.cli_args import LatentPreviewMethod, args
+        from comfy_execution.utils import CurrentNodeContext
+
+        monkeypatch.setattr(boundary.sys, "argv", ["main.py", *argv])
+        monkeypatch.setattr(args, "preview_method", LatentPreviewMethod(method))
+        extra = {} if prompt is None else {"preview_method": prompt}
+        running = {
+            0: (0, "another", {}, {"preview_method": "none"}, []),
+            1: (1, "this", {}, extra, [], {}),
+        }
+        server = SimpleNamespace(prompt_queue=SimpleNamespace(currently_running=running))
+        monkeypatch.setattr(boundary, "_server", lambda: server)
+        with CurrentNodeContext("this", "7"):
+            boundary.Progress()(self.step(pack, 1))
+        assert [preview is not None for _, _, preview in sent] == [sent_some]
 
     def test_cancel(
         self, pack: SimpleNamespace, boundary: ModuleType, sent: list[tuple[int, int, object]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,6 +56,10 @@ class TestEncodePrompt:
     ) -> None:
         shown: list[str] = []
         monkeypatch.setattr(pack.module("nodes.prompt"), "show_text", shown.append)
+        run("FuseDreamEncodePrompt", clip=clip, text="a {red|blue} dog, \u72d7\u72d7\u72d7")
+        assert "'{red|blue}' is another program's way" in shown[0]
+        assert "not trained on '\u72d7\u72d7\u72d7'" in shown[0]
+        shown.clear()
         run("FuseDreamEncodePrompt", clip=clip, text="a blue dog " * 20)
         assert "Too long" in shown[0]
         assert "longer than CLIP's context" in caplog.text
@@ -177,7 +182,7 @@ class TestSeedSearch:
             ({"num_candidates": 4, "num_basis": 5}, "only 4 candidates"),
             ({"classes": "dgo"}, "did you mean dog"),
             ({"classes": "zeppelin"}, "no class 'zeppelin'"),
-            ({"seed": 2**64}, "The seed is"),
+            ({"seed": 2**64}, "seed is"),
         ],
     )
     def test_bad_input(
@@ -410,7 +415,7 @@ class TestOptimize:
     def test_presets_that_return_the_last_picture_do_not_stop(
         self, run: Run, inputs: dict[str, Any], errors: ModuleType, preset: str
     ) -> None:
-        with pytest.raises(errors.ConfigError, match="patience is 2, but with selection 'last'"):
+        with pytest.raises(errors.ConfigError, match=f"patience is 2, but the preset '{preset}'"):
             run("FuseDreamOptimize", **inputs, preset=preset, patience=2)
 
     def test_basis_of_another_gan(
@@ -528,7 +533,7 @@ class TestAugCLIPScore:
 
     def test_outputs(self, score: Run) -> None:
         images = pictures(4, 24, 40, 3)
-        scores, ranked, best, best_score = score(images, num_best=2)
+        scores, ranked, best, best_score, *_ = score(images, num_best=2)
         assert ranked.shape == images.shape
         assert torch.equal(best, ranked[:2])
         lines = scores.splitlines()[1:]  # the first two are the heading
@@ -549,7 +554,7 @@ class TestAugCLIPScore:
 
     @pytest.mark.parametrize("size", [(8, 8), (16, 200), (700, 600)])
     def test_any_size(self, score: Run, size: tuple[int, int]) -> None:
-        _, ranked, best, best_score = score(pictures(2, *size, 3))
+        _, ranked, best, best_score, *_ = score(pictures(2, *size, 3))
         assert ranked.shape == (2, *size, 3)
         assert best.shape == (1, *size, 3)
         assert -1.0 <= best_score <= 1.0
@@ -581,6 +586,123 @@ class TestAugCLIPScore:
         images[1, 0, 0, 0] = float("nan")
         with pytest.raises(errors.ImageError, match="Picture 2 of the batch"):
             score(images)
+        with pytest.raises(errors.ImageError, match="Picture 2 of the batch 2"):
+            score([pictures(1, 16, 16, 3), images])
+
+
+class TestRankingOfAList:
+    """What a node that makes lists gives is ranked as one, whatever its sizes."""
+
+    LIST = ((1, 24, 24, 3), (2, 16, 40, 3), (1, 12, 12, 4))
+
+    @pytest.fixture
+    def rank(self, run: Run, clip: object, target: object) -> Run:
+        def run_score(images: object, **inputs: object) -> Any:  # noqa: ANN401
+            own = {"clip": clip, "target": target, "num_augments": 4}
+            return run("FuseDreamAugCLIPScore", images=images, **(own | inputs))
+
+        return run_score
+
+    def test_sizes_differ(self, rank: Run) -> None:
+        images = [pictures(*shape) for shape in self.LIST]
+        scores, ranked, best, best_score, labels, values, good, rest = rank(images, num_best=2)
+        places = [int(line.split()[-1]) for line in scores.splitlines()[2:]]
+        assert sorted(places) == [1, 2, 3, 4]
+        singles = [image for batch in images for image in batch.split(1)]
+        for image, place in zip(ranked, places, strict=True):
+            assert torch.equal(image, singles[place - 1])
+        assert [image.shape for image in best] == [image.shape for image in ranked[:2]]
+        assert values == sorted(values, reverse=True)
+        assert values[0] == best_score
+        assert labels.splitlines() == scores.splitlines()[2:]
+        assert len(good) == 4
+        assert type(rest).__name__ == "ExecutionBlocker"
+
+    def test_each_has_the_score_that_it_has_alone(self, rank: Run) -> None:
+        images = [pictures(*shape) for shape in self.LIST[:2]]
+        together = rank(images)
+        places = [int(line.split()[-1]) for line in together[0].splitlines()[2:]]
+        alone = [*rank(images[0])[5:6], *rank(images[1])[5]]
+        ordered = [together[5][places.index(place)] for place in (1, 2, 3)]
+        assert sorted(ordered[1:], reverse=True) == pytest.approx(alone[1:], abs=1e-6)
+        assert ordered[0] == pytest.approx(alone[0], abs=1e-6)
+
+    def test_of_one_size_it_is_a_batch(self, rank: Run) -> None:
+        batch = pictures(3, 16, 16, 3)
+        from_list, from_batch = rank(list(batch.split(1))), rank(batch)
+        assert torch.equal(from_list[1], from_batch[1])
+        assert from_list[0] == from_batch[0]
+
+    def test_threshold(self, rank: Run) -> None:
+        images = pictures(4, 16, 16, 3)
+        _, ranked, *_, values, _, _ = rank(images)
+        *_, good, rest = rank(images, threshold=values[1])
+        assert torch.equal(good, ranked[:2])
+        assert torch.equal(rest, ranked[2:])
+
+    def test_nothing_is_good(self, rank: Run) -> None:
+        """What is wired to an empty output does not run, and the rest does."""
+        _, ranked, *_, good, rest = rank(pictures(2, 16, 16, 3), threshold=1.0)
+        assert type(good).__name__ == "ExecutionBlocker"
+        assert torch.equal(rest, ranked)
+
+    def test_a_ranking_for_each_of_several_prompts(self, run: Run, rank: Run, clip: object) -> None:
+        """Lists at the other inputs are gone through, as by any node."""
+        texts = ("a dog", "a red boat")
+        targets = [run("FuseDreamEncodePrompt", clip=clip, text=text)[0] for text in texts]
+        images = pictures(2, 16, 16, 3)
+        scores, ranked, _, best_scores, *_ = rank(images, target=targets)
+        assert [text.splitlines()[0] for text in scores] == [f"AugCLIP for: {t}" for t in texts]
+        assert len(ranked) == len(best_scores) == 2
+        for index, target in enumerate(targets):
+            assert scores[index] == rank(images, target=target)[0]
+
+    def test_in_comfyuis_executor(
+        self,
+        pack: SimpleNamespace,
+        clip: object,
+        target: Any,  # noqa: ANN401
+    ) -> None:
+        """It hands lists over, and stops what is wired to an output without pictures."""
+        execution = pytest.importorskip("execution")
+        kept = pack.module("nodes._node").Kept(target)
+        inputs = {
+            "clip": [clip],
+            "target": [kept],
+            "images": [pictures(*shape) for shape in self.LIST],
+            "num_best": [1],
+            "num_augments": [4],
+            "seed": [0],
+        }
+
+        def go(node_id: str, given: dict[str, list[Any]]) -> list[Any]:
+            node = pack.nodes[node_id]
+            work = execution.get_output_data("prompt", "1", node, given, hidden_inputs={})
+            return asyncio.run(work)[0]
+
+        with torch.inference_mode():
+            _, ranked, best, best_score, labels, values, good, rest = go(
+                "FuseDreamAugCLIPScore", inputs
+            )
+            assert [len(one) for one in (ranked, best, best_score, values, good)] == [4, 1, 1, 4, 4]
+            sheet = {"images": ranked, "labels": labels, "columns": [0], "tile": [32]}
+            (sheets,) = go("FuseDreamContactSheet", sheet)
+            assert [one.shape for one in sheets] == [(1, 84, 76, 3)]
+            (nothing,) = go("FuseDreamContactSheet", sheet | {"images": rest})
+        assert type(nothing[0]).__name__ == "ExecutionBlocker"
+
+    def test_no_pictures(self, rank: Run, errors: ModuleType) -> None:
+        with pytest.raises(errors.ShapeError, match="no pictures to rank"):
+            rank([])
+
+    def test_one_augmentation_has_no_error(self, pack: SimpleNamespace) -> None:
+        """Its spread is not known, and "nan" says nothing to anybody."""
+        score = pack.module("fusedream_core.types").Score(
+            torch.tensor([0.5]), torch.tensor([torch.nan])
+        )
+        report = pack.module("nodes._report")
+        assert report.ranking_lines(score, [0]) == ["1. 0.5000 picture 1"]
+        assert report.with_error(score) == "0.5000"
 
 
 class TestMergeCLIP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,31 @@ class TestFiles:
             run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix="new/latent")
         assert "Errno" not in str(caught.value)
         assert not [file for file in outputs.rglob("*") if file.is_file()]
+
+    def test_the_name_tells_the_size(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, gan: object
+    ) -> None:
+        prefix = "%width%x%height%/%year%-%month%-%day%"
+        (name,) = run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix=prefix)
+        assert re.fullmatch(r"32x32/\d{4}-\d\d-\d\d_00001_\.safetensors \[output\]", name)
+        loaded, about = run("FuseDreamLoadLatent", latent_name=name)
+        assert loaded.image_size == (32, 32)
+        assert "image_size" not in about
+        (again,) = run("FuseDreamSaveLatent", latent=loaded, filename_prefix="b %width%")
+        assert again.startswith("b 32_")
+        way = run("FuseDreamInterpolateLatents", gan=gan, first=loaded, last=loaded, num_frames=2)[
+            1
+        ]
+        assert way.image_size == (32, 32)
+
+    def test_the_size_of_older_files_is_not_known(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, errors: ModuleType
+    ) -> None:
+        old = replace(optimized.latent, image_size=None)
+        with pytest.raises(errors.ConfigError, match="filename_prefix is 'a_%width%', but the"):
+            run("FuseDreamSaveLatent", latent=old, filename_prefix="a_%width%")
+        (name,) = run("FuseDreamSaveLatent", latent=old, filename_prefix="a")
+        assert run("FuseDreamLoadLatent", latent_name=name)[0].image_size is None
 
     def test_stays_in_the_output_folder(
         self, run: Run, optimized: SimpleNamespace, outputs: Path

@@ -51,8 +51,8 @@ INTERFACE = {
         ["IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "FUSEDREAM_TRACE"],
     ),
     "FuseDreamAugCLIPScore": (
-        ["clip", "target", "images", "num_best", "num_augments", "seed"],
-        ["STRING", "IMAGE", "IMAGE", "FLOAT"],
+        ["clip", "target", "images", "num_best", "num_augments", "seed", "threshold"],
+        ["STRING", "IMAGE", "IMAGE", "FLOAT", "STRING", "FLOAT", "IMAGE", "IMAGE"],
     ),
     "FuseDreamDecodeLatent": (["gan", "latent"], ["IMAGE"]),
     "FuseDreamSeedBank": (

@@ -149,7 +149,7 @@ def test_missing_transformers_is_named(hf_folder: Path, monkeypatch: pytest.Monk
         raise ImportError("No module named 'transformers'")
 
     monkeypatch.setattr("open_clip.tokenizer.HFTokenizer.__init__", missing)
-    with pytest.raises(MissingDependencyError, match="needs the package transformers"):
+    with pytest.raises(MissingDependencyError, match="package transformers is needed"):
         load_open_clip_folder(hf_folder)
 
 
