@@ -281,6 +281,49 @@ class TestBigGan256:
         client.free()
 
 
+class TestLinkedNames:
+    """A loader's model is named by a text, by way of a switch where ComfyUI has one."""
+
+    @pytest.fixture
+    def make_linked(
+        self, object_info: dict[str, Any], make_prompt: Callable[..., Prompt]
+    ) -> Callable[[str], Prompt]:
+        def make(name: str) -> Prompt:
+            prompt, source = make_prompt(seed=81), ["text", 0]
+            prompt["text"] = {"class_type": "PrimitiveString", "inputs": {"value": name}}
+            if "ComfySwitchNode" in object_info:  # came after 0.3.75
+                inputs = {"on_false": source, "on_true": source, "switch": True}
+                prompt["switch"] = {"class_type": "ComfySwitchNode", "inputs": inputs}
+                source = ["switch", 0]
+            return set_inputs(prompt, "FuseDreamLoadGAN", gan_name=source)
+
+        return make
+
+    def test_runs(
+        self,
+        client: ComfyClient,
+        make_prompt: Callable[..., Prompt],
+        make_linked: Callable[[str], Prompt],
+    ) -> None:
+        expected = client.run(make_prompt(seed=81)).raise_for_status()
+        made = client.run(make_linked("demo")).raise_for_status()
+        assert np.array_equal(pixels(client, made), pixels(client, expected))
+
+    def test_a_wrong_one_is_said_when_it_runs(
+        self, client: ComfyClient, make_linked: Callable[[str], Prompt]
+    ) -> None:
+        with pytest.raises(ExecutionError, match="There is no model 'gone'"):
+            client.run(make_linked("gone")).raise_for_status()
+
+    def test_a_number_is_refused_by_its_type(
+        self, client: ComfyClient, make_linked: Callable[[str], Prompt]
+    ) -> None:
+        prompt = make_linked("demo")
+        prompt["text"] = {"class_type": "PrimitiveInt", "inputs": {"value": 3}}
+        with pytest.raises(ClientError, match=r"mismatch|is a text, .* but 3 was given"):
+            client.run(prompt).raise_for_status()
+
+
 class TestComposition:
     def test_all_of_it(self, client: ComfyClient, make_prompt: Callable[..., Prompt]) -> None:
         prompt = make_prompt("composition", seed=61)
