@@ -27,6 +27,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said before anything fails on ne
 import demo_options
 import environment
 from environment import ROOT, SCRIPTS, SetupError
+from stages import say
 
 BENCH = SCRIPTS / "bench"
 TRAIN = SCRIPTS / "demo_models" / "train.py"
@@ -149,7 +150,7 @@ def main(arguments: list[str]) -> int:
     try:
         return COMMANDS[chosen](arguments[1:])
     except SetupError as error:
-        environment.say(f"error: {error}")
+        say(f"error: {error}")
         return 2
 
 
