@@ -34,6 +34,8 @@ SETTINGS = {
     "Comfy.VueNodes.Enabled": False,
 }
 SECONDS = 400_000  # milliseconds that a run may take
+PATIENCE = 300_000  # and that anything else of the page may, on a machine that is busy
+FRAMES = 60
 
 Page = Any
 
@@ -64,6 +66,7 @@ def page(
 ) -> Iterator[Page]:
     """The frontend, ready; its console must stay free of our errors."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context.set_default_timeout(PATIENCE)
     for name, value in {**SETTINGS, **named_settings(request)}.items():
         answer = context.request.post(f"{server.url}/settings/{name}", data=json.dumps(value))
         assert answer.ok, name
@@ -139,6 +142,76 @@ def fit(page: Page) -> None:
             for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
         }"""
     )
+
+
+BOXES = """async () => {
+    const canvas = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
+    const title = LiteGraph.NODE_TITLE_HEIGHT;
+    return app.graph._nodes.map((node) => {
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+        const name = `${node.id} ${node.type}`;
+        if (!drawn) {
+            const [x, y, width, height] = [...node.pos, ...node.size];
+            return {name, left: x, top: y - title, right: x + width, bottom: y + height};
+        }
+        const box = drawn.getBoundingClientRect();
+        const x = (box.left - canvas.left) / scale - offset[0];
+        const y = (box.top - canvas.top) / scale - offset[1];
+        const right = x + box.width / scale, bottom = y + box.height / scale;
+        return {name, left: x, top: y, right, bottom};
+    });
+}"""
+
+
+def overlaps(boxes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The nodes of which one covers a part of the other, by the size at which they are drawn."""
+    slack = 1.0  # pixels, for what rounds
+    return [
+        (a["name"], b["name"])
+        for number, a in enumerate(boxes)
+        for b in boxes[number + 1 :]
+        if min(a["right"], b["right"]) - max(a["left"], b["left"]) > slack
+        and min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > slack
+    ]
+
+
+def assert_apart(page: Page, name: str) -> None:
+    """Wait until all nodes have their size and none covers another; say which if they never do."""
+    fit(page)
+    boxes: list[dict[str, Any]] = page.evaluate(BOXES)
+    for _ in range(FRAMES):  # pictures come into their nodes by and by, and enlarge them
+        before, boxes = boxes, page.evaluate(BOXES)
+        if boxes == before and not overlaps(boxes):
+            break
+        page.evaluate("new Promise(requestAnimationFrame)")
+    assert not overlaps(boxes), name
+    assert len(boxes) == page.evaluate("app.graph._nodes.length")
+
+
+class TestLayout:
+    """By the sizes that the frontend itself gives the nodes, which differ between versions."""
+
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_no_node_covers_another(self, page: Page, name: str) -> None:
+        open_template(page, name)
+        assert_apart(page, name)
+
+    @pytest.mark.frontend({"Comfy.VueNodes.Enabled": True})
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_no_node_covers_another_in_nodes_2(self, page: Page, name: str) -> None:
+        open_template(page, name)
+        number = page.evaluate("app.graph._nodes.length")
+        drawn = "(n) => document.querySelectorAll('[data-node-id]').length >= n"
+        page.wait_for_function(drawn, arg=number)
+        assert_apart(page, name)
+        shot(page, f"vue-{name}")
+
+    def test_overlaps(self) -> None:
+        box = {"name": "a", "left": 0, "top": 0, "right": 10, "bottom": 10}
+        beside = box | {"name": "b", "left": 10, "right": 20}
+        within = box | {"name": "c", "left": 4, "right": 6}
+        assert overlaps([box, beside]) == []
+        assert overlaps([box, beside, within]) == [("a", "c")]
 
 
 class TestTemplates:
