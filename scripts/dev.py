@@ -101,6 +101,11 @@ def bench(arguments: list[str]) -> int:
     return run_script(BENCH / f"{name}.py", arguments[1:])
 
 
+def gpu(arguments: list[str]) -> int:
+    """Ask a GPU all that it is to be asked, in minutes: tests, flags, speed, memory, bits."""
+    return run_script(SCRIPTS / "gpu.py", arguments, "dev")
+
+
 def train_demo(arguments: list[str]) -> int:
     """Train the demo models again; arguments go to the training script."""
     if not TRAIN.is_file():
@@ -132,6 +137,7 @@ COMMANDS = {
     "soak": soak,
     "serve": serve,
     "bench": bench,
+    "gpu": gpu,
     "train-demo": train_demo,
     "lint": lint,
     "locales": locales,

@@ -490,7 +490,7 @@ class TestLinkedNames:
         widget: str,
         value: object,
     ) -> None:
-        with pytest.raises(errors.CheckpointError, match="is a text, .*was given"):
+        with pytest.raises(errors.CheckpointError, match=r"is a text, .*was given"):
             run(node_id, **{widget: value})
 
     def test_a_wrong_one_is_refused_when_it_runs(
@@ -501,7 +501,7 @@ class TestLinkedNames:
         node_id: str,
         widget: str,
     ) -> None:
-        with pytest.raises(errors.CheckpointError, match="There is no .* 'gone'"):
+        with pytest.raises(errors.CheckpointError, match=r"There is no .* 'gone'"):
             run(node_id, **{widget: "gone"})
 
 

@@ -109,6 +109,27 @@ def set_widgets(page: Page, values: dict[str, object]) -> None:
     )
 
 
+def run_by_the_button(page: Page) -> dict[str, Any]:
+    """Press Run and wait for the pictures; what was seen of progress and previews on the way."""
+    page.evaluate(
+        """() => {
+            window.seen = {progress: 0, previews: 0, errors: []};
+            app.api.addEventListener('progress', () => window.seen.progress++);
+            app.api.addEventListener('b_preview', () => window.seen.previews++);
+            app.api.addEventListener('b_preview_with_metadata', () => window.seen.previews++);
+            app.api.addEventListener('execution_success', () => window.seen.done = true);
+            app.api.addEventListener('execution_error',
+                (e) => window.seen.errors.push(e.detail.exception_message));
+        }"""
+    )
+    page.locator('[data-testid="queue-button"] button').first.click()
+    page.wait_for_function("window.seen.done || window.seen.errors.length", timeout=SECONDS)
+    seen: dict[str, Any] = page.evaluate("window.seen")
+    assert not seen["errors"]
+    page.wait_for_function(PICTURES_SHOWN)
+    return seen
+
+
 def shot(page: Page, name: str) -> None:
     folder = os.environ.get("FUSEDREAM_SCREENSHOTS")
     if folder:
@@ -143,6 +164,14 @@ def fit(page: Page) -> None:
         }"""
     )
 
+
+PICTURES_SHOWN = """() => {
+    const whole = (picture) => picture?.complete && picture.naturalWidth > 0;
+    return app.graph._nodes.filter((node) => node.type == 'SaveImage').every((node) => {
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+        return whole(drawn ? drawn.querySelector('img') : node.imgs?.[0]);
+    });
+}"""
 
 BOXES = """async () => {
     const canvas = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
@@ -252,28 +281,10 @@ class TestTemplates:
         open_template(page, name)
         if not os.environ.get("FUSEDREAM_SCREENSHOTS"):  # those are to show what users get
             set_widgets(page, BUDGET)
-        page.evaluate(
-            """() => {
-                window.seen = {progress: 0, previews: 0, errors: []};
-                app.api.addEventListener('progress', () => window.seen.progress++);
-                app.api.addEventListener('b_preview', () => window.seen.previews++);
-                app.api.addEventListener('b_preview_with_metadata', () => window.seen.previews++);
-                app.api.addEventListener('execution_success', () => window.seen.done = true);
-                app.api.addEventListener('execution_error',
-                    (e) => window.seen.errors.push(e.detail.exception_message));
-            }"""
-        )
-        page.locator('[data-testid="queue-button"] button').first.click()
-        page.wait_for_function("window.seen.done || window.seen.errors.length", timeout=SECONDS)
-        seen = page.evaluate("window.seen")
-        assert not seen["errors"]
+        seen = run_by_the_button(page)
         assert seen["progress"] > 0
         if name != "rank_images_with_augclip":  # too short to be worth a preview
             assert seen["previews"] > 0
-        page.wait_for_function(
-            """() => app.graph._nodes.filter((n) => n.type == 'SaveImage').every((n) =>
-                n.imgs?.length && n.imgs[0].complete && n.imgs[0].naturalWidth > 0)"""
-        )
         fit(page)
         shot(page, f"ran-{name}")
 
