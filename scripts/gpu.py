@@ -76,7 +76,7 @@ def make_parts(device: str, small: bool, out: Path) -> list[Part]:
     cuda = device.startswith("cuda")
     flags = "TestFlags and " + ("text_to_image" if cuda else "test_cpu")
     files = ("tests/core/test_cuda.py", "tests/core/test_devices.py", "tests/nodes/test_devices.py")
-    devices = (*pytest, *files, *(("-k", "refuses or gradients_stay or TestSameSeed") if small else ()))
+    few = ("-k", "refuses or gradients_stay or TestSameSeed") if small else ()
     tail = ("--device", device, *(("--small",) if small else ()))
     patience = 1 if cuda else CPU_PATIENCE
 
@@ -89,7 +89,7 @@ def make_parts(device: str, small: bool, out: Path) -> list[Part]:
 
     return [
         part("device", 60, (python, "-c", FACTS, device)),
-        part("tests", 120, devices),
+        part("tests", 120, (*pytest, *files, *few)),
         part("flags", 120, (*pytest, "tests/soak", "-k", flags), soak=True),
         real("step", 90),
         real("generator", 60),

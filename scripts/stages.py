@@ -6,6 +6,7 @@ Standard library only. Where a person watches, a bar moves in the line of the st
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,8 +55,9 @@ class Stage:
     def _draw(self, rest: str, *, last: bool = False) -> None:
         line = f"{self.title} ... {rest}"
         if self._watched:
-            line = "\r" + line.ljust(self._width)
-            self._width = len(line) - 1
+            # A line that wraps could not be drawn over.
+            line = line[: shutil.get_terminal_size().columns - 1].ljust(self._width)
+            self._width, line = len(line), "\r" + line
         elif not last:
             return
         sys.stderr.write(line + ("\n" if last else ""))

@@ -38,6 +38,7 @@ class TestStage:
     def test_a_bar_moves_where_a_person_watches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "60")
         with stage("Installing") as line:
             line.show(3, 12, "a name that is longer than there is room for in the line")
             line.show(12, 12)
@@ -47,6 +48,7 @@ class TestStage:
         assert shown[4].rstrip(" \n").endswith(" s")
         assert len(shown[4].rstrip("\n")) >= len(shown[3].rstrip("\n"))  # nothing is left of it
         assert terminal.getvalue().count("\n") == 1
+        assert max(len(line.rstrip("\n")) for line in shown) < 60  # or it would wrap
 
 
 class TestRunLogged:
