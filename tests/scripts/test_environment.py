@@ -60,12 +60,19 @@ class TestComfyUI:
 class TestPackages:
     @pytest.mark.parametrize(
         ("version", "needed"),
-        [(None, False), ("0.3.48", False), ("0.3.75", False), ("0.3.76", True), ("0.33.0", True)],
+        [
+            (None, True),
+            ("0.3.48", True),
+            ("0.3.52", False),
+            ("0.3.75", False),
+            ("0.3.76", True),
+            ("0.33.0", True),
+        ],
     )
     def test_sound_is_left_out_where_comfyui_runs_without(
         self, tmp_path: Path, version: str | None, needed: bool
     ) -> None:
-        """A newer one dies at its start if torchaudio is not there."""
+        """Others die at their start if torchaudio is not there."""
         file = tmp_path / "requirements.txt"
         file.write_text("torch\ntorchaudio\ntorchvision\n", encoding="utf-8")
         if version:
