@@ -68,37 +68,48 @@ def offer(model: CatalogueModel) -> str:
     return f"{model.name} (download, {model.megabytes} MB, {model.licence})"
 
 
-def offered_model(key: str, name: str) -> CatalogueModel | None:
+def offered_model(key: str, name: object) -> CatalogueModel | None:
     """The model behind such a name, whether it is there by now or not."""
     offers = {offer(model): model for model in catalogue() if model.folder == key}
-    return offers.get(name)
+    return offers.get(name) if isinstance(name, str) else None
 
 
-def validate_name(key: str, name: str) -> bool | str:
-    """Whether a loader takes a name; if not, what ComfyUI tells the user."""
-    if name in list_models(key) or offered_model(key, name) is not None:
+def validate_name(key: str, name: object) -> bool | str:
+    """Whether a loader takes a name; if not, what ComfyUI tells the user.
+
+    None is what ComfyUI gives for a linked name, which only :func:`resolve_model` can check.
+    """
+    if name is None:
         return True
+    if isinstance(name, str) and (name in list_models(key) or offered_model(key, name) is not None):
+        return True
+    return _no_model(key, name)
+
+
+def _no_model(key: str, name: object) -> str:
+    """The sentence about a model that is not there."""
+    if not isinstance(name, str):
+        return f"The name of a model is a text, such as {DEMO!r}, but {name!r} was given."
     return (
         f"There is no model {name!r} in ComfyUI's model folder {key!r}; put it there, press R to "
         "refresh the list, and choose it again."
     )
 
 
-def resolve_model(key: str, name: str) -> Path:
+def resolve_model(key: str, name: object) -> Path:
     """The folder or file behind a name of :func:`list_models`.
 
     Raises:
-        CheckpointError: If no model of that name is there now.
+        CheckpointError: If no model of that name is there now, or if it is no text.
     """
     if name == DEMO:
         return Path(_DEMO_PATHS[key]())
+    if not isinstance(name, str):
+        raise CheckpointError(_no_model(key, name))
     model = offered_model(key, name)
     found = _found(key).get(name) if model is None else place_of(model)
     if found is None:
-        raise CheckpointError(
-            f"There is no model {name!r} in ComfyUI's model folder {key!r}; "
-            "put it there, press R to refresh the list, and choose it again."
-        )
+        raise CheckpointError(_no_model(key, name))
     return found
 
 
@@ -142,14 +153,18 @@ def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def fingerprint(key: str, name: str | None, *more: str | None) -> str:
-    """What a loader's output depends on; a model that is gone or linked is known by its name.
+    """What a loader's output depends on; a model that is gone is known by its name.
 
-    A digest, as ComfyUI writes it into every saved picture: nobody is to read folders from there.
+    Where a link brings the name, which is None here, that is every model in the folder. A digest,
+    as ComfyUI writes it into every saved picture: nobody is to read folders from there.
     """
     try:
-        # Of a model to download the name alone: its coming is no reason to work anew.
-        known = name is not None and offered_model(key, name) is None
-        identity = file_identity(resolve_model(key, str(name))) if known else ()
+        if name is None:
+            identity = tuple(file for path in _found(key).values() for file in file_identity(path))
+        elif offered_model(key, name) is not None:
+            identity = ()  # the name alone: that it comes is no reason to work anew
+        else:
+            identity = file_identity(resolve_model(key, name))
     except (CheckpointError, OSError):
         identity = ()
     return hashlib.sha256(repr((name, *more, identity)).encode()).hexdigest()

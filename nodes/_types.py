@@ -77,6 +77,21 @@ def chosen(options: Mapping[str, ValueT], name: object, what: str) -> ValueT:
     return options[name]
 
 
+class NameInput(io.Combo.Input):
+    """A list of names that takes a text by a link as well, in the browser and in a prompt.
+
+    What comes by a link is not known before it runs, so ``execute`` has to check it.
+    """
+
+    def __init__(self, id: str, **more: object) -> None:  # noqa: A002 - ComfyUI's name
+        super().__init__(id, **more)
+        self.widget_type = io.Combo.io_type
+
+    def get_io_type(self) -> str:
+        """The types of the socket; the widget is a list."""
+        return f"{io.Combo.io_type},{io.String.io_type}"
+
+
 def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
     """The seed widget, with all 64 bits.
 

@@ -18,7 +18,15 @@ from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
 from ._node import Node
 from ._report import search_report
-from ._types import BasisSocket, ClipSocket, GanSocket, LatentSocket, TargetSocket, make_schema
+from ._types import (
+    BasisSocket,
+    ClipSocket,
+    GanSocket,
+    LatentSocket,
+    NameInput,
+    TargetSocket,
+    make_schema,
+)
 
 if TYPE_CHECKING:
     from ..fusedream_core.clip.base import ImageTextEncoder
@@ -121,7 +129,7 @@ class FuseDreamLoadLatent(Node):
             ),
             search_aliases=["FuseDream", "import"],
             inputs=[
-                io.Combo.Input(
+                NameInput(
                     "latent_name",
                     options=list(_saved()) or [_NOTHING],
                     tooltip=(
@@ -139,19 +147,21 @@ class FuseDreamLoadLatent(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, latent_name: str) -> bool | str:
-        """Names of files that came since the list was made are good, too."""
-        return True if latent_name in _saved() else _gone(latent_name)
+    def validate_inputs(cls, latent_name: str | None) -> bool | str:
+        """Names of files that came since the list was made are good; a linked one is None here."""
+        if latent_name is None or _place(latent_name) is not None:
+            return True
+        return _gone(latent_name)
 
     @classmethod
     def fingerprint_inputs(cls, latent_name: str | None = None) -> str:
-        """The file behind the name: the node runs again when it changes."""
-        path = _saved().get(latent_name or "")
-        return repr(file_identity(path)[0][1:]) if path is not None else ""
+        """The file behind the name, or all of them where a link brings it, if they change."""
+        chosen = _saved().values() if latent_name is None else [_place(latent_name)]
+        return "".join(repr(file_identity(path)[0][1:]) for path in chosen if path is not None)
 
     @classmethod
     def execute(cls, latent_name: str) -> io.NodeOutput:
-        path = _saved().get(latent_name)
+        path = _place(latent_name)
         if path is None:
             raise CheckpointError(_gone(latent_name))
         with autograd_scope():
@@ -298,8 +308,15 @@ def _saved() -> dict[str, Path]:
     return found
 
 
-def _gone(name: str) -> str:
+def _place(name: object) -> Path | None:
+    """Where the latent of a name lies; None if there is none, or if it is no name."""
+    return _saved().get(name) if isinstance(name, str) else None
+
+
+def _gone(name: object) -> str:
     """The sentence about a latent that is not there."""
+    if not isinstance(name, str):
+        return f"The name of a latent is a text, but {name!r} was given."
     return (
         f"There is no latent {name!r}; save one with Save Latent, or put it into input/fusedream, "
         "press R to refresh the list, and choose it."

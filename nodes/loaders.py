@@ -25,7 +25,7 @@ from ._folders import (
 )
 from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
 from ._node import Node
-from ._types import ClipSocket, GanSocket, LpipsSocket, make_schema
+from ._types import ClipSocket, GanSocket, LpipsSocket, NameInput, make_schema
 
 ModelT = TypeVar("ModelT", BigGan, OpenClip)
 
@@ -73,7 +73,7 @@ class FuseDreamLoadGAN(Node):
             ),
             search_aliases=["BigGAN", "FuseDream", "generator"],
             inputs=[
-                io.Combo.Input(
+                NameInput(
                     "gan_name",
                     options=list_models(GAN_FOLDER),
                     default=DEMO,
@@ -94,8 +94,8 @@ class FuseDreamLoadGAN(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, gan_name: str) -> bool | str:
-        """Names that are not in the list by now are those of models that were downloaded since."""
+    def validate_inputs(cls, gan_name: str | None) -> bool | str:
+        """Names may have come since the list was made; a linked one is None here."""
         return validate_name(GAN_FOLDER, gan_name)
 
     @classmethod
@@ -127,7 +127,7 @@ class FuseDreamLoadCLIP(Node):
             ),
             search_aliases=["open_clip", "CLIP", "FuseDream"],
             inputs=[
-                io.Combo.Input(
+                NameInput(
                     "clip_name",
                     options=list_models(CLIP_FOLDER),
                     default=DEMO,
@@ -164,8 +164,8 @@ class FuseDreamLoadCLIP(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, clip_name: str) -> bool | str:
-        """Names that are not in the list by now are those of models that were downloaded since."""
+    def validate_inputs(cls, clip_name: str | None) -> bool | str:
+        """Names may have come since the list was made; a linked one is None here."""
         return validate_name(CLIP_FOLDER, clip_name)
 
     @classmethod
@@ -206,7 +206,7 @@ class FuseDreamLoadLPIPS(Node):
             ),
             search_aliases=["LPIPS", "perceptual", "similarity", "FuseDream"],
             inputs=[
-                io.Combo.Input(
+                NameInput(
                     "lpips_name",
                     options=list_models(LPIPS_FOLDER),
                     default=DEMO,
@@ -224,8 +224,8 @@ class FuseDreamLoadLPIPS(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, lpips_name: str) -> bool | str:
-        """Names that are not in the list by now are those of models that were downloaded since."""
+    def validate_inputs(cls, lpips_name: str | None) -> bool | str:
+        """Names may have come since the list was made; a linked one is None here."""
         return validate_name(LPIPS_FOLDER, lpips_name)
 
     @classmethod

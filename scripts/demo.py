@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import demo_options
 import environment
 from comfy_client import ClientError, ComfyClient, Run
 from comfy_server import ComfyServer, ServerError, terminate_as_interrupt
+from stages import say, stage
 from workflow import WorkflowError, nodes_with_widget, set_widget, to_prompt
 
 WORKFLOWS = environment.ROOT / "workflows"
@@ -149,12 +150,13 @@ def run_demo(options: argparse.Namespace) -> dict[str, Any]:
     path: Path = options.out or default_path(options.prompt, options.seed, options.workflow)
     workflow = WORKFLOWS / f"{options.workflow}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    environment.say("Starting ComfyUI ...")
     with (
         tempfile.TemporaryDirectory(prefix="fusedream-", ignore_cleanup_errors=True) as base,
-        ComfyServer(comfyui, Path(base), environment=OFFLINE) as server,
+        ExitStack() as stack,
     ):
-        environment.say(f'Making "{options.prompt}" with seed {options.seed} ...')
+        with stage("Starting ComfyUI"):
+            server = stack.enter_context(ComfyServer(comfyui, Path(base), environment=OFFLINE))
+        say(f'Making "{options.prompt}" with seed {options.seed} ...')
         picture = make_picture(ComfyClient(server.url), workflow, options.prompt, options.seed)
     path.write_bytes(picture.png)
     return {
@@ -176,10 +178,10 @@ def main() -> int:
         with terminate_as_interrupt():
             result = run_demo(options)
     except (ClientError, ServerError, WorkflowError, OSError) as error:
-        environment.say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        environment.say("Stopped.")
+        say("Stopped.")
         return 130
     print(f"Picture:       {result['image']}")
     print(f"AugCLIP score: {result['score']:.4f}")

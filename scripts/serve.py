@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import demo_options
 import environment
 from comfy_server import ComfyServer, ServerError, terminate_as_interrupt
+from stages import say, stage
 
 BASE = environment.CACHE / "serve"
 
@@ -23,17 +25,18 @@ def main() -> int:
     demo_options.add_serve_arguments(parser)
     port = parser.parse_args().port
     comfyui = Path(os.environ[environment.COMFYUI_VARIABLE])
-    environment.say("Starting ComfyUI ...")
     try:
-        with terminate_as_interrupt(), ComfyServer(comfyui, BASE, port=port) as server:
-            environment.say(f"ComfyUI is at {server.url} (models and outputs in {BASE}).")
-            environment.say("The workflows are under Templates > fusedream. Ctrl-C stops it.")
+        with terminate_as_interrupt(), ExitStack() as stack:
+            with stage("Starting ComfyUI"):
+                server = stack.enter_context(ComfyServer(comfyui, BASE, port=port))
+            say(f"ComfyUI is at {server.url} (models and outputs in {BASE}).")
+            say("The workflows are under Templates > fusedream. Ctrl-C stops it.")
             return server.wait()
     except ServerError as error:
-        environment.say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        environment.say("Stopped.")
+        say("Stopped.")
         return 0
 
 

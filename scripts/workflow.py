@@ -133,9 +133,10 @@ def _options(node: Node, name: str, object_info: ObjectInfo) -> dict[str, Any]:
 
 
 def _describe(described: list[Any]) -> tuple[str, dict[str, Any]]:
-    """Type and options of an input; a list of choices is a COMBO, as in the newer form."""
+    """Type of an input's widget, and its options; a list of choices is a COMBO, as it is now."""
+    options = described[1] if len(described) > 1 else {}
     type_ = "COMBO" if isinstance(described[0], list) else described[0]
-    return type_, described[1] if len(described) > 1 else {}
+    return options.get("widgetType", type_), options
 
 
 class _Graph:

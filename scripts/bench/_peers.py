@@ -19,15 +19,15 @@ LAYERS = {  # of the released BigGAN-deep, in units of 128 channels
 }
 
 
-def package_generator(resolution: int) -> nn.Module:
-    """The package's network at a released shape, with all tensors set."""
+def package_generator(resolution: int, channel_width: int = 128) -> nn.Module:
+    """The package's network at a released shape, or a narrower one, with all tensors set."""
     from pytorch_pretrained_biggan import BigGAN, BigGANConfig
 
     layers = [list(layer) for layer in LAYERS[resolution]]
     torch.manual_seed(0)
-    network = BigGAN(
-        BigGANConfig(output_dim=resolution, layers=layers, attention_layer_position=8)
-    ).eval()
+    config = BigGANConfig(output_dim=resolution, layers=layers, attention_layer_position=8)
+    config.channel_width = channel_width
+    network = BigGAN(config).eval()
     for name, tensor in network.state_dict().items():
         if name.endswith("running_vars"):
             tensor.uniform_(0.5, 1.5)

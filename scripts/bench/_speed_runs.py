@@ -6,7 +6,7 @@ import copy
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -24,11 +24,16 @@ from fusedream_core.rng import make_generator
 PAIRS = ("a dog and a church", "a cat and a butterfly", "a red apple and a house")
 
 
-def generator(rounds: int, device: torch.device) -> list[Row]:
+def generator(
+    rounds: int,
+    device: torch.device,
+    resolutions: Iterable[int] = tuple(LAYERS),
+    channel_width: int = 128,
+) -> list[Row]:
     """Package against lean, without and with gradients, batch 1; lean in bfloat16 too."""
     rows = []
-    for resolution in LAYERS:
-        network = package_generator(resolution).to(device)
+    for resolution in resolutions:
+        network = package_generator(resolution, channel_width).to(device)
         lean = LeanNetwork(copy.deepcopy(network))
         half = copy.deepcopy(lean)
         half.compute_in(torch.bfloat16)
@@ -191,13 +196,16 @@ def batches(rounds: int, device: torch.device) -> list[Row]:
     return rows
 
 
-def compositions(rounds: int, device: torch.device) -> list[Row]:
+def compositions(
+    rounds: int, device: torch.device, num_pairs: int = len(PAIRS), num_steps: int = 6
+) -> list[Row]:
     """Some compositions as one batch against one after the other; results are compared too."""
+    pairs = PAIRS[:num_pairs]
     gan, clip = demo_on(device)
     perceptual = core.load_demo_lpips().to(device)
     recipe = core.CompositionRecipe()
-    config = replace(recipe.compose, optimize=replace(recipe.compose.optimize, num_steps=6))
-    targets = [core.encode_target(clip, prompt) for prompt in PAIRS]
+    config = replace(recipe.compose, optimize=replace(recipe.compose.optimize, num_steps=num_steps))
+    targets = [core.encode_target(clip, prompt) for prompt in pairs]
     bases = core.search_basis(
         gan,
         clip,
@@ -221,15 +229,15 @@ def compositions(rounds: int, device: torch.device) -> list[Row]:
             perceptual=perceptual,
         )
 
-    each = range(len(PAIRS))
+    each = range(len(pairs))
     singles = torch.cat([run(row, row + 1)[0].images for row in each])
-    together = torch.cat([one.images for one in run(0, len(PAIRS))])
+    together = torch.cat([one.images for one in run(0, len(pairs))])
     apart = float((together - singles).abs().max())
     calls: dict[str, Callable[[], object]] = {
         "one by one": lambda: [run(row, row + 1) for row in each],
-        "one batch": lambda: run(0, len(PAIRS)),
+        "one batch": lambda: run(0, len(pairs)),
     }
-    found = compare(f"{len(PAIRS)} compositions, 6 steps", calls, rounds)
+    found = compare(f"{len(pairs)} compositions, {num_steps} steps", calls, rounds)
     return [row | {"largest difference": apart} for row in found]
 
 

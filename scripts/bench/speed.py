@@ -26,26 +26,8 @@ import torch
 
 from _speed_runs import batches, compositions, generator, search, startup
 from _speed_steps import equal_noise, noise, step
+from _table import HEAD, line
 from _timing import Row
-
-HEAD = """\
-| what | which | s | bound s | ratio | peak MB | largest difference |
-|---|---|---:|---:|---|---:|---:|"""
-
-
-def line(row: Row) -> str:
-    """A row as Markdown."""
-
-    def cell(key: str, form: str) -> str:
-        return format(row[key], form) if key in row else ""
-
-    ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else ""
-    if ratio and "low" in row:
-        ratio += f" ({row['low']:.2f}-{row['high']:.2f})"
-    cells = (row["what"], row["which"], cell("seconds", ".3f"), cell("bound", ".3f"), ratio)
-    more = (cell("peak MB", ".0f"), cell("largest difference", ".0e"))
-    return f"| {' | '.join([*cells, *more])} |"
-
 
 PARTS: dict[str, Callable[[int, torch.device], list[Row]]] = {
     "generator": generator,

@@ -145,6 +145,16 @@ class TestFiles:
         assert node.fingerprint_inputs(latent_name=name) != before
         assert str(outputs) not in before
 
+    def test_fingerprint_of_a_linked_name_follows_every_file(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, pack: SimpleNamespace
+    ) -> None:
+        node = pack.nodes["FuseDreamLoadLatent"]
+        run("FuseDreamSaveLatent", latent=optimized.latent)
+        before = node.fingerprint_inputs(latent_name=None)
+        assert node.fingerprint_inputs() == before
+        run("FuseDreamSaveLatent", latent=optimized.latent)
+        assert node.fingerprint_inputs(latent_name=None) != before
+
 
 class TestOnFromThere:
     def test_with_another_prompt(

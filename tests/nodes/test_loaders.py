@@ -512,3 +512,68 @@ class TestOtherFolders:
         ]
         found = folders.resolve_model("open_clip", "clip_vision/whole.safetensors")
         assert found == place / "whole.safetensors"
+
+
+LOADERS = {
+    "FuseDreamLoadGAN": "gan_name",
+    "FuseDreamLoadCLIP": "clip_name",
+    "FuseDreamLoadLPIPS": "lpips_name",
+    "FuseDreamLoadLatent": "latent_name",
+}
+
+
+@pytest.mark.parametrize(("node_id", "widget"), LOADERS.items())
+class TestLinkedNames:
+    """A name that comes by a link is None when ComfyUI validates a prompt."""
+
+    def test_pass_validation(
+        self, pack: SimpleNamespace, tiny_models: Path, node_id: str, widget: str
+    ) -> None:
+        assert pack.nodes[node_id].validate_inputs(**{widget: None}) is True
+
+    def test_may_come_from_a_text(
+        self, pack: SimpleNamespace, tiny_models: Path, node_id: str, widget: str
+    ) -> None:
+        from comfy_execution.validation import validate_node_input
+
+        section = pack.nodes[node_id].INPUT_TYPES()["required"]
+        type_, options = section[widget]
+        assert validate_node_input("STRING", type_)
+        assert validate_node_input("COMBO", type_)
+        assert not validate_node_input("INT", type_)
+        assert options["widgetType"] == "COMBO"
+
+    @pytest.mark.parametrize("value", [None, 5, 0.5, True, ["demo"], {"name": "demo"}])
+    def test_what_is_no_text_is_refused_when_it_runs(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        node_id: str,
+        widget: str,
+        value: object,
+    ) -> None:
+        with pytest.raises(errors.CheckpointError, match=r"is a text, .*was given"):
+            run(node_id, **{widget: value})
+
+    def test_a_wrong_one_is_refused_when_it_runs(
+        self,
+        run: Callable[..., Any],
+        errors: ModuleType,
+        tiny_models: Path,
+        node_id: str,
+        widget: str,
+    ) -> None:
+        with pytest.raises(errors.CheckpointError, match=r"There is no .* 'gone'"):
+            run(node_id, **{widget: "gone"})
+
+
+@pytest.mark.parametrize("key", ["gan", "open_clip", "lpips"])
+def test_a_linked_name_follows_every_model(
+    folders: ModuleType, scratch: Callable[[str], Path], key: str
+) -> None:
+    """Which of them is meant is not known before the prompt runs."""
+    before = folders.fingerprint(key, None)
+    assert folders.fingerprint(key, None) == before
+    (scratch(f"{key}/new") / "weights.safetensors").write_bytes(b"1")
+    assert folders.fingerprint(key, None) != before

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -107,7 +107,7 @@ INTERFACE = {
 }
 
 IMPORT_SCRIPT = """
-import asyncio, importlib.util, json, sys, time, warnings
+import asyncio, importlib.util, json, sys, warnings
 sys.path.insert(0, {comfyui!r})
 from comfy_api.latest import io
 before = set(sys.modules)
@@ -116,7 +116,6 @@ module = importlib.util.module_from_spec(spec)
 sys.modules["pack_x"] = module
 import torch
 rng = torch.get_rng_state()
-begin = time.process_time()  # the machine may be busy with other things
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     spec.loader.exec_module(module)
@@ -124,8 +123,7 @@ with warnings.catch_warnings(record=True) as caught:
         return await (await module.comfy_entrypoint()).get_node_list()
     for node in asyncio.run(load()):
         node.GET_SCHEMA()
-seconds = time.process_time() - begin
-print(json.dumps(dict(seconds=seconds, new=sorted(set(sys.modules) - before),
+print(json.dumps(dict(new=sorted(set(sys.modules) - before),
     same_rng=bool(torch.equal(rng, torch.get_rng_state())),
     warnings=[str(w.message) for w in caught])))
 """
@@ -136,15 +134,18 @@ def report(comfyui: Path) -> dict[str, object]:
     """What importing the pack did, in a process of its own."""
     script = IMPORT_SCRIPT.format(comfyui=str(comfyui), init=str(ROOT / "__init__.py"))
     command = [sys.executable, "-c", script]
-    for _ in range(2):  # the first run writes the byte code that a user's second start finds
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert "fusedream" not in result.stderr.lower()
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "fusedream" not in result.stderr.lower()
     return json.loads(result.stdout.splitlines()[-1])
 
 
 class TestImport:
-    def test_fast(self, report: dict[str, object]) -> None:
-        assert report["seconds"] < 0.3
+    def test_brings_little_that_was_not_there(self, report: dict[str, Any]) -> None:
+        """What makes a start slow is what it imports, and that is the same on a busy machine."""
+        others = [name for name in report["new"] if name.split(".")[0] != "pack_x"]
+        foreign = {name.split(".")[0] for name in others} - sys.stdlib_module_names
+        assert foreign <= {"PIL"}  # parts of it, for the charts; ComfyUI has the rest already
+        assert len(others) < 20, others
 
     @pytest.mark.parametrize(
         "heavy",

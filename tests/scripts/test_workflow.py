@@ -38,6 +38,7 @@ OBJECT_INFO: dict[str, Any] = {
     },
     "Forced": {"input": {"required": {"text": ["STRING", {"forceInput": True}]}}},
     "Choose": {"input": {"required": {"name": [["x"], {"control_after_generate": True}]}}},
+    "Union": {"input": {"required": {"name": ["COMBO,STRING", {"widgetType": "COMBO"}]}}},
     "Save": {"input": {"required": {"images": ["IMAGE", {}], "prefix": ["STRING", {}]}}},
 }
 
@@ -74,6 +75,7 @@ class TestWidgets:
             ("Aged", [3], {"size": 3, "newer": 5}),
             ("Forced", [], {}),
             ("Choose", ["x", "fixed", ""], {"name": "x"}),
+            ("Union", ["x"], {"name": "x"}),
             ("Save", {"prefix": "out", "more": 1}, {"prefix": "out"}),
             ("Save", ["out", "what a newer frontend adds"], {"prefix": "out"}),
         ],

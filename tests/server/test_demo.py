@@ -121,8 +121,7 @@ def test_the_server_never_outlives_the_command(comfyui: Path, sent: signal.Signa
     assert process.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
     assert ("Stopped." in said) == (sent != signal.SIGKILL)
     assert "Traceback" not in said
-    _, alive = psutil.wait_procs([server], timeout=10)
-    assert alive == []
+    server.wait()  # the suite's own limit ends this if the server stays
 
 
 def wait_for_child(pid: int) -> psutil.Process:

@@ -76,11 +76,11 @@ def test_a_server_that_dies_is_reported_with_its_log(comfyui: Path, tmp_path: Pa
 
 def test_the_child_leaves_when_its_parent_is_gone(tmp_path: Path) -> None:
     script = tmp_path / "main.py"
-    script.write_text("import time; print('up', flush=True); time.sleep(60)")
+    script.write_text("import time; print('up', flush=True); time.sleep(600)")
     command = [sys.executable, str(SCRIPTS / "comfy_child.py"), str(script)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdin is not None
         assert child.stdout.readline().strip() == b"up"
         child.stdin.close()
-        assert child.wait(timeout=10) == 1
+        assert child.wait() == 1  # and not 0, after ten minutes

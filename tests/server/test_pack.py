@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,6 @@ REFINE = PACK / "workflows" / "compose_then_refine.json"
 # Needs files of 800 MB, which are made for the one test that has them.
 BIGGAN = PACK / "workflows" / "text_to_image_biggan256.json"
 BUDGET = {"num_candidates": 24, "num_steps": 4, "num_augments": 4}
-IMPORT_SECONDS = 0.3
-CANCEL_SECONDS = 2.0
 LONG = 10_000
 
 SEARCH = "FuseDreamSeedSearch"
@@ -118,13 +115,9 @@ def make_prompt(object_info: dict[str, Any]) -> Callable[..., Prompt]:
 
 
 class TestImport:
-    def test_quick(self, server: ComfyServer, comfyui: Path, tmp_path: Path) -> None:
-        """The fastest of up to three starts: a busy machine says little about the pack."""
-        seconds = [server.pack_import_seconds]
-        while seconds[-1] >= IMPORT_SECONDS and len(seconds) < 3:
-            with ComfyServer(comfyui, tmp_path / str(len(seconds))) as another:
-                seconds.append(another.pack_import_seconds)
-        assert min(seconds) < IMPORT_SECONDS
+    def test_all_nodes_are_there(self, server: ComfyServer, object_info: dict[str, Any]) -> None:
+        assert server.missing_nodes() == []
+        assert len([name for name in object_info if name.startswith("FuseDream")]) >= 20
 
     def test_says_nothing(self, server: ComfyServer) -> None:
         """The only line about the pack is ComfyUI's own, with the seconds."""
@@ -188,37 +181,33 @@ class TestProgressAndCancel:
         [(SEARCH, 0), (OPTIMIZE, 0), (COMPOSE, 0), (COMPOSE, LONG)],
         ids=["search", "optimize", "compose, in the pre-search", "compose, in the steps"],
     )
-    def test_cancel_is_quick_and_leaves_the_server_sound(
+    def test_cancel_stops_it_and_leaves_the_server_sound(
         self,
-        server: ComfyServer,
         client: ComfyClient,
         make_prompt: Callable[..., Prompt],
         node: str,
         least: int,
     ) -> None:
-        """Quick by the clock or, where others keep the machine busy, by the server's own work."""
+        """In the stage that it was asked in; the nodes' tests count the steps until it stops."""
         budget = {"num_candidates": LONG} if node == SEARCH else {"num_steps": LONG}
         name = "composition" if node == COMPOSE else "text_to_image"
         prompt = make_prompt(name, seed=51, **budget)
         (id_,) = ids(prompt, node)
-        marks: list[tuple[float, float]] = []
         totals: list[int] = []  # of the stage that is cancelled; it has at least ``least`` steps
 
         def cancel_in_the_middle(kind: str, data: dict[str, Any]) -> None:
             at_work = kind == "progress" and data["node"] == id_ and data["value"] > 1
-            if at_work and data["max"] >= least and not marks:
+            if at_work and data["max"] >= least and not totals:
                 client.interrupt()
                 totals.append(data["max"])
-                marks.append((time.monotonic(), server.cpu_seconds))
-            elif kind == "execution_interrupted":
-                marks.append((time.monotonic(), server.cpu_seconds))
 
         run = client.run(prompt, on_event=cancel_in_the_middle)
         assert run.status == "interrupted"
-        asked, stopped = marks
+        assert [data["node_id"] for data in run.of("execution_interrupted")] == [id_]
         if node == COMPOSE:
             assert (totals[0] < LONG) == (least == 0)
-        assert min(stopped[0] - asked[0], stopped[1] - asked[1]) < CANCEL_SECONDS
+        reached = [data["value"] for data in run.of("progress") if data["node"] == id_]
+        assert reached[-1] < LONG
         client.run(make_prompt(seed=52)).raise_for_status()
 
 
@@ -279,6 +268,49 @@ class TestBigGan256:
         run = client.run(prompt).raise_for_status()
         assert pixels(client, run).shape == (256, 256, 3)
         client.free()
+
+
+class TestLinkedNames:
+    """A loader's model is named by a text, by way of a switch where ComfyUI has one."""
+
+    @pytest.fixture
+    def make_linked(
+        self, object_info: dict[str, Any], make_prompt: Callable[..., Prompt]
+    ) -> Callable[[str], Prompt]:
+        def make(name: str) -> Prompt:
+            prompt, source = make_prompt(seed=81), ["text", 0]
+            prompt["text"] = {"class_type": "PrimitiveString", "inputs": {"value": name}}
+            if "ComfySwitchNode" in object_info:  # came after 0.3.75
+                inputs = {"on_false": source, "on_true": source, "switch": True}
+                prompt["switch"] = {"class_type": "ComfySwitchNode", "inputs": inputs}
+                source = ["switch", 0]
+            return set_inputs(prompt, "FuseDreamLoadGAN", gan_name=source)
+
+        return make
+
+    def test_runs(
+        self,
+        client: ComfyClient,
+        make_prompt: Callable[..., Prompt],
+        make_linked: Callable[[str], Prompt],
+    ) -> None:
+        expected = client.run(make_prompt(seed=81)).raise_for_status()
+        made = client.run(make_linked("demo")).raise_for_status()
+        assert np.array_equal(pixels(client, made), pixels(client, expected))
+
+    def test_a_wrong_one_is_said_when_it_runs(
+        self, client: ComfyClient, make_linked: Callable[[str], Prompt]
+    ) -> None:
+        with pytest.raises(ExecutionError, match="There is no model 'gone'"):
+            client.run(make_linked("gone")).raise_for_status()
+
+    def test_a_number_is_refused_by_its_type(
+        self, client: ComfyClient, make_linked: Callable[[str], Prompt]
+    ) -> None:
+        prompt = make_linked("demo")
+        prompt["text"] = {"class_type": "PrimitiveInt", "inputs": {"value": 3}}
+        with pytest.raises(ClientError, match=r"mismatch|is a text, .* but 3 was given"):
+            client.run(prompt).raise_for_status()
 
 
 class TestComposition:
