@@ -96,16 +96,14 @@ def _no_model(key: str, name: object) -> str:
     )
 
 
-def resolve_model(key: str, name: object) -> Path:
+def resolve_model(key: str, name: str) -> Path:
     """The folder or file behind a name of :func:`list_models`.
 
     Raises:
-        CheckpointError: If no model of that name is there now, or if it is no text.
+        CheckpointError: If no model of that name is there now.
     """
     if name == DEMO:
         return Path(_DEMO_PATHS[key]())
-    if not isinstance(name, str):
-        raise CheckpointError(_no_model(key, name))
     model = offered_model(key, name)
     found = _found(key).get(name) if model is None else place_of(model)
     if found is None:

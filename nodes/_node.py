@@ -144,11 +144,12 @@ def _checked(entry: io.Input | None, value: Any, own: bool) -> Any:  # noqa: ANN
     """One input."""
     if isinstance(entry, (io.Int.Input, io.Float.Input)):
         return _number(entry, value)
-    if isinstance(entry, io.Combo.Input) and not own:
-        if not isinstance(value, str) or value not in entry.options:
-            raise _refusal(entry, value, f"one of {', '.join(entry.options)}")
+    if isinstance(entry, io.Combo.Input):
+        if not isinstance(value, str) or not (own or value in entry.options):
+            accepted = "a text" if own else f"one of {', '.join(entry.options)}"
+            raise _refusal(entry, value, accepted)
         return value
-    if isinstance(entry, (io.String.Input, io.Combo.Input)):
+    if isinstance(entry, io.String.Input):
         if not isinstance(value, (str, int, float)):
             raise _refusal(entry, value, "a text")
         return str(value)

@@ -553,7 +553,7 @@ class TestLinkedNames:
         widget: str,
         value: object,
     ) -> None:
-        with pytest.raises(errors.CheckpointError, match=r"is a text, .*was given"):
+        with pytest.raises(errors.ConfigError, match=f"{widget} is .*, but it must be a text"):
             run(node_id, **{widget: value})
 
     def test_a_wrong_one_is_refused_when_it_runs(
