@@ -18,6 +18,7 @@ Prompt = dict[str, Any]
 Event = tuple[str, dict[str, Any]]
 
 CANCEL_POLL_SECONDS = 0.05
+ANSWER_SECONDS = 300.0  # a machine may be busy with other things
 PREVIEW = "preview"
 """The name given to a preview picture among the events; it carries no data."""
 
@@ -186,7 +187,7 @@ class ComfyClient:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             text = error.read()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +20,7 @@ import pytest
 from PIL import Image
 
 from comfy_client import ClientError, ComfyClient, Prompt
-from comfy_server import ComfyServer, has_accelerator
+from comfy_server import SCRIPTS, ComfyServer, has_accelerator
 
 from ..server.real_shapes import write_biggan_deep_256, write_vit_b_32_quickgelu
 from .conftest import make_prompt, pixels, resident
@@ -240,3 +244,19 @@ class TestTwoModels:
         client.run(make_prompt(client, seed=7, precision="bfloat16")).raise_for_status()
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
+
+
+class TestGpuCommand:
+    def test_a_rehearsal_goes_through_all_parts(
+        self, comfyui: Path, tmp_path: Path, tell: Callable[[str], None]
+    ) -> None:
+        """Without a GPU, on models of no size."""
+        command = [sys.executable, str(SCRIPTS / "gpu.py"), "--out", str(tmp_path)]
+        command += ["--device", "cpu", "--small", "--minutes", "120"]
+        variables = {**os.environ, "COMFYUI_DIR": str(comfyui)}
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        tell(done.stderr)
+        found = [json.loads(path.read_text("utf-8")) for path in sorted(tmp_path.glob("*.json"))]
+        assert len(found) == 8
+        assert [one["part"] for one in found if one["status"] != "passed"] == []
+        assert done.returncode == 0
