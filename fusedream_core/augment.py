@@ -38,6 +38,8 @@ class AugmentParams(Record):
         size: Height and width after the zoom, shape ``(G, n, 2)``, int64.
         box: Top and left of the box that is cut out, shape ``(G, n, 2)``, int64.
         box_size: Height and width of that box.
+        stratified: Whether the n changes of each picture are spread evenly over their ranges, so
+            that their mean has less noise than that of independent ones.
     """
 
     num: int
@@ -49,6 +51,7 @@ class AugmentParams(Record):
     shift: Tensor | None = None
     size: Tensor | None = None
     box: Tensor | None = None
+    stratified: bool = False
 
     @property
     def num_groups(self) -> int:
@@ -62,10 +65,10 @@ class AugmentParams(Record):
         return _replace(self, {name: values[rows] for name, values in self.drawn().items()})
 
     def copies(self, some: slice) -> AugmentParams:
-        """The draws of some of each picture's copies."""
+        """The draws of some of each picture's copies, which are not spread evenly any more."""
         num = len(range(*some.indices(self.num)))
         cut = {name: values[:, some] for name, values in self.drawn().items()}
-        return dataclasses.replace(_replace(self, cut), num=num)
+        return dataclasses.replace(_replace(self, cut), num=num, stratified=False)
 
     def drawn(self) -> dict[str, Tensor]:
         """The tensors of the draw, by name."""
@@ -93,8 +96,10 @@ def sample_params(
         where upstream has one for all (``config.shared_zoom``); and the copies are spread evenly
         over the range of each change, where upstream's are independent (``config.draws``).
     """
-    draw = rng.stratified if config.draws == "stratified" else rng.independent
-    return params_at(draw(num, NUM_DRAWN, generator=generator), height, width, config=config)
+    stratified = config.draws == "stratified"
+    draw = rng.stratified if stratified else rng.independent
+    params = params_at(draw(num, NUM_DRAWN, generator=generator), height, width, config=config)
+    return dataclasses.replace(params, stratified=stratified)
 
 
 def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig) -> AugmentParams:
@@ -140,7 +145,7 @@ def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig
         # The centre may lie on the border, and for an even box one beyond the last pixel.
         centre = per_axis(6, [(0, s - b % 2) for s, b in zip(sides, box_size, strict=True)])
         drawn["box"] = centre - torch.tensor(box_size) // 2
-    return AugmentParams(num=num, image_size=sides, box_size=box_size, **drawn)
+    return _replace(AugmentParams(num=num, image_size=sides, box_size=box_size), drawn)
 
 
 def join_params(draws: Sequence[AugmentParams]) -> AugmentParams:

@@ -80,7 +80,9 @@ class Descent:
         """How far Adam would move each coordinate for a gradient of 1, as of its last step.
 
         The diagonal of P in ``step = -P gradient``, momentum aside: the learning rate over the
-        root of the second moment. Before the first step that root is taken for 1.
+        root of the second moment. Where there is none yet that root is taken for 1: before the
+        first step, and for a coordinate that only had gradients of exactly 0, like those of a
+        member whose weight was 0 so far.
         """
         metric = []
         for group in self._adam.param_groups:
@@ -91,7 +93,7 @@ class Descent:
                     continue
                 correction = 1.0 - group["betas"][1] ** float(state["step"])
                 root = (state["exp_avg_sq"] / correction).sqrt()
-                metric.append(rate / (root + group["eps"]))
+                metric.append(rate / torch.where(root > 0, root + group["eps"], 1.0))
         return metric
 
     def pick(self, rows: Tensor) -> Descent:

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .classes import named_classes
 from .clip.base import ImageTextEncoder
 from .clip.target import similarities
 from .gan.base import Gan
-from .types import Target
 
 # Of the softmax over classes, in standard deviations of similarity: if the others were normally
 # spread, a class that stands out by four would take some 80 % of the guided draws among a hundred
@@ -26,8 +24,8 @@ _BATCH = 250  # names encoded at once
 def class_weights(
     gan: Gan,
     clip: ImageTextEncoder,
-    targets: Sequence[Target],
     texts: Tensor,
+    named: Sequence[Sequence[int]],
     allowed: Sequence[int],
 ) -> Tensor:
     """How likely each class is to be drawn for each target.
@@ -38,17 +36,16 @@ def class_weights(
     Args:
         gan: Its class names count.
         clip: The encoder.
-        targets: T prompts.
-        texts: Their features, shape ``(T, D)``.
+        texts: Features of T prompts, shape ``(T, D)``.
+        named: For each of them, indices of the classes that it names.
         allowed: Indices of the classes that may be drawn.
 
     Returns:
         Shape ``(T, len(allowed))``, on the CPU; rows sum to 1.
     """
     weights = _nearness(gan, clip, texts, allowed)
-    for row, target in enumerate(targets):
-        named = set(named_classes(gan.class_names, target))
-        chosen = torch.tensor([float(index in named) for index in allowed])
+    for row, own in enumerate(named):
+        chosen = torch.tensor([float(index in own) for index in allowed])
         if chosen.any():
             weights[row] = 0.5 * weights[row] + 0.5 * chosen / chosen.sum()
     return weights

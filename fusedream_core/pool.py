@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,13 +33,14 @@ class Pool:
         there = rows.to(self.z.device)
         return Pool(self.z[there], self.y[there], self.class_index[rows], self.scores[rows])
 
-    def join(self, other: Pool) -> Pool:
+    def join(self, *others: Pool) -> Pool:
         """These latents and after them the others."""
+        pools = (self, *others)
         return Pool(
-            torch.cat((self.z, other.z)),
-            torch.cat((self.y, other.y)),
-            torch.cat((self.class_index, other.class_index)),
-            torch.cat((self.scores, other.scores)),
+            torch.cat([pool.z for pool in pools]),
+            torch.cat([pool.y for pool in pools]),
+            torch.cat([pool.class_index for pool in pools]),
+            torch.cat([pool.scores for pool in pools]),
         )
 
     def best(self, num: int, max_per_class: int | None = None) -> Pool:
@@ -46,12 +48,53 @@ class Pool:
 
         Of one class there are at most ``max_per_class``, as far as other classes fill the rest.
         """
+        return self.pick(self._best_rows(num, max_per_class))
+
+    def shortlist(self, num: int, max_per_class: int | None, named: Sequence[int]) -> Pool:
+        """What ``best`` takes, and the best of each named class; in the order they are in here.
+
+        Any choice by ``best`` of so many, or of a named class, is the same from this as from all.
+        """
+        rows = [self._best_rows(num, max_per_class)]
+        for index in named:
+            own = (self.class_index == index).nonzero()[:, 0]
+            rows.append(own[self.pick(own)._best_rows(1)])
+        return self.pick(torch.cat(rows).unique())
+
+    def _best_rows(self, num: int, max_per_class: int | None = None) -> Tensor:
+        """Indices of what ``best`` takes."""
         order = self.scores.sort(descending=True, stable=True).indices
         if max_per_class is not None:
             late = _rank_in_class(self.class_index[order]) >= max_per_class
             chosen = late.long().sort(stable=True).indices[:num]
-            return self.pick(order[chosen.sort().values])
-        return self.pick(order[:num])
+            return order[chosen.sort().values]
+        return order[:num]
+
+
+class Shortlist:
+    """The best of latents that stream by; neither memory nor time for each grows with their number.
+
+    New ones wait until they are as many as are kept, and then all are sorted once.
+    """
+
+    def __init__(self, num: int, max_per_class: int | None, named: Sequence[int]) -> None:
+        """Keep what ``Pool.shortlist`` keeps."""
+        self._num, self._max_per_class, self._named = num, max_per_class, named
+        self._kept: list[Pool] = []
+        self._num_waiting = 0
+
+    def add(self, pool: Pool) -> None:
+        """Take in some latents, later than all before."""
+        self._kept.append(pool)
+        self._num_waiting += len(pool)
+        if self._num_waiting >= self._num:
+            self._kept, self._num_waiting = [self.pool()], 0
+
+    def pool(self) -> Pool:
+        """The shortlist of all latents so far; there must be one at least."""
+        first, *others = self._kept
+        joined = first.join(*others)
+        return joined.shortlist(self._num, self._max_per_class, self._named)
 
 
 def _rank_in_class(classes: Tensor) -> Tensor:

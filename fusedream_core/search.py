@@ -1,16 +1,17 @@
 """Seed search: the k best of M random latents, which become the basis of the optimisation.
 
-Paper: Liu et al. 2021, section 3.2. Candidates are streamed, so memory does not grow with their
-number: each batch is decoded and scored by plain CLIP, and only the best few are kept; AugCLIP then
-ranks those. Several prompts can share one stream, which is decoded once. Beyond the
-paper, a part of the candidates comes from the classes whose names are near the prompt.
+Paper: Liu et al. 2021, section 3.2. Candidates are streamed: each batch is decoded and scored by
+plain CLIP, and only the best few are kept; AugCLIP then ranks those. Where it is to rank all, as in
+the paper, it does so as they stream by. So memory does not grow with their number, but for one
+class index each. Several prompts can share one stream, which is decoded once. Beyond the paper, a
+part of the candidates comes from the classes whose names are near the prompt.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import rng
-from .augment import sample_params
+from .augment import AugmentParams, sample_params
 from .bank import Bank
 from .classes import named_classes, resolve_classes
 from .clip.base import ImageTextEncoder
@@ -28,12 +29,14 @@ from .errors import ConfigError
 from .gan.base import Gan
 from .guidance import class_weights
 from .memory import Limit
-from .pool import Pool, lead
+from .pool import Pool, Shortlist, lead
 from .score import aug_clip_score_within, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
 
 # Rows of the targets, the class of each candidate, and the generator of their z.
 _Stream = tuple[tuple[int, ...], Tensor, torch.Generator]
+# Scores (T, N) of pictures (N, 3, H, W) for the targets in some rows, minus infinity in the others.
+_Rate = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
 def search_basis(
@@ -77,12 +80,19 @@ def search_basis(
         ``generate_basis``. Differs: upstream ranks by plain CLIP (``config.ranking``), and both
         draw all classes alike (``config.guided_share``).
     """
-    search = _Search(gan, clip, targets, config, callback)
+    named: list[list[int]] = [[] for _ in targets]
+    if config.guided_share > 0:
+        named = [named_classes(gan.class_names, target) for target in targets]
+    search = _Search(gan, clip, targets, named, config, callback)
+    by_aug_clip = config.ranking == "aug_clip"
     with torch.no_grad():
-        pools = search.scan(generator) if bank is None else search.look_up(bank, generator)
-        if config.ranking == "aug_clip":
-            pools = search.rerank(pools, augment, generator)
-    return [search.make_basis(*pair) for pair in zip(pools, targets, strict=True)]
+        if bank is None and by_aug_clip and config.num_reranked is None:
+            pools = search.rank_all(augment, generator)
+        else:
+            pools = search.scan(generator) if bank is None else search.look_up(bank, generator)
+            if by_aug_clip:
+                pools = search.rerank(pools, augment, generator)
+    return [search.make_basis(*own) for own in zip(pools, named, targets, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +102,7 @@ class _Search:
     gan: Gan
     clip: ImageTextEncoder
     targets: Sequence[Target]
+    named: Sequence[list[int]]  # classes that each target's prompt names; none without guidance
     config: SearchConfig
     callback: Callback | None
     limit: Limit = field(default_factory=Limit)  # of candidates
@@ -106,29 +117,74 @@ class _Search:
     def scan(self, generator: torch.Generator) -> list[Pool]:
         """First pass, plain CLIP: a pool of the best for each target."""
         texts = text_features(self.targets, self.clip)  # (T, D)
+
+        def rate(images: Tensor, rows: tuple[int, ...]) -> Tensor:
+            features = self.limit.map(self.clip.encode_images, images)
+            return self._only(rows, similarities(texts, features))
+
         keep, cap = _pool_size(self._num_candidates, self.config)
-        pools: list[Pool | None] = [None] * len(self.targets)
-        leaders = None
-        streams = self._streams(texts, generator)
+        pools = self._stream(self._streams(texts, generator), rate, keep, cap)
+        best = [pool.best(keep, cap) for pool in pools]
+        return [_with_named(*own) for own in zip(best, pools, self.named, strict=True)]
+
+    def rank_all(self, augment: AugmentConfig, generator: torch.Generator) -> list[Pool]:
+        """Both passes in one, where AugCLIP is to rank all: what a basis may be chosen from.
+
+        The changes are those that a second pass would have drawn after all candidates.
+        """
+        streams = self._streams(text_features(self.targets, self.clip), generator)
+        ahead = rng.copy(generator)
+        for _ in self._candidates(streams[0][1], ahead):
+            pass
+        drawn: list[AugmentParams] = []  # once, when the size of the pictures is known
+
+        def rate(images: Tensor, rows: tuple[int, ...]) -> Tensor:
+            if not drawn:
+                drawn.append(self._sample(images, augment, ahead))
+            scores = [self._aug_clip(images, self.targets[row], drawn[0]) for row in rows]
+            every = scores[0].new_zeros(len(self.targets), len(images))
+            every[list(rows)] = torch.stack(scores)
+            return self._only(rows, every)
+
+        pools = self._stream(streams, rate, self.config.num_basis, self.config.max_per_class)
+        generator.set_state(ahead.get_state())
+        return pools
+
+    def _stream(
+        self, streams: Sequence[_Stream], rate: _Rate, keep: int, cap: int | None
+    ) -> list[Pool]:
+        """Decode and score all candidates; of each target's a shortlist."""
+        shortlists = [Shortlist(keep, cap, named) for named in self.named]
         total = sum(math.ceil(len(classes) / self.config.batch_size) for _, classes, _ in streams)
-        step = 0
+        step, leaders = 0, None
         for rows, classes, stream in streams:
             for z, y, index in self._candidates(classes, stream):
                 images = self._draw(z, y)
-                features = self.limit.map(self.clip.encode_images, images)
-                scores = similarities(texts, features)  # (T, N)
+                scores = rate(images, rows)  # (T, N)
                 for row in rows:
-                    fresh, pool = Pool(z, y, index, scores[row].cpu()), pools[row]
-                    joined = pool.join(fresh) if pool else fresh
-                    best = joined.best(keep, cap)
-                    pools[row] = self._with_named(best, joined, self.targets[row])
+                    shortlists[row].add(Pool(z, y, index, scores[row].cpu()))
                 step += 1
                 if self.callback is not None:
-                    others = [row for row in range(len(texts)) if row not in rows]
-                    scores[others] = -torch.inf
                     leaders = lead(leaders, images, scores)
                     self.callback(StepInfo("search", step, total, *leaders))
-        return [pool for pool in pools if pool]
+        return [shortlist.pool() for shortlist in shortlists]
+
+    def _only(self, rows: tuple[int, ...], scores: Tensor) -> Tensor:
+        """Scores ``(T, N)``, minus infinity for all targets but those in ``rows``."""
+        others = [row for row in range(len(self.targets)) if row not in rows]
+        scores[others] = -torch.inf
+        return scores
+
+    def _sample(
+        self, images: Tensor, augment: AugmentConfig, generator: torch.Generator
+    ) -> AugmentParams:
+        """The changes under which candidates are ranked."""
+        num, size = self.config.rerank_augments, images.shape[-2:]
+        return sample_params(num, *size, config=augment, generator=generator)
+
+    def _aug_clip(self, images: Tensor, target: Target, params: AugmentParams) -> Tensor:
+        """AugCLIP ``(N,)`` of some candidates."""
+        return aug_clip_score_within(self.copies, images, target, self.clip, params=params).mean
 
     def _draw(self, z: Tensor, y: Tensor) -> Tensor:
         """Pictures ``(N, 3, H, W)`` of candidates."""
@@ -159,11 +215,9 @@ class _Search:
         features = bank.features.cpu()[rows].to(texts)
         scores = similarities(texts, features).cpu()  # (T, N)
         keep, cap = _pool_size(len(rows), self.config)
-        pools = []
-        for row, target in enumerate(self.targets):
-            whole = Pool(z, y, classes, scores[row])
-            pools.append(self._with_named(whole.best(keep, cap), whole, target))
-        return pools
+        pools = [Pool(z, y, classes, own) for own in scores]
+        best = [pool.best(keep, cap) for pool in pools]
+        return [_with_named(*own) for own in zip(best, pools, self.named, strict=True)]
 
     @property
     def _allowed(self) -> Tensor:
@@ -191,7 +245,7 @@ class _Search:
         streams = [(everyone, allowed[shared], generator)]
         if num_guided:
             child = rng.fork(generator)
-            guidance = class_weights(self.gan, self.clip, self.targets, texts, allowed.tolist())
+            guidance = class_weights(self.gan, self.clip, texts, self.named, allowed.tolist())
             for row, weights in enumerate(guidance):
                 own = rng.copy(child)
                 drawn = rng.choices(weights, num_guided, generator=own)
@@ -212,11 +266,8 @@ class _Search:
                 some = pool.pick(rows)
                 images = self._draw(some.z, some.y)
                 if params is None:
-                    num, size = self.config.rerank_augments, images.shape[-2:]
-                    params = sample_params(num, *size, config=augment, generator=generator)
-                scores = aug_clip_score_within(
-                    self.copies, images, target, self.clip, params=params
-                ).mean
+                    params = self._sample(images, augment, generator)
+                scores = self._aug_clip(images, target, params)
                 parts.append(scores.cpu())
                 step += 1
                 if self.callback is not None:
@@ -225,11 +276,10 @@ class _Search:
             ranked.append(dataclasses.replace(pool, scores=torch.cat(parts)))
         return ranked
 
-    def make_basis(self, pool: Pool, target: Target) -> Basis:
+    def make_basis(self, pool: Pool, named: list[int], target: Target) -> Basis:
         """The best of a pool."""
         config = self.config
-        best = pool.best(config.num_basis, config.max_per_class)
-        best = self._with_named(best, pool, target)
+        best = _with_named(pool.best(config.num_basis, config.max_per_class), pool, named)
         latent = Latent(best.z, best.y, self.truncation)
         return Basis(
             latent,
@@ -240,30 +290,6 @@ class _Search:
             config.ranking,
         )
 
-    def _with_named(self, best: Pool, pool: Pool, target: Target) -> Pool:
-        """The best of a pool, the last of which give way to classes that the prompt names.
-
-        Each such class has a member at least, as far as the pool has one and the first member
-        stays: so that what CLIP thinks little of can be tried all the same. Like all guidance it
-        is off at a guided share of 0.
-        """
-        if self.config.guided_share == 0:
-            return best
-        named = named_classes(self.gan.class_names, target)
-        missing = set(named) & set(pool.class_index.tolist()) - set(best.class_index.tolist())
-        others = [
-            row for row, own in enumerate(best.class_index.tolist()) if row and own not in named
-        ]
-        added = sorted(missing)[: len(others)]
-        if not added:
-            return best
-        gone = others[-len(added) :]
-        kept = best.pick(torch.tensor([row for row in range(len(best)) if row not in gone]))
-        for index in added:
-            own = pool.pick((pool.class_index == index).nonzero()[:, 0])
-            kept = kept.join(own.best(1))
-        return kept.best(len(kept))
-
     def _candidates(
         self, classes: Tensor, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -273,8 +299,28 @@ class _Search:
             yield z, self.gan.embed(part), part
 
 
+def _with_named(best: Pool, pool: Pool, named: list[int]) -> Pool:
+    """The best of a pool, the last of which give way to classes that the prompt names.
+
+    Each such class has a member at least, as far as the pool has one and the first member
+    stays: so that what CLIP thinks little of can be tried all the same.
+    """
+    classes = best.class_index.tolist()
+    missing = set(named) & set(pool.class_index.tolist()) - set(classes)
+    others = [row for row, own in enumerate(classes) if row and own not in named]
+    added = sorted(missing)[: len(others)]
+    if not added:
+        return best
+    gone = others[-len(added) :]
+    kept = best.pick(torch.tensor([row for row in range(len(best)) if row not in gone]))
+    for index in added:
+        own = pool.pick((pool.class_index == index).nonzero()[:, 0])
+        kept = kept.join(own.best(1))
+    return kept.best(len(kept))
+
+
 def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:
-    """How many candidates the first pass keeps, and how many of one class at most.
+    """How many candidates a first pass keeps, and how many of one class at most.
 
     Both are the same multiple of what the basis needs. A pool so limited always holds a basis
     within the limit, if the candidates do.

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
+from fusedream_core.barrier import dynamic_barrier
 from fusedream_core.config import Mixing
 from fusedream_core.descent import Descent, join_descents
 from fusedream_core.mixing import make_mixture
@@ -37,6 +41,20 @@ def push(descent: Descent, seed: int, rows: list[int]) -> None:
         full = torch.randn(3, *tensor.shape[1:], generator=make_generator(seed, index))
         gradients.append(full[rows].to(tensor))
     descent.step(gradients)
+
+
+def slow_metric(rate: Tensor, history: list[Tensor]) -> Tensor:
+    """Adam's scaling of each coordinate by its own history, at Adam's own settings."""
+    metric = rate.clone()
+    for spot in itertools.product(*map(range, rate.shape)):
+        own = [float(gradients[spot]) for gradients in history]
+        if any(own):
+            moment = 0.0
+            for gradient in own:
+                moment = 0.999 * moment + 0.001 * gradient**2
+            moment /= 1.0 - 0.999 ** len(own)
+            metric[spot] = float(rate[spot]) / (math.sqrt(moment) + 1e-8)
+    return metric
 
 
 class TestDescent:
@@ -90,6 +108,58 @@ class TestDescent:
             before, descent.parameters, descent.metric(), gradients, strict=True
         ):
             torch.testing.assert_close(old - new, metric * gradient, rtol=1e-4, atol=1e-9)
+
+    def test_a_coordinate_without_history_counts_as_before_the_first_step(
+        self, gan64: BigGan, bases64: list[Basis]
+    ) -> None:
+        """Members that were dormant so far: their gradients were 0, and there is no scale yet."""
+        descent = make(gan64, bases64)
+        at_first = descent.metric()
+        history: list[list[Tensor]] = []
+        for seed in range(3):
+            gradients = [
+                0.01 * torch.randn(tensor.shape, generator=make_generator(seed, i)).to(tensor)
+                for i, tensor in enumerate(descent.parameters)
+            ]
+            gradients[0][:, 1:] = 0.0  # z of all members but the first
+            gradients[2][1, 2] = 0.0  # y of one member of one run
+            descent.step(gradients)
+            history.append(gradients)
+        expected = [
+            slow_metric(rate, [gradients[index] for gradients in history])
+            for index, rate in enumerate(at_first)
+        ]
+        for metric, own in zip(descent.metric(), expected, strict=True):
+            torch.testing.assert_close(metric, own, rtol=1e-6, atol=0.0)
+        assert torch.equal(descent.metric()[0][:, 1:], at_first[0][:, 1:])
+        assert float(descent.metric()[0][:, 0].min()) > 10 * float(at_first[0].max())
+
+    def test_dormant_members_do_not_decide_the_barrier(
+        self, gan64: BigGan, bases64: list[Basis]
+    ) -> None:
+        """What wakes up weighs no more than what is at work, in the norm of lambda."""
+        descent = make(gan64, bases64)
+        score, loss = (
+            [
+                0.01 * torch.randn(tensor.shape, generator=make_generator(seed, i)).to(tensor)
+                for i, tensor in enumerate(descent.parameters)
+            ]
+            for seed in (0, 1)
+        )
+        at_work = [torch.ones_like(tensor) for tensor in score]
+        at_work[0][:, 1:] = at_work[2][:, 1:] = 0.0
+        descent.step([one * own for one, own in zip(score, at_work, strict=True)])
+        metric = descent.metric()
+        weights = [
+            dynamic_barrier(
+                loss, score, beta=1.0, num_runs=3, metric=[m * share for m, share in shares]
+            ).weight
+            for shares in (
+                [(m, torch.ones_like(m)) for m in metric],
+                list(zip(metric, at_work, strict=True)),
+            )
+        ]
+        torch.testing.assert_close(weights[0], weights[1], rtol=0.05, atol=0.05)
 
     def test_cosine_schedule(self, gan64: BigGan, bases64: list[Basis]) -> None:
         descent = make(gan64, bases64)

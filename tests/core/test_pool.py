@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusedream_core import make_generator
-from fusedream_core.pool import Pool
+from fusedream_core.pool import Pool, Shortlist
 
 
 def make_pool(scores: list[float], classes: list[int]) -> Pool:
@@ -50,3 +50,49 @@ class TestPool:
         for rows in torch.arange(13, 60).split(9):
             streamed = streamed.join(pool.pick(rows)).best(8, cap)
         assert streamed.z.tolist() == pool.best(8, cap).z.tolist()
+
+
+class TestShortlist:
+    @pytest.mark.parametrize("size", [1, 9, 60, 500])
+    @pytest.mark.parametrize("cap", [None, 2])
+    @pytest.mark.parametrize("named", [[], [3], [3, 8, 40]])
+    def test_streamed_equals_whole(self, cap: int | None, named: list[int], size: int) -> None:
+        """With equal scores among them, and a named class that is not there."""
+        generator = make_generator(0)
+        scores = torch.randint(0, 40, (500,), generator=generator).float()
+        pool = make_pool(
+            scores.tolist(), torch.randint(0, 30, (500,), generator=generator).tolist()
+        )
+        shortlist = Shortlist(8, cap, named)
+        for rows in torch.arange(500).split(size):
+            shortlist.add(pool.pick(rows))
+        kept = shortlist.pool()
+        assert kept.z.tolist() == pool.shortlist(8, cap, named).z.tolist()
+        for num in (1, 5, 8):
+            assert kept.best(num, cap).z.tolist() == pool.best(num, cap).z.tolist()
+        for index in named[:2]:
+            best_of_class, there = (
+                some.pick((some.class_index == index).nonzero()[:, 0]).best(1)
+                for some in (pool, kept)
+            )
+            assert there.z.tolist() == best_of_class.z.tolist()
+
+    def test_neither_memory_nor_time_grows_with_what_streamed_by(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So many latents as are kept may wait, and each is sorted twice at most."""
+        sorted_at_once = []
+        shortlist_of = Pool.shortlist
+
+        def spy(self: Pool, num: int, max_per_class: int | None, named: list[int]) -> Pool:
+            sorted_at_once.append(len(self))
+            return shortlist_of(self, num, max_per_class, named)
+
+        monkeypatch.setattr(Pool, "shortlist", spy)
+        pool = make_pool(torch.rand(3000, generator=make_generator(0)).tolist(), [0, 1] * 1500)
+        shortlist = Shortlist(100, None, [1])
+        for rows in torch.arange(3000).split(10):
+            shortlist.add(pool.pick(rows))
+        shortlist.pool()
+        assert max(sorted_at_once) <= 2 * 100 + 10 + 1
+        assert sum(sorted_at_once) <= 2 * 3000 + 2 * 100

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from fusedream_core import (
     Augment,
     AugmentConfig,
+    AugmentParams,
     ConfigError,
     OpenClip,
     ShapeError,
@@ -25,6 +28,39 @@ ALL = AugmentConfig()
 @pytest.fixture(scope="module")
 def target(clip: OpenClip) -> Target:
     return encode_target(clip, "a dog")
+
+
+def slow_standard_error(cosines: Tensor, params: AugmentParams) -> Tensor:
+    """Of the mean of n, by a model with the covariance 1 + r X X' / p, written out for each r.
+
+    X has a column for each change and one for its square, all of mean 0 and variance 1. What each
+    r finds counts by its restricted likelihood and a prior around 1.
+    """
+    names = ("brightness", "saturation", "contrast", "shift", "size", "box")
+    drawn = [getattr(params, name)[0].double().reshape(params.num, -1) for name in names]
+    drawn[4] = drawn[4][:, :1]  # both axes have one zoom
+    columns = []
+    for values in torch.cat(drawn, dim=1).T:
+        unit = (values - values.mean()) / values.std(correction=0)
+        columns += [unit, (unit**2 - 1) / (unit**2).std(correction=0)]
+    scores, one = cosines.double().flatten(), torch.ones(params.num, dtype=torch.float64)
+    found, counts = [], []
+    for power in range(-3, 7):
+        ratio = 2.0**power
+        covariance = torch.eye(params.num, dtype=torch.float64)
+        for column in columns:
+            covariance += ratio / len(columns) * torch.outer(column, column)
+        inverse = torch.linalg.inv(covariance)
+        rest = scores - (one @ inverse @ scores) / (one @ inverse @ one)
+        variance = float(rest @ inverse @ rest) / (params.num - 1)
+        log_likelihood = -0.5 * (
+            float(torch.logdet(covariance)) + (params.num - 1) * math.log(variance)
+        )
+        found.append(variance)
+        counts.append(log_likelihood - 0.1 * math.log(ratio) ** 2)
+    weights = [math.exp(count - max(counts)) for count in counts]
+    variance = sum(v * w for v, w in zip(found, weights, strict=True)) / sum(weights)
+    return torch.tensor((variance / params.num) ** 0.5, dtype=cosines.dtype)
 
 
 class TestClipScore:
@@ -58,7 +94,57 @@ class TestAugClipScore:
         for b in range(4):
             cosines = torch.stack([clip_score(copies[b, n][None], target, clip) for n in range(5)])
             torch.testing.assert_close(score.mean[b], cosines.mean())
-            torch.testing.assert_close(score.stderr[b], cosines.std() / 5**0.5)
+            torch.testing.assert_close(score.stderr[b], slow_standard_error(cosines, params))
+
+    @pytest.mark.parametrize("num", [2, 8])
+    def test_standard_error_of_independent_draws_is_the_plain_one(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator, num: int
+    ) -> None:
+        config = AugmentConfig(draws="independent")
+        params = sample_params(num, 16, 16, config=config, generator=rng)
+        score = aug_clip_score(images[:1], target, clip, params=params)
+        copies = apply_params(images[:1], params)[0]
+        cosines = clip_score(copies, [target] * num, clip)
+        torch.testing.assert_close(score.stderr[0], cosines.std() / num**0.5)
+
+    def test_standard_error_of_some_of_a_draw_is_the_plain_one(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        """The rest of the ranges is missing then."""
+        params = sample_params(12, 16, 16, config=ALL, generator=rng).copies(slice(0, 6))
+        score = aug_clip_score(images[:1], target, clip, params=params)
+        cosines = clip_score(apply_params(images[:1], params)[0], [target] * 6, clip)
+        torch.testing.assert_close(score.stderr[0], cosines.std() / 6**0.5)
+
+    @pytest.mark.parametrize("num", [16, 24])
+    def test_standard_error_is_the_deviation_of_repeated_draws(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator, num: int
+    ) -> None:
+        """Stratified draws leave less noise in the mean than the copies' own deviation has."""
+        config = AugmentConfig(policy=(Augment.BRIGHTNESS, Augment.SATURATION, Augment.CONTRAST))
+        draws = [sample_params(num, 16, 16, config=config, generator=rng) for _ in range(150)]
+        same = images[:1].expand(len(draws), -1, -1, -1)
+        score = aug_clip_score(same, target, clip, params=join_params(draws))
+        typical = float(score.stderr.square().mean().sqrt())
+        assert typical == pytest.approx(float(score.mean.std()), rel=0.25)
+
+    def test_one_copy_has_no_standard_error(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
+    ) -> None:
+        params = sample_params(1, 16, 16, config=ALL, generator=rng)
+        assert aug_clip_score(images, target, clip, params=params).stderr.isnan().all()
+
+    @pytest.mark.parametrize("copies", ["strength 0", "alike", "two"])
+    def test_standard_error_where_there_is_little_to_go_by(
+        self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator, copies: str
+    ) -> None:
+        config = AugmentConfig(brightness=0.0, saturation=0.0, resize=0.0)
+        if copies == "alike":
+            config = AugmentConfig(policy=())
+        params = sample_params(2 if copies == "two" else 9, 16, 16, config=config, generator=rng)
+        stderr = aug_clip_score(images, target, clip, params=params).stderr
+        assert stderr.isfinite().all()
+        assert bool((stderr < 1e-6).all()) == (copies == "alike")
 
     @pytest.mark.parametrize("size", [(16, 16), (32, 32), (40, 24), (9, 13)])
     @pytest.mark.parametrize("policy", [tuple(Augment), (Augment.CUTOUT,), (Augment.CONTRAST,)])

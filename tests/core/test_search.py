@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import gc
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+import fusedream_core.guidance
+import fusedream_core.search
 from fusedream_core import (
     AugmentConfig,
     Basis,
@@ -24,6 +29,7 @@ from fusedream_core import (
     sample_params,
     search_basis,
 )
+from fusedream_core.classes import named_classes
 from fusedream_core.rng import fork
 
 AUGMENT = AugmentConfig()
@@ -62,7 +68,7 @@ def slow_search(gan: BigGan, clip: OpenClip, target: Target, config: SearchConfi
         scores = [
             float(aug_clip_score(image[None], target, clip, params=params).mean) for image in images
         ]
-        order = sorted(order[:18], key=lambda row: -scores[row])
+        order = sorted(order[: config.num_reranked], key=lambda row: -scores[row])
     rows = torch.tensor(order[: config.num_basis])
     found = search(gan, clip, target, config)
     return replace(
@@ -89,6 +95,43 @@ def assert_same(one: Basis, other: Basis) -> None:
     assert torch.equal(one.class_index, other.class_index)
 
 
+def bytes_at_the_last_candidate(
+    gan: BigGan, clip: OpenClip, target: Target, num_candidates: int, num_reranked: int | None
+) -> int:
+    """Bytes of all tensors that are alive when the last candidates were scored."""
+    alive: list[int] = []
+
+    def count(info: StepInfo) -> None:
+        if info.stage == "search" and info.step == info.total:
+            gc.collect()
+            storages = {
+                tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                for tensor in gc.get_objects()
+                if type(tensor) is Tensor
+            }
+            alive.append(sum(storages.values()))
+
+    config = replace(
+        CONFIG,
+        num_candidates=num_candidates,
+        num_reranked=num_reranked,
+        guided_share=0.0,
+        batch_size=20,
+        rerank_augments=1,
+    )
+    search_basis(
+        gan,
+        clip,
+        [target],
+        config=config,
+        augment=AUGMENT,
+        generator=make_generator(0),
+        callback=count,
+    )
+    (most,) = alive
+    return most
+
+
 @pytest.fixture(scope="module")
 def target(clip: OpenClip) -> Target:
     return encode_target(clip, "a dog")
@@ -96,11 +139,21 @@ def target(clip: OpenClip) -> Target:
 
 class TestSearchBasis:
     @pytest.mark.parametrize("guided_share", [0.0, 0.5])
-    @pytest.mark.parametrize("ranking", ["aug_clip", "clip"])
+    @pytest.mark.parametrize(
+        ("ranking", "num_reranked"), [("aug_clip", 18), ("aug_clip", None), ("clip", 18)]
+    )
     def test_value(
-        self, gan: BigGan, clip: OpenClip, target: Target, ranking: str, guided_share: float
+        self,
+        gan: BigGan,
+        clip: OpenClip,
+        target: Target,
+        ranking: str,
+        num_reranked: int | None,
+        guided_share: float,
     ) -> None:
-        config = replace(CONFIG, ranking=ranking, guided_share=guided_share)
+        config = replace(
+            CONFIG, ranking=ranking, num_reranked=num_reranked, guided_share=guided_share
+        )
         assert_same(search(gan, clip, target, config), slow_search(gan, clip, target, config))
 
     def test_record(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
@@ -181,6 +234,68 @@ class TestSearchBasis:
         basis = search(gan, clip, target, config)
         assert {0, 1, 2} <= set(basis.class_index.tolist())
         assert basis.scores.tolist() == sorted(basis.scores.tolist(), reverse=True)
+
+    @pytest.mark.parametrize("num_reranked", [None, 10])
+    def test_memory_does_not_grow_with_candidates(
+        self, gan: BigGan, clip: OpenClip, target: Target, num_reranked: int | None
+    ) -> None:
+        """What is alive after the last candidate; of each one no more than its class index."""
+        most = [
+            bytes_at_the_last_candidate(gan, clip, target, num, num_reranked) for num in (40, 140)
+        ]
+        assert most[1] - most[0] <= 100 * 8
+
+    @pytest.mark.parametrize("guided_share", [0.0, 0.5])
+    def test_all_are_decoded_once_where_all_are_ranked(
+        self,
+        gan: BigGan,
+        clip: OpenClip,
+        target: Target,
+        monkeypatch: pytest.MonkeyPatch,
+        guided_share: float,
+    ) -> None:
+        decoded = []
+        decode = gan.decode
+
+        def spy(z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
+            decoded.append(len(z))
+            return decode(z, y, truncation=truncation)
+
+        monkeypatch.setattr(gan, "decode", spy)
+        config = replace(CONFIG, num_candidates=24, num_reranked=None, guided_share=guided_share)
+        search(gan, clip, target, config)
+        assert sum(decoded) == config.num_candidates
+
+    def test_what_is_drawn_afterwards_is_the_same_however_many_are_ranked(
+        self, gan: BigGan, clip: OpenClip, target: Target
+    ) -> None:
+        generators = [make_generator(0) for _ in range(2)]
+        for generator, num_reranked in zip(generators, (None, 6), strict=True):
+            config = replace(CONFIG, num_candidates=24, num_reranked=num_reranked)
+            search_basis(gan, clip, [target], config=config, augment=AUGMENT, generator=generator)
+        assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+    def test_class_names_are_matched_once_for_each_prompt(
+        self, gan: BigGan, clip: OpenClip, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        matched = []
+
+        def spy(names: Sequence[str], target: Target) -> list[int]:
+            matched.append(target.prompt)
+            return named_classes(names, target)
+
+        for module in (fusedream_core.search, fusedream_core.guidance):
+            monkeypatch.setattr(module, "named_classes", spy, raising=False)
+        targets = [encode_target(clip, prompt) for prompt in ("a dog", "a cat")]
+        search_basis(
+            gan,
+            clip,
+            targets,
+            config=replace(CONFIG, num_candidates=12, num_reranked=4, batch_size=4),
+            augment=AUGMENT,
+            generator=make_generator(0),
+        )
+        assert matched == ["a dog", "a cat"]
 
     def test_callback(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
         seen: list[StepInfo] = []
