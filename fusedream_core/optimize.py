@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from . import rng
+from .autograd import with_gradients
 from .checks import check_bases, check_runs
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
@@ -29,6 +30,7 @@ from .types import Basis, Callback, Latent, OptimizeResult, Score, Target
 
 
 @repeatable()
+@with_gradients
 def optimize(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -84,8 +86,7 @@ def optimize(
         runs if selector is None else _judged_by(selector, runs), config, judge_generators, callback
     )
     review = None if config.patience is None else selection.review
-    with torch.enable_grad():
-        course = Race(runs, bases, config, generators, start_generators, callback, review).run()
+    course = Race(runs, bases, config, generators, start_generators, callback, review).run()
     best = selection.choose(course.iterates)
     return OptimizeResult(
         images=torch.stack([one.image for one in best]),

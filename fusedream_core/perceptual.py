@@ -102,6 +102,7 @@ class Lpips(nn.Module):
         return torch.stack(parts).sum(dim=0)
 
 
+@torch.inference_mode(False)
 def load_lpips(path: Path | str) -> Lpips:
     """Load LPIPS from a local file, never touching the network.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .autograd import with_gradients
 from .bank import Bank
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
@@ -72,6 +73,7 @@ class GenerationResult(Record):
         save_png(self.images[0], Path(path), metadata)
 
 
+@with_gradients
 def generate(
     prompt: str,
     *,
@@ -131,6 +133,7 @@ def generate(
     )
 
 
+@with_gradients
 def generate_composition(
     prompt: str,
     *,

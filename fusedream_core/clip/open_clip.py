@@ -133,14 +133,15 @@ class OpenClip(nn.Module):
             Unit-norm features, shape ``(N, D)``, float32 (float64 if the model is).
         """
         asked = (self.mean.dtype, tuple(texts))
-        if asked not in self._texts:
-            if len(self._texts) >= _MOST_CALLS:
-                self._texts.clear()
+        features = self._texts.get(asked)  # once: another thread may clear them
+        if features is None:
             with torch.no_grad():
                 tokens = self.tokenizer(list(texts)).to(self.device)
-                features = _unit(self.model.encode_text(tokens))  # type: ignore[operator]
-            self._texts[asked] = features.cpu()
-        return self._texts[asked].to(self.device, copy=True)
+                features = _unit(self.model.encode_text(tokens)).cpu()  # type: ignore[operator]
+            if len(self._texts) >= _MOST_CALLS:
+                self._texts.clear()
+            self._texts[asked] = features
+        return features.to(self.device, copy=True)
 
     def truncates(self, text: str) -> bool:
         """Whether the end of this text is cut off."""
@@ -189,6 +190,7 @@ class OpenClip(nn.Module):
         return matrix[0, 0].to(self.mean)
 
 
+@torch.inference_mode(False)
 def load_open_clip_folder(folder: Path | str) -> OpenClip:
     """Load a CLIP from a local folder, never touching the network.
 
@@ -227,6 +229,7 @@ def holds_open_clip(path: Path | str) -> bool:
     return bool(text) and any(name.startswith("visual.") for name in names)
 
 
+@torch.inference_mode(False)
 def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
     """Load a CLIP that open_clip knows, downloading its weights if they are not in its cache.
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..autograd import with_gradients
 from ..checks import check_bases, check_runs, check_targets
 from ..clip.base import ImageTextEncoder
 from ..config import AugmentConfig, ComposeConfig
@@ -31,6 +32,7 @@ from .tournament import Tournament
 
 
 @repeatable()
+@with_gradients
 def compose(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -101,10 +103,9 @@ def compose(
     tau = foregrounds[0].latent.truncation
     compositor = Compositor(gan, clip, distance, tau, config, Limit(clip_batch))
     tournament = Tournament(compositor, augment, runs, callback)
-    with torch.enable_grad():
-        tournament.enter(chosen)
-        tournament.play()
-        return tournament.crown()
+    tournament.enter(chosen)
+    tournament.play()
+    return tournament.crown()
 
 
 def _check(
