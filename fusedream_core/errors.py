@@ -34,5 +34,9 @@ class DownloadError(FuseDreamError, RuntimeError):
     """A file could not be had from any of its places."""
 
 
+class OutputError(FuseDreamError, OSError):
+    """A file cannot be written where it was asked for."""
+
+
 class MissingDependencyError(FuseDreamError, ImportError):
     """A Python package is needed that is not installed."""

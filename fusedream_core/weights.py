@@ -119,8 +119,8 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: If the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for each writer; the last to finish wins.
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    # A name of its own for each writer, and no longer than a name may be; the last to finish wins.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name[:20], suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

@@ -85,8 +85,12 @@ def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a 
 
 def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa: ANN401
     """A value of the first type that it fits."""
+    if isinstance(value, dict):
+        kinds = [hint for hint in hints if dataclasses.is_dataclass(hint)] or [hints[0]]
+        fitting = [kind for kind in kinds if value.keys() <= get_type_hints(kind).keys()]
+        return _read((fitting or kinds)[0], value, name)
     first, *others = hints
-    if not others or isinstance(value, dict):  # an object is one of the first kind
+    if not others:
         return _read(first, value, name)
     try:
         return _read(first, value, name)
