@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -50,7 +51,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Options of both kinds of pictures. Returns the group of those that decide the picture."""
-    command.add_argument("prompt", nargs="?", help="what to show, as 'a blue dog:1 | blurry:-0.3'")
+    command.add_argument(
+        "prompt", nargs="?", type=_text, help="what to show, as 'a blue dog:1 | blurry:-0.3'"
+    )
     command.add_argument(
         "-o", "--out", type=_png_path, help="PNG to write (fusedream.png, or after what is given)"
     )
@@ -93,8 +96,8 @@ def _add_composition(recipe: argparse._ArgumentGroup) -> None:
     recipe.add_argument(
         "--preset", choices=COMPOSITION_PRESETS, help="settings to begin with (default)"
     )
-    recipe.add_argument("--foreground", help="what the pasted picture is to show by itself")
-    recipe.add_argument("--background", help="what the picture below it is to show by itself")
+    recipe.add_argument("--foreground", type=_text, help="what the pasted picture is to show")
+    recipe.add_argument("--background", type=_text, help="what the picture below it is to show")
     recipe.add_argument("--scale", type=_number, help="of the pasted picture, above 0 to 1")
     recipe.add_argument("--position", choices=POSITIONS, help="where it goes")
     recipe.add_argument(
@@ -129,10 +132,18 @@ def _check(
             command.error(f"--{flag} is that of a file, which is missing; give --{model}")
 
 
+def _text(text: str) -> str:
+    """A prompt as it was typed, also where the locale knows fewer characters than UTF-8."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text  # refused later, with its place
+
+
 def _png_path(text: str) -> Path:
     """The name of a PNG file; whether it can be written is tried later."""
     path = Path(text)
-    if path.suffix.lower() != ".png" or path.is_dir():
+    if path.suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
     return path
 

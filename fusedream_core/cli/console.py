@@ -67,12 +67,14 @@ def _handling(handler: object) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, handler) for number in numbers]  # type: ignore[arg-type]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in heard:  # what was to be ignored, as in the background, stays so
+        signal.signal(number, handler)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for number, old in zip(numbers, before, strict=True):
+        for number, old in heard.items():
             signal.signal(number, old)
 
 

@@ -126,4 +126,5 @@ def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
 
 def _short(value: object) -> object:
     """What a message shows of a value."""
-    return value if isinstance(value, (int, float)) else f"{value!r:.60}"
+    number = isinstance(value, (int, float)) and not abs(value) > 1e20
+    return value if number else f"{value!r:.60}"
