@@ -1,4 +1,4 @@
-"""What a picture is made from: the job, which is plain settings, and the models that do it."""
+"""What an image is made from: the job, which is plain settings, and the models that do it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .rng import make_generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that decides a picture, but for the models and the machine.
+    """All that decides an image, but for the models and the machine.
 
     Attributes:
         prompt: What it is to show.
         seed: From 0 to 2**64 - 1.
         recipe: The settings; that of a composition makes one.
         placements: Scales and positions that a composition tries; None means the paper's 18.
-        foreground_prompt: What the pasted picture is to show by itself.
-        background_prompt: The same of the picture that it is pasted on.
-        start_image: Hash of a picture to start from instead of a search; see ``hash_image``.
-        invert: How that picture's latent is found.
+        foreground_prompt: What the pasted image is to show by itself.
+        background_prompt: The same of the image that it is pasted on.
+        start_image: Hash of an image to start from instead of a search; see ``hash_image``.
+        invert: How that image's latent is found.
     """
 
     prompt: str
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def needs_perceptual(self) -> bool:
-        """Whether pictures are compared by LPIPS."""
+        """Whether images are compared by LPIPS."""
         if isinstance(self.recipe, CompositionRecipe):
             return self.recipe.compose.consistency != "none"
         return self.start_image is not None
@@ -99,7 +99,7 @@ def same_device(first: torch.device, second: torch.device) -> bool:
 
 
 def hash_image(image: Tensor) -> str:
-    """A hash of a picture's size and pixels."""
+    """A hash of an image's size and pixels."""
     digest = hashlib.sha256(repr(tuple(image.shape)).encode())
     digest.update(image.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

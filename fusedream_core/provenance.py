@@ -1,7 +1,7 @@
-"""How a picture came about, as one JSON text: enough to make it again.
+"""How an image came about, as one JSON text: enough to make it again.
 
 It holds the job, which models did it and their hashes, device and versions. What is read from a
-picture may have been written by anyone: names and types are compared with a fixed list, sizes are
+image may have been written by anyone: names and types are compared with a fixed list, sizes are
 bounded, and nothing in it is taken for a path or an address.
 """
 
@@ -93,7 +93,7 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How a picture came about."""
+    """How an image came about."""
 
     job: Job
     models: ModelRecords
@@ -150,7 +150,7 @@ class Provenance:
                 f"{_bank(here.models.bank)}; give what it was made with."
             )
         if changed:
-            logger.warning("The picture may come out otherwise: %s.", "; ".join(changed))
+            logger.warning("The image may come out otherwise: %s.", "; ".join(changed))
 
     def _changes(self, here: Provenance) -> list[str]:
         """What has changed between the record and this process, in words."""

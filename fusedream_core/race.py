@@ -224,7 +224,7 @@ class Race:
         return max(1, round(self._runs.augment.num_augments * (share + (1.0 - share) * done)))
 
     def _show(self, running: list[int], scores: Tensor, images: Tensor) -> None:
-        """Keep for each run what its best start of now, or of its last step, looks like."""
+        """Keep score and image of each run's best start, of this step or of its last one."""
         num_runs = len(running)
         best = scores.view(-1, num_runs).argmax(dim=0)
         rows = best * num_runs + torch.arange(num_runs, device=best.device)

@@ -1,4 +1,4 @@
-"""A picture that was made from a text, and how it came about."""
+"""An image that was made from a text, and how it came about."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationResult(Record):
-    """A picture and how it came about.
+    """An image and how it came about.
 
     Attributes:
-        images: The picture, shape ``(1, 3, H, W)``, in ``[-1, 1]``.
+        images: The image, shape ``(1, 3, H, W)``, in ``[-1, 1]``.
         score: Its held-out AugCLIP score, shape ``(1,)``.
         latent: Its latent, mixed; of a composition those of foreground and background.
         basis: What the search found.
         prompt: The text it was made from.
         seed: The seed it was made from.
         seconds: Time of search and optimisation, without loading.
-        composition: All of a composition's outcome; None for a single picture.
+        composition: All of a composition's outcome; None for a single image.
         provenance: All that is needed to make it again; None if that is not known.
     """
 
@@ -46,7 +46,7 @@ class GenerationResult(Record):
 
     @property
     def image(self) -> Image.Image:
-        """The picture as a PIL image."""
+        """The image as a PIL image."""
         return to_pil(self.images)[0]
 
     @property
@@ -55,11 +55,11 @@ class GenerationResult(Record):
         return format_score(self.score)
 
     def save(self, path: Path | str) -> None:
-        """Save the picture as PNG; its text chunks say how to make it again.
+        """Save the image as PNG; its text chunks say how to make it again.
 
         Raises:
             ImageError: If the name does not end in .png.
-            OutputError: If it cannot be written; says where the picture is kept instead.
+            OutputError: If it cannot be written; says where the image is kept instead.
         """
         metadata = {"prompt": self.prompt, "seed": str(self.seed), "score": self.score_text}
         if self.composition is not None:
@@ -70,6 +70,6 @@ class GenerationResult(Record):
 
 
 def format_score(score: Score) -> str:
-    """A score of one picture as text, with its standard error where there is one."""
+    """A score of one image as text, with its standard error where there is one."""
     mean, stderr = float(score.mean), float(score.stderr)
     return f"{mean:.4f}" if math.isnan(stderr) else f"{mean:.4f} +- {stderr:.4f}"

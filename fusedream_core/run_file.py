@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from .errors import CheckpointError, ConfigError
 from .provenance import CHUNK, Provenance
 from .state import State, flatten, unflatten
 from .weights import read_state_dict, reading, write_whole
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".fusedream.safetensors"
 _STATE = "state"  # beside the chunk's name, in the file's metadata
@@ -90,8 +93,13 @@ class RunKeeper:
         self.last = run
         is_step = run.state.get("engine") is not None
         self._waiting += 1
-        if self._every is not None and (not is_step or self._waiting >= self._every):
+        if self._every is None or (is_step and self._waiting < self._every):
+            return
+        try:
             self.save()
+        except OSError as error:  # no reason to lose the work as well
+            self._every = None
+            logger.warning("The run cannot be kept as %s any more: %s", self.path, error)
 
     def save(self) -> bool:
         """Write the file. Returns whether there was anything to write.

@@ -77,26 +77,27 @@ class _Work:
         callback: Callback | None,
     ) -> None:
         self._job, self._models, self._callback = job, models, callback
-        self._keeper, self._begin = keeper, time.perf_counter()
         self._provenance = Provenance.of(job, models)
+        self._keeper, self._begin = keeper, time.perf_counter()
         self._state: State = {"bases": None, "engine": None, "start": start_image, "seconds": 0.0}
         if state is not None:
             with restoring():
-                self._state |= {name: state[name] for name in self._state}
+                self._state = {name: state[name] for name in self._state}
+                self._state["seconds"] = float(self._state["seconds"])
         self._seconds: float = self._state["seconds"]
         self._check_start(self._state["start"])
 
     def _check_start(self, image: Tensor | None) -> None:
-        """Check that the picture to start from is the job's."""
+        """Check that the image to start from is the job's."""
         wanted = self._job.start_image
         if self._state["bases"] is None and (image is None) != (wanted is None):
             raise ConfigError(
-                "This starts from a picture, which is missing; give it."
+                "This starts from an image, which is missing; give it."
                 if image is None
-                else "A picture to start from was given, but this does not start from one."
+                else "An image to start from was given, but this does not start from one."
             )
         if image is not None and hash_image(image) != wanted:
-            raise ConfigError("The picture to start from is another than at the first time.")
+            raise ConfigError("The image to start from is another than at the first time.")
 
     def run(self) -> GenerationResult:
         """Search or invert, then optimise or compose."""
@@ -137,10 +138,10 @@ class _Work:
         )
 
     def _invert(self, image: Tensor, target: Target) -> Basis:
-        """The latent that draws a picture best."""
+        """The latent that draws an image best."""
         job, models = self._job, self._models
         if job.invert is None or models.perceptual is None:
-            raise ConfigError("To start from a picture, a perceptual distance is needed; give one.")
+            raise ConfigError("To start from an image, a perceptual distance is needed; give one.")
         generator = make_generator(job.seed, SEARCH_STREAM)
         found = invert_image(
             models.gan,
@@ -161,7 +162,7 @@ class _Work:
         )
 
     def _optimize(self, recipe: Recipe, target: Target, bases: list[Basis]) -> GenerationResult:
-        """The stage that makes one picture."""
+        """The stage that makes one image."""
         result = optimize(
             self._models.gan,
             self._models.clip,
@@ -193,7 +194,7 @@ class _Work:
         parts: list[Target | None],
         bases: list[Basis],
     ) -> GenerationResult:
-        """The stage that makes one picture of two."""
+        """The stage that makes one image of two."""
         (result,) = compose(
             self._models.gan,
             self._models.clip,

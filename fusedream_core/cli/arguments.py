@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Options of both kinds of pictures. Returns the group of those that decide the picture."""
+    """Options of both kinds of images. Returns the group of those that decide the image."""
     command.add_argument(
         "prompt", nargs="?", type=_text, help="what to show, as 'a blue dog:1 | blurry:-0.3'"
     )
@@ -84,7 +84,7 @@ def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def _add_single(command: argparse.ArgumentParser, recipe: argparse._ArgumentGroup) -> None:
-    """Options of a picture by itself."""
+    """Options of a single image."""
     recipe.add_argument("--preset", choices=PRESETS, help="settings to begin with (default)")
     command.add_argument("--selector", type=Path, help="a second CLIP, which chooses the result")
     command.add_argument("--selector-architecture", help="of that CLIP's file")

@@ -1,4 +1,4 @@
-"""The commands that make a picture: from a prompt, again from a picture, or on from a stop."""
+"""The commands that make an image: from a prompt, again from an image, or on from a stop."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Plan:
     Attributes:
         job: What.
         out: The PNG to write.
-        start_image: A picture to start from.
-        provenance: How it was made the first time; None for a new picture.
+        start_image: An image to start from.
+        provenance: How it was made the first time; None for a new image.
         saved: The run that goes on; None for one from the start.
     """
 
@@ -44,12 +44,12 @@ class _Plan:
 
     @property
     def command(self) -> str:
-        """The command that makes such a picture."""
+        """The command that makes such an image."""
         return "compose" if isinstance(self.job.recipe, CompositionRecipe) else "generate"
 
 
 def make(options: argparse.Namespace) -> str:
-    """Make and save the picture. Returns a line about it.
+    """Make and save the image. Returns a line about it.
 
     Raises:
         FuseDreamError: If something does not fit; before the work, as far as that can be known.
@@ -94,7 +94,7 @@ def _load(options: argparse.Namespace, plan: _Plan) -> Models:
 
 
 def _make_plan(options: argparse.Namespace) -> _Plan:
-    """What is to be made, from a prompt, a picture or a saved run."""
+    """What is to be made, from a prompt, an image or a saved run."""
     if options.source is not None:
         plan = _plan_again(options)
     elif options.resume is not None:
@@ -115,12 +115,12 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
 
 
 def _plan_again(options: argparse.Namespace) -> _Plan:
-    """A picture as it was made before."""
+    """An image as it was made before."""
     source: Path = options.source
     out: Path = options.out or source.with_name(source.stem + "-again.png")
     provenance = _read_provenance(source)
     if out.exists() and out.samefile(source):
-        raise ConfigError(f"{out} is the picture to make again; give another name for the new one.")
+        raise ConfigError(f"{out} is the image to make again; give another name for the new one.")
     return _Plan(
         job=provenance.job, out=out, start_image=_read_start(options), provenance=provenance
     )
@@ -139,13 +139,13 @@ def _plan_resumed(options: argparse.Namespace) -> _Plan:
 
 
 def _read_start(options: argparse.Namespace) -> Tensor | None:
-    """The picture to start from, if there is one."""
+    """The image to start from, if there is one."""
     path = getattr(options, "start_image", None)
     return None if path is None else read_image(path)
 
 
 def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:
-    """The job of a new picture."""
+    """The job of a new image."""
     seed = options.seed or 0
     if options.command == "compose":
         return Job(
@@ -166,7 +166,7 @@ def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:
 
 
 def _read_provenance(path: Path) -> Provenance:
-    """How a picture was made.
+    """How an image was made.
 
     Raises:
         ConfigError: If it does not say.
@@ -174,7 +174,7 @@ def _read_provenance(path: Path) -> Provenance:
     text = read_png_text(path, CHUNK)
     if text is None:
         raise ConfigError(
-            f"{path} does not say how it was made; only pictures that this command line or "
+            f"{path} does not say how it was made; only images that this command line or "
             "generate() saved do (those of ComfyUI hold their workflow: drop them into ComfyUI)."
         )
     try:

@@ -21,13 +21,13 @@ from ..provenance import Provenance
 
 
 def load_models(options: argparse.Namespace, job: Job) -> Models:
-    """The models for a new picture, on the device that was asked for."""
+    """The models for a new image, on the device that was asked for."""
     device = find_device(options.device)
     return choose_models(job, device=device, **_given(options, job, device))
 
 
 def load_models_again(options: argparse.Namespace, provenance: Provenance) -> Models:
-    """The models for a picture that has a record: those that are named, or else the demo's.
+    """The models for an image that has a record: those that are named, or else the demo's.
 
     Raises:
         ConfigError: If they are not those of the record.

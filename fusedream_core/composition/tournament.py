@@ -86,7 +86,7 @@ class Tournament:
         for run, attempts in zip(self._runs, state["attempts"], strict=True):
             run.restore_attempts(attempts)
         self._progress = Progress("compose", state["total"], self._callback)
-        self._progress.done = state["told"]
+        self._progress.done = state["reported"]
         self._room.size, self._compositor.limit.size = state["limits"]
 
     def _note(self, num: int) -> None:
@@ -97,7 +97,7 @@ class Tournament:
                 "waiting": [some.state_dict(self._runs) for some in self._waiting],
                 "done": [some.state_dict(self._runs) for some in self._done],
                 "attempts": [run.attempts_state() for run in self._runs],
-                "told": self._progress.done + num,
+                "reported": self._progress.done + num,
                 "total": self._progress.total,
                 "limits": [self._room.size, self._compositor.limit.size],
             }

@@ -158,3 +158,11 @@ class TestKeeper:
         with pytest.raises(TypeError):
             save_run(run, saved)
         assert saved.read_bytes() == before
+
+    def test_full_disk_does_not_end_the_run(
+        self, gan: BigGan, clip: OpenClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        keeper = RunKeeper(tmp_path / "file" / "run.fusedream.safetensors", every=1)
+        generate("a dog", gan=gan, clip=clip, recipe=RECIPE, keeper=keeper)
+        assert caplog.text.count("cannot be kept as") == 1

@@ -295,7 +295,7 @@ def steps_of(engine: dict[str, Any]) -> int:
     """How many steps a state has."""
     if "race" in engine:
         return int(engine["race"]["descent"]["num_steps_done"])
-    return int(engine["told"])
+    return int(engine["reported"])
 
 
 class TestAgain:
