@@ -40,10 +40,12 @@ from .demo import (
     demo_clip_dir,
     demo_gan_dir,
     demo_lpips_path,
+    free_demo,
     load_demo,
     load_demo_bank,
     load_demo_lpips,
 )
+from .devices import find_device
 from .download import download_model
 from .errors import (
     CheckpointError,
@@ -62,13 +64,15 @@ from .invert import InvertResult, invert_image
 from .latents import GanLatent, interpolate, load_latent, save_latent
 from .optimize import optimize
 from .perceptual import Lpips, Perceptual, load_lpips
-from .pipeline import GenerationResult, generate, generate_composition
+from .pipeline import GenerationResult, generate, generate_composition, resume
 from .placement import Box, Placement, all_placements, paste
 from .poisson import blend
 from .prompt import parse_prompt
+from .provenance import Provenance
 from .rank import rank_images
 from .restart import basis_from
 from .rng import make_generator, truncated_normal
+from .run_file import RunKeeper, SavedRun, load_run
 from .score import aug_clip_score, clip_score
 from .search import search_basis
 from .types import (
@@ -122,8 +126,11 @@ __all__ = [
     "Placement",
     "PromptError",
     "PromptPart",
+    "Provenance",
     "Recipe",
+    "RunKeeper",
     "SaveError",
+    "SavedRun",
     "Score",
     "SearchConfig",
     "ShapeError",
@@ -144,7 +151,9 @@ __all__ = [
     "demo_lpips_path",
     "download_model",
     "encode_target",
+    "find_device",
     "find_model",
+    "free_demo",
     "generate",
     "generate_composition",
     "image_target",
@@ -161,12 +170,14 @@ __all__ = [
     "load_open_clip",
     "load_open_clip_file",
     "load_open_clip_folder",
+    "load_run",
     "make_generator",
     "merge_clips",
     "optimize",
     "parse_prompt",
     "paste",
     "rank_images",
+    "resume",
     "sample_params",
     "save_bank",
     "save_latent",

@@ -140,6 +140,7 @@ def save_bank(bank: Bank, path: Path | str) -> None:
     write_whole(Path(path), save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata))
 
 
+@torch.inference_mode(False)
 def load_bank(path: Path | str) -> Bank:
     """Read a bank.
 

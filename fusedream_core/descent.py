@@ -13,6 +13,7 @@ from torch import Tensor
 from .config import OptimizeConfig
 from .gan.base import Gan
 from .mixing import Mixture, join_runs
+from .state import State, like
 
 _FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine schedule
 
@@ -103,6 +104,29 @@ class Descent:
             for own in self._memory()
         ]
         return self._resumed(self.mixture.pick(rows), memory)
+
+    def state_dict(self) -> State:
+        """The mixture, and what Adam remembers of it."""
+        return {
+            "num_steps_done": self.num_steps_done,
+            "mixture": self.mixture.state_dict(),
+            "adam": [dict(own) for own in self._memory()],
+        }
+
+    def restored(self, state: State) -> Descent:
+        """A descent of these settings that stands where a saved one stood.
+
+        Raises:
+            CheckpointError: If it is one of other tensors.
+        """
+        mixture = self.mixture.restored(state["mixture"])
+        memory = [
+            {k: like(own, old) if own.ndim else own for k, own in saved.items()}
+            for saved, old in zip(state["adam"], self.parameters, strict=True)
+        ]
+        other = self._resumed(mixture, memory)
+        other.num_steps_done = int(state["num_steps_done"])
+        return other
 
     def _memory(self) -> list[dict[str, Tensor]]:
         """What Adam remembers of each of ``parameters``: nothing before the first step."""

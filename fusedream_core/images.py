@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .errors import ImageError
-from .weights import write_whole
+from .errors import ImageError, PromptError
+from .output import write_or_keep
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,15 +52,84 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
 
     Raises:
         ImageError: If the name is of another kind of file.
-        SaveError: If the file cannot be written.
+        PromptError: If a text cannot be written.
+        SaveError: If the file cannot be written; says where the picture is kept instead.
     """
-    if path.suffix.lower() != ".png":
-        raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
+    check_png_name(path)
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()
     for key, text in metadata.items():
+        check_text(key, text)
         chunks.add_itxt(key, text)
     content = io.BytesIO()
     to_pil(image[None])[0].save(content, format="PNG", pnginfo=chunks)
-    write_whole(path, content.getvalue())
+    write_or_keep(path, content.getvalue())
+
+
+def check_png_name(path: Path) -> None:
+    """Check that a name is one of a PNG file.
+
+    Raises:
+        ImageError: If not.
+    """
+    if path.suffix.lower() != ".png":
+        raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
+
+
+def check_text(name: str, text: str) -> None:
+    """Check that a text can be kept in a file.
+
+    Raises:
+        PromptError: If it holds what is no character, such as a byte that is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"The {name} holds something that is no character at place {error.start + 1} "
+            f"({text[error.start]!a}); type it again, in UTF-8."
+        ) from error
+
+
+def read_png_text(path: Path, key: str) -> str | None:
+    """A text chunk of a PNG file, None if it has none of this name; no pixel is read.
+
+    Raises:
+        ImageError: If the file is missing or no PNG.
+    """
+    from PIL import Image
+
+    with _reading(path), Image.open(path, formats=["PNG"]) as picture:
+        text = picture.info.get(key)
+    return text if isinstance(text, str) else None
+
+
+def read_image(path: Path) -> Tensor:
+    """A picture from a file, shape ``(1, 3, H, W)``, in ``[-1, 1]``, upright, alpha over white.
+
+    Raises:
+        ImageError: If the file is missing, no picture, or too large.
+    """
+    from PIL import Image, ImageOps
+
+    with _reading(path), Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    white = Image.new("RGBA", upright.size, "white")
+    flat = Image.alpha_composite(white, upright).convert("RGB")
+    pixels = torch.frombuffer(bytearray(flat.tobytes()), dtype=torch.uint8)
+    pixels = pixels.view(1, flat.height, flat.width, 3).movedim(-1, 1)  # BHWC -> BCHW
+    return from_images01(pixels.contiguous() / 255.0)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever fails in reading a picture into an ``ImageError``."""
+    from PIL import Image
+
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} cannot be read as a picture ({error}); check its name and what it is."
+        ) from error

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import rng
+from .autograd import with_gradients
 from .checks import check_images
 from .clip.base import ImageTextEncoder
 from .clip.target import image_target
@@ -49,6 +50,7 @@ class InvertResult(Record):
 
 
 @repeatable()
+@with_gradients
 def invert_image(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -87,8 +89,7 @@ def invert_image(
         generator=generator,
         callback=callback,
     )
-    with torch.enable_grad():
-        return _Inversion(gan, clip, perceptual, image, config).run(basis, generator, callback)
+    return _Inversion(gan, clip, perceptual, image, config).run(basis, generator, callback)
 
 
 class _Inversion:

@@ -59,6 +59,7 @@ def save_latent(own: GanLatent, path: Path | str) -> None:
     )
 
 
+@torch.inference_mode(False)
 def load_latent(path: Path | str) -> GanLatent:
     """Read latents.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import rng
 from .config import Mixing, Start
+from .state import State, like
 from .types import Basis
 
 # Weight of the leading member in a softmax start. It stays below 1, where the others would get no
@@ -74,6 +75,25 @@ class Mixture:
         y_mix = z_mix if self.y_mix is self.z_mix else some(self.y_mix)
         return dataclasses.replace(
             self, z_basis=some(self.z_basis), y_basis=some(self.y_basis), z_mix=z_mix, y_mix=y_mix
+        )
+
+    def state_dict(self) -> State:
+        """The tensors."""
+        return {"z_basis": self.z_basis, "y_basis": self.y_basis, "mixes": self.mixes()}
+
+    def restored(self, state: State) -> Mixture:
+        """Mixtures of this form with saved tensors.
+
+        Raises:
+            CheckpointError: If these are of another form.
+        """
+        mixes = [like(own, old) for own, old in zip(state["mixes"], self.mixes(), strict=True)]
+        return dataclasses.replace(
+            self,
+            z_basis=like(state["z_basis"], self.z_basis),
+            y_basis=like(state["y_basis"], self.y_basis),
+            z_mix=mixes[0],
+            y_mix=mixes[-1],
         )
 
     @torch.no_grad()

@@ -9,11 +9,12 @@ there, and round in another way than alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from . import rng
+from .autograd import with_gradients
 from .checks import check_bases, check_runs
 from .clip.base import ImageTextEncoder
 from .clip.target import encode_target
@@ -25,10 +26,12 @@ from .race import Race
 from .repeatable import repeatable
 from .runs import Runs
 from .selection import Selection
+from .state import State, copy_state, restoring
 from .types import Basis, Callback, Latent, OptimizeResult, Score, Target
 
 
 @repeatable()
+@with_gradients
 def optimize(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -41,6 +44,8 @@ def optimize(
     selector: ImageTextEncoder | None = None,
     clip_batch: int | None = None,
     callback: Callback | None = None,
+    state: State | None = None,
+    on_state: Callable[[State], None] | None = None,
 ) -> OptimizeResult:
     """Optimise B runs together.
 
@@ -57,6 +62,10 @@ def optimize(
         clip_batch: Most copies that CLIP sees at once; None means all of a step's, on a CPU
             those of one run. Sets the memory, not the result; it is halved where memory runs out.
         callback: Called after each step and each scored mix or iterate; it may raise to stop.
+        state: Where to go on, as ``on_state`` was given it; everything else, the generators
+            included, must be as it was at the first start. None means from the start.
+        on_state: Called after each step, before ``callback``, with where the runs stand: plain data
+            and tensors that nothing changes any more.
 
     Returns:
         For each run the chosen picture, its latent, its score on held-out changes that its
@@ -66,6 +75,7 @@ def optimize(
     Raises:
         ConfigError: If the numbers of runs differ, a basis or target belongs to another model, or
             a selector is to read a target of pictures.
+        CheckpointError: If the state is damaged, or one of other runs.
 
     References:
         Liu et al. 2021, eq. 4; gnobitab/FuseDream. Differs, unless a preset asks for upstream's
@@ -84,8 +94,20 @@ def optimize(
         runs if selector is None else _judged_by(selector, runs), config, judge_generators, callback
     )
     review = None if config.patience is None else selection.review
-    with torch.enable_grad():
-        course = Race(runs, bases, config, generators, start_generators, callback, review).run()
+
+    def note(race: State) -> None:
+        if on_state is not None:
+            on_state(copy_state({"race": race, "selection": selection.state_dict()}))
+
+    race = Race(
+        *(runs, bases, config, generators, start_generators, callback, review),
+        on_state=None if on_state is None else note,
+    )
+    if state is not None:
+        with restoring():
+            selection.restore(state["selection"])
+            race.restore(state["race"])
+    course = race.run()
     best = selection.choose(course.iterates)
     return OptimizeResult(
         images=torch.stack([one.image for one in best]),

@@ -111,6 +111,7 @@ class Lpips(nn.Module):
         )
 
 
+@torch.inference_mode(False)
 def load_lpips(path: Path | str) -> Lpips:
     """Load LPIPS from a local file, never touching the network.
 

@@ -1,85 +1,56 @@
-"""Text to picture in one call: encode, search, optimise or compose."""
+"""Text to picture in one call."""
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .bank import Bank
 from .clip.base import ImageTextEncoder
-from .clip.target import encode_target
-from .composition import ComposeResult, compose
-from .config import DEFAULT, CompositionRecipe, Recipe, SearchConfig
-from .demo import load_demo, load_demo_bank, load_demo_lpips
+from .config import DEFAULT, CompositionRecipe, InvertConfig, Recipe, SearchConfig
+from .demo import kept_demo, kept_demo_bank, kept_demo_lpips
+from .devices import describe_device, find_device
 from .errors import ConfigError
 from .gan.base import Gan
-from .images import save_png, to_pil
-from .optimize import optimize
+from .job import Job, Models, hash_image, same_device
 from .perceptual import Perceptual
 from .placement import Placement
-from .rng import make_generator
-from .search import search_basis
-from .types import Basis, Callback, Latent, Record, Score
+from .result import GenerationResult
+from .run_file import RunKeeper
+from .types import Callback
+from .work import OPTIMIZE_STREAM, SEARCH_STREAM, resume, run_job
 
-if TYPE_CHECKING:
-    from PIL import Image
+__all__ = [
+    "OPTIMIZE_STREAM",
+    "SEARCH_STREAM",
+    "GenerationResult",
+    "choose_models",
+    "generate",
+    "generate_composition",
+    "resume",
+    "run_job",
+]
 
-# Streams of a run's seed: what one stage draws does not move the numbers of the other.
-SEARCH_STREAM = 0
-OPTIMIZE_STREAM = 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GenerationResult(Record):
-    """A picture and how it came about.
-
-    Attributes:
-        images: The picture, shape ``(1, 3, H, W)``, in ``[-1, 1]``.
-        score: Its held-out AugCLIP score, shape ``(1,)``.
-        latent: Its latent, mixed; of a composition those of foreground and background.
-        basis: What the search found.
-        prompt: The text it was made from.
-        seed: The seed it was made from.
-        seconds: Time of search and optimisation, without loading.
-        composition: All of a composition's outcome; None for a single picture.
-    """
-
-    images: Tensor
-    score: Score
-    latent: Latent
-    basis: Basis
-    prompt: str
-    seed: int
-    seconds: float
-    composition: ComposeResult | None = None
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture as a PIL image."""
-        return to_pil(self.images)[0]
-
-    def save(self, path: Path | str) -> None:
-        """Save the picture as PNG, with prompt, seed and score in its text chunks."""
-        score = f"{float(self.score.mean):.4f} +- {float(self.score.stderr):.4f}"
-        metadata = {"prompt": self.prompt, "seed": str(self.seed), "score": score}
-        if self.composition is not None:
-            metadata["placement"] = self.composition.placement.name
-        save_png(self.images[0], Path(path), metadata)
+logger = logging.getLogger(__name__)
 
 
 def generate(
     prompt: str,
     *,
     seed: int = 0,
+    device: torch.device | str | None = None,
     gan: Gan | None = None,
     clip: ImageTextEncoder | None = None,
     bank: Bank | None = None,
+    selector: ImageTextEncoder | None = None,
     recipe: Recipe = DEFAULT,
+    start_image: Tensor | None = None,
+    perceptual: Perceptual | None = None,
+    invert: InvertConfig = InvertConfig(),  # noqa: B008 - frozen
+    keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
     """Make a picture from a text.
@@ -87,12 +58,21 @@ def generate(
     Args:
         prompt: What to show; see ``parse_prompt`` for pieces and weights.
         seed: From 0 to 2**64 - 1; the same seed gives the same picture.
+        device: Where the demo models run; None means the first accelerator, or else the CPU. Models
+            that are given stay where they are.
         gan: The generator.
-        clip: The encoder. With neither generator nor encoder, the demo pair is loaded.
+        clip: The encoder. With neither generator nor encoder, the demo pair is loaded, and kept for
+            the next call; see ``free_demo``.
         bank: Candidates that CLIP has seen before; None means none, and so another picture. Where
             this call loads the demo pair, its bank comes along, unless the recipe tells the number
             of candidates or a truncation.
+        selector: A second encoder, which chooses among the iterates and gives the score.
         recipe: The settings of all stages.
+        start_image: A picture to start from instead of a search, shape ``(1, 3, H, W)``, in
+            ``[-1, 1]``: the optimisation begins at the latent that draws it best.
+        perceptual: The distance by which that latent is found; None means the demo's.
+        invert: How it is found.
+        keeper: Where an unfinished run is kept, to go on with by ``resume``.
         callback: Called after each scored batch and each step; it may raise to stop.
 
     Returns:
@@ -101,40 +81,24 @@ def generate(
     Raises:
         FuseDreamError: If the prompt is empty, the seed out of range, or models do not fit.
     """
-    search_generator = make_generator(seed, SEARCH_STREAM)
-    gan, clip, bank = _models(gan, clip, bank, recipe.search)
-    begin = time.perf_counter()
-    target = encode_target(clip, prompt)
-    bases = search_basis(
-        gan,
-        clip,
-        [target],
-        config=recipe.search,
-        augment=recipe.augment,
-        generator=search_generator,
-        bank=bank,
-        callback=callback,
+    job = Job(
+        prompt=prompt,
+        seed=seed,
+        recipe=recipe,
+        start_image=None if start_image is None else hash_image(start_image),
+        invert=None if start_image is None else invert,
     )
-    result = optimize(
-        gan,
-        clip,
-        [target],
-        bases,
-        config=recipe.optimize,
-        augment=recipe.augment,
-        generators=[make_generator(seed, OPTIMIZE_STREAM)],
-        callback=callback,
+    models = choose_models(
+        job, device=device, gan=gan, clip=clip, bank=bank, selector=selector, perceptual=perceptual
     )
-    seconds = time.perf_counter() - begin
-    return GenerationResult(
-        result.images, result.score, result.latent, bases[0], prompt, seed, seconds
-    )
+    return run_job(job, models, start_image=start_image, keeper=keeper, callback=callback)
 
 
 def generate_composition(
     prompt: str,
     *,
     seed: int = 0,
+    device: torch.device | str | None = None,
     gan: Gan | None = None,
     clip: ImageTextEncoder | None = None,
     perceptual: Perceptual | None = None,
@@ -143,6 +107,7 @@ def generate_composition(
     placements: Sequence[Placement] | None = None,
     foreground_prompt: str | None = None,
     background_prompt: str | None = None,
+    keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
     """Make a picture of two things from a text: one picture pasted on another.
@@ -150,6 +115,7 @@ def generate_composition(
     Args:
         prompt: What the whole is to show; see ``parse_prompt`` for pieces and weights.
         seed: From 0 to 2**64 - 1; the same seed gives the same picture.
+        device: Where the demo models run; see :func:`generate`.
         gan: The generator.
         clip: The encoder. With neither generator nor encoder, the demo models are loaded.
         perceptual: The distance behind consistency; None means the demo's, if any is needed.
@@ -159,6 +125,7 @@ def generate_composition(
         foreground_prompt: What the pasted picture is to show. With it, its basis has a search of
             its own; without, foreground and background share the search for ``prompt``.
         background_prompt: The same of the picture that it is pasted on.
+        keeper: Where an unfinished run is kept, to go on with by ``resume``.
         callback: Called after each scored batch and each step; it may raise to stop.
 
     Returns:
@@ -170,56 +137,51 @@ def generate_composition(
     References:
         Liu et al. 2021, section 3.3, where one text serves all; the others are an addition.
     """
-    search_generator = make_generator(seed, SEARCH_STREAM)
-    gan, clip, bank = _models(gan, clip, bank, recipe.search)
-    if perceptual is None and recipe.compose.consistency != "none":
-        perceptual = load_demo_lpips().to(gan.device)
-    begin = time.perf_counter()
-    target = encode_target(clip, prompt)
-    parts = [
-        encode_target(clip, text) if text is not None else None
-        for text in (foreground_prompt, background_prompt)
-    ]
-    bases = search_basis(
-        gan,
-        clip,
-        [part or target for part in parts] if any(parts) else [target],
-        config=recipe.search,
-        augment=recipe.augment,
-        generator=search_generator,
-        bank=bank,
-        callback=callback,
+    job = Job(
+        prompt=prompt,
+        seed=seed,
+        recipe=recipe,
+        placements=None if placements is None else tuple(placements),
+        foreground_prompt=foreground_prompt,
+        background_prompt=background_prompt,
     )
-    (result,) = compose(
-        gan,
-        clip,
-        [target],
-        bases[:1],
-        bases[-1:],
-        config=recipe.compose,
-        augment=recipe.augment,
-        generators=[make_generator(seed, OPTIMIZE_STREAM)],
-        placements=placements,
-        perceptual=perceptual,
-        foreground_targets=parts[:1],
-        background_targets=parts[1:],
-        callback=callback,
-    )
-    seconds = time.perf_counter() - begin
-    return GenerationResult(
-        result.images, result.score, result.latent, bases[0], prompt, seed, seconds, result
-    )
+    models = choose_models(job, device=device, gan=gan, clip=clip, bank=bank, perceptual=perceptual)
+    return run_job(job, models, keeper=keeper, callback=callback)
 
 
-def _models(
-    gan: Gan | None, clip: ImageTextEncoder | None, bank: Bank | None, search: SearchConfig
-) -> tuple[Gan, ImageTextEncoder, Bank | None]:
-    """The generator, encoder and bank that were given, or the demo's."""
+def choose_models(
+    job: Job,
+    *,
+    device: torch.device | str | None = None,
+    gan: Gan | None = None,
+    clip: ImageTextEncoder | None = None,
+    bank: Bank | None = None,
+    selector: ImageTextEncoder | None = None,
+    perceptual: Perceptual | None = None,
+) -> Models:
+    """The models that were given, and the demo's where a job needs more.
+
+    Raises:
+        ConfigError: If only one of generator and encoder is given, or models are on two devices.
+    """
     if gan is None and clip is None:
-        as_usual = search.num_candidates is None and search.truncation is None
-        return *load_demo(), load_demo_bank() if bank is None and as_usual else bank
-    if gan is None or clip is None:
+        where = find_device(device)
+        logger.info("FuseDream runs on %s.", describe_device(where))
+        gan, clip = kept_demo(where)
+        search: SearchConfig = job.recipe.search
+        if bank is None and search.num_candidates is None and search.truncation is None:
+            bank = kept_demo_bank()
+    elif gan is None or clip is None:
         raise ConfigError(
             "Only one of gan and clip was given; give both, or neither for the demo pair."
         )
-    return gan, clip, bank
+    elif device is not None and not same_device(find_device(device), gan.device):
+        raise ConfigError(
+            f"The GAN is on {gan.device}, but the device asked for is {str(device)!r}; move the "
+            "models there first, or leave the device out."
+        )
+    if not job.needs_perceptual:
+        perceptual = None
+    elif perceptual is None:
+        perceptual = kept_demo_lpips(gan.device)
+    return Models(gan, clip, None if job.start_image else bank, selector, perceptual)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .config import SearchConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,3 +129,36 @@ def lead(
         torch.where(better, best.values, leaders[0]),
         torch.where(there, contenders, leaders[1]),
     )
+
+
+def with_named(best: Pool, pool: Pool, named: Sequence[int]) -> Pool:
+    """The best of a pool, the last of which give way to classes that the prompt names.
+
+    Each such class has a member at least, as far as the pool has one and the first member
+    stays: so that what CLIP thinks little of can be tried all the same.
+    """
+    classes = best.class_index.tolist()
+    missing = set(named) & set(pool.class_index.tolist()) - set(classes)
+    others = [row for row, own in enumerate(classes) if row and own not in named]
+    added = sorted(missing)[: len(others)]
+    if not added:
+        return best
+    gone = others[-len(added) :]
+    kept = best.pick(torch.tensor([row for row in range(len(best)) if row not in gone]))
+    for index in added:
+        own = pool.pick((pool.class_index == index).nonzero()[:, 0])
+        kept = kept.join(own.best(1))
+    return kept.best(len(kept))
+
+
+def shortlist_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:
+    """How many candidates a first pass keeps, and how many of one class at most.
+
+    Both are the same multiple of what the basis needs. A pool so limited always holds a basis
+    within the limit, if the candidates do.
+    """
+    num_ranked = num_candidates if config.num_reranked is None else config.num_reranked
+    num_ranked = min(num_ranked, num_candidates) if config.ranking == "aug_clip" else 0
+    factor = max(1, math.ceil(num_ranked / config.num_basis))
+    cap = None if config.max_per_class is None else factor * config.max_per_class
+    return factor * config.num_basis, cap

@@ -6,7 +6,6 @@ addition: which class fits a prompt best is clearer after some steps than from t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +14,15 @@ from torch import Tensor
 
 from . import rng
 from .classes import named_classes
-from .config import OptimizeConfig, Start
+from .config import OptimizeConfig
 from .descent import Descent
-from .mixing import Mixture, join_runs, make_mixture, pick_runs
+from .mixing import Mixture, join_runs
 from .runs import Iterates, LatentPair, Runs, put_rows
+from .starts import choose_start, make_start
+from .state import State, restore_generators, stacked
 from .types import Basis, Callback, Score, StepInfo
 
-logger = logging.getLogger(__name__)
-
 _CLEARLY = 2.0  # standard errors
-_STARTS: tuple[Start, ...] = ("alone", "uniform", "random", "preserving")
 
 # Given the iterates of all runs and the runs that have not stopped: those of them that go on.
 Review = Callable[[Iterates, list[int]], list[int]]
@@ -57,6 +55,7 @@ class Race:
 
     _descent: Descent  # of the rows that are on the way
     _starts: tuple[str, ...]
+    _restored = False
 
     def __init__(
         self,
@@ -67,9 +66,10 @@ class Race:
         start_generators: Sequence[torch.Generator],
         callback: Callback | None,
         review: Review | None = None,
+        on_state: Callable[[State], None] | None = None,
     ) -> None:
         self._runs, self._config, self._callback = runs, config, callback
-        self._review = review
+        self._review, self._on_state = review, on_state
         self._generators, self._start_generators = generators, start_generators
         self._num_starts = min(config.num_starts, len(bases[0].scores))
         named = [set(named_classes(runs.gan.class_names, target)) for target in runs.targets]
@@ -92,28 +92,70 @@ class Race:
         self._shown: tuple[Tensor, Tensor] | None = None  # scores and pictures of all runs
 
     def run(self) -> Course:
-        """Take all steps, but for runs that stop."""
+        """Take all steps, but for runs that stop; after ``restore``, those that are left."""
         config = self._config
-        mixture, self._starts = self._start()
-        self._descent = Descent(mixture, self._runs.gan, config, truncation=self._runs.truncation)
-        self._iterates.observe(0, mixture.latent())
-        if self._num_starts > 1:
-            for _ in range(round(config.trial_share * config.num_steps)):
+        if not self._restored:
+            mixture, self._starts = self._start()
+            self._descent = self._make_descent(mixture)
+            self._iterates.observe(0, mixture.latent())
+        if self._in_trial:
+            while self._descent.num_steps_done < round(config.trial_share * config.num_steps):
                 self._step()
             self._end_trial()
-        self._drop_stopped()
+            self._drop_stopped()
+        elif not self._restored:
+            self._drop_stopped()
         while self._running and self._descent.num_steps_done < config.num_steps:
             self._step()
         trace = torch.stack(self._trace)
         return Course(self._iterates, trace, self._starts, tuple(self._stopped))
 
+    @property
+    def _in_trial(self) -> bool:
+        """Whether several starts of each run are on the way."""
+        return len(self._starts) > len(self._generators)
+
+    def _make_descent(self, mixture: Mixture) -> Descent:
+        return Descent(mixture, self._runs.gan, self._config, truncation=self._runs.truncation)
+
+    def _state_dict(self) -> State:
+        """Where the runs stand, after a step; all that the next ones depend on."""
+        return {
+            "descent": self._descent.state_dict(),
+            "iterates": self._iterates.state_dict(),
+            "trace": stacked(self._trace),
+            "starts": self._starts,
+            "running": self._running,
+            "stopped": self._stopped,
+            "shown": self._shown,
+            "generators": [own.get_state() for own in self._generators],
+            "start_generators": [own.get_state() for own in self._start_generators],
+        }
+
+    def restore(self, state: State) -> None:
+        """Stand where the runs stood when the state was taken, before ``run``."""
+        form = make_start(
+            self._runs, self._rivals[0], "alone", self._config, self._start_generators
+        )
+        self._descent = self._make_descent(form).restored(state["descent"])
+        latent = self._descent.mixture.latent()
+        self._iterates = self._iterates.restored(state["iterates"], latent)
+        self._trace = [own.to(latent[0].device) for own in state["trace"]]
+        self._starts = tuple(state["starts"])
+        self._running, self._stopped = list(state["running"]), list(state["stopped"])
+        shown = state["shown"]
+        self._shown = shown and (shown[0].to(latent[0].device), shown[1].to(latent[0].device))
+        restore_generators(self._generators, state["generators"])
+        restore_generators(self._start_generators, state["start_generators"])
+        self._restored = True
+
     def _start(self) -> tuple[Mixture, tuple[str, ...]]:
         """Each run's first start as the settings have it; in each other another member leads."""
-        first, kinds = _choose_start(
+        first, kinds = choose_start(
             self._runs, self._rivals[0], self._config, self._start_generators, self._callback
         )
         rivals = [
-            _make_mixture(self._runs, bases, "alone", self._config, self._start_generators)
+            make_start(self._runs, bases, "alone", self._config, self._start_generators)
             for bases in self._rivals[1:]
         ]
         ranks = range(2, self._num_starts + 1)
@@ -129,7 +171,7 @@ class Race:
 
     def _step(self) -> None:
         """One step of all rows of the runs that go on; rivals meet the same changes."""
-        descent, running = self._descent, self._running
+        descent, running, config = self._descent, self._running, self._config
         latent = descent.mixture.latent()
         num_starts = len(latent[0]) // len(running)
         own = [self._generators[run] for run in running]
@@ -138,14 +180,19 @@ class Race:
         seen = _add_noise(latent, descent, generators)
         num = self._num_augments(descent.num_steps_done)
         scores, images, uphill = self._runs.pick(running * num_starts).ascend(
-            seen, self._config.objective, num, generators, num_starts
+            seen, config.objective, num, generators, num_starts
         )
         moved, downhill = descent.parameters, [-gradient for gradient in uphill]
         descent.step(torch.autograd.grad(seen, moved, downhill, materialize_grads=True))
         self._take_in(scores)
         if num_starts == 1:
             self._drop_stopped()
-        self._tell(running, scores, images)
+        self._show(running, scores, images)
+        if self._on_state is not None:
+            self._on_state(self._state_dict())
+        if self._callback is not None and self._shown is not None:
+            total = config.num_steps if self._running else descent.num_steps_done
+            self._callback(StepInfo("optimize", descent.num_steps_done, total, *self._shown))
 
     def _take_in(self, scores: Tensor) -> None:
         """Remember what a step made of the runs that go on."""
@@ -176,20 +223,13 @@ class Race:
         done = step / max(1, self._config.num_steps - 1)
         return max(1, round(self._runs.augment.num_augments * (share + (1.0 - share) * done)))
 
-    def _tell(self, running: list[int], scores: Tensor, images: Tensor) -> None:
-        """Tell the callback of a step: for each run, its best start of now, or of its last step."""
-        if self._callback is None:
-            return
+    def _show(self, running: list[int], scores: Tensor, images: Tensor) -> None:
+        """Keep score and image of each run's best start, of this step or of its last one."""
         num_runs = len(running)
         best = scores.view(-1, num_runs).argmax(dim=0)
         rows = best * num_runs + torch.arange(num_runs, device=best.device)
         now = scores[rows], images[rows]
-        if self._shown is not None:
-            now = put_rows(self._shown, running, now)
-        self._shown = now
-        step = self._descent.num_steps_done
-        total = self._config.num_steps if self._running else step
-        self._callback(StepInfo("optimize", step, total, *now))
+        self._shown = now if self._shown is None else put_rows(self._shown, running, now)
 
     def _best_rows(self, latent: LatentPair) -> Tensor:
         """The row of each run's best start, by AugCLIP under the same changes for all."""
@@ -239,46 +279,6 @@ def _leaders(basis: Basis, named: set[int], num: int) -> list[Tensor]:
         torch.tensor([lead, *(index for index in everyone if index != lead)])
         for lead in [*first, *others][:num]
     ]
-
-
-def _choose_start(
-    runs: Runs,
-    bases: Sequence[Basis],
-    config: OptimizeConfig,
-    generators: Sequence[torch.Generator],
-    callback: Callback | None,
-) -> tuple[Mixture, tuple[Start, ...]]:
-    """The mixture that each run starts from; for "best", the best of all kinds by AugCLIP."""
-    kinds = _STARTS if config.start == "best" else (config.start,)
-    mixtures = [_make_mixture(runs, bases, kind, config, generators) for kind in kinds]
-    if len(kinds) == 1:
-        return mixtures[0], kinds * len(bases)
-    latents = [mixture.latent() for mixture in mixtures]
-    _, scores = runs.judge(
-        latents, runs.augment.num_augments, generators, stage="start", callback=callback
-    )
-    choice = scores.mean.argmax(dim=0)  # (S, B) -> (B,)
-    starts = tuple(kinds[index] for index in choice.tolist())
-    logger.debug("starts chosen by score: %s", starts)
-    return pick_runs(mixtures, choice), starts
-
-
-def _make_mixture(
-    runs: Runs,
-    bases: Sequence[Basis],
-    kind: Start,
-    config: OptimizeConfig,
-    generators: Sequence[torch.Generator],
-) -> Mixture:
-    """The mixtures of some bases at one kind of start."""
-    return make_mixture(
-        bases,
-        kind,
-        mixing=config.mixing,
-        z_clamp=config.z_clamp,
-        device=runs.gan.device,
-        generators=generators,
-    )
 
 
 def _add_noise(

@@ -17,6 +17,7 @@ from .config import AugmentConfig, Objective, OptimizeConfig
 from .gan.base import Gan
 from .memory import Limit
 from .score import aug_clip_score, aug_clip_score_within, clip_score
+from .state import State, like
 from .types import Callback, Score, StepInfo, Target
 
 LatentPair = tuple[Tensor, Tensor]  # z (B, dim_z) and y (B, dim_y)
@@ -227,6 +228,23 @@ class Iterates:
         other._kept, other._ends = (
             {name: (z[rows], y[rows]) for name, (z, y) in latents.items()}
             for latents in (self._kept, self._ends)
+        )
+        return other
+
+    def state_dict(self) -> State:
+        """All latents by name."""
+        return {"kept": self._kept, "ends": self._ends}
+
+    def restored(self, state: State, latent: LatentPair) -> Iterates:
+        """Iterates as they were saved, of rows like those of a latent.
+
+        Raises:
+            CheckpointError: If they are of another kind.
+        """
+        other = copy.copy(self)
+        other._kept, other._ends = (
+            {name: (like(z, latent[0]), like(y, latent[1])) for name, (z, y) in own.items()}
+            for own in (state["kept"], state["ends"])
         )
         return other
 

@@ -29,7 +29,7 @@ from .errors import ConfigError
 from .gan.base import Gan
 from .guidance import class_weights
 from .memory import Limit
-from .pool import Pool, Shortlist, lead
+from .pool import Pool, Shortlist, lead, shortlist_size, with_named
 from .score import aug_clip_score_within, text_features
 from .types import Basis, Callback, Latent, StepInfo, Target
 
@@ -122,10 +122,10 @@ class _Search:
             features = self.limit.map(self.clip.encode_images, images)
             return self._only(rows, similarities(texts, features))
 
-        keep, cap = _pool_size(self._num_candidates, self.config)
+        keep, cap = shortlist_size(self._num_candidates, self.config)
         pools = self._stream(self._streams(texts, generator), rate, keep, cap)
         best = [pool.best(keep, cap) for pool in pools]
-        return [_with_named(*own) for own in zip(best, pools, self.named, strict=True)]
+        return [with_named(*own) for own in zip(best, pools, self.named, strict=True)]
 
     def rank_all(self, augment: AugmentConfig, generator: torch.Generator) -> list[Pool]:
         """Both passes in one, where AugCLIP is to rank all: what a basis may be chosen from.
@@ -214,10 +214,10 @@ class _Search:
         texts = text_features(self.targets, self.clip)  # (T, D)
         features = bank.features.cpu()[rows].to(texts)
         scores = similarities(texts, features).cpu()  # (T, N)
-        keep, cap = _pool_size(len(rows), self.config)
+        keep, cap = shortlist_size(len(rows), self.config)
         pools = [Pool(z, y, classes, own) for own in scores]
         best = [pool.best(keep, cap) for pool in pools]
-        return [_with_named(*own) for own in zip(best, pools, self.named, strict=True)]
+        return [with_named(*own) for own in zip(best, pools, self.named, strict=True)]
 
     @property
     def _allowed(self) -> Tensor:
@@ -279,7 +279,7 @@ class _Search:
     def make_basis(self, pool: Pool, named: list[int], target: Target) -> Basis:
         """The best of a pool."""
         config = self.config
-        best = _with_named(pool.best(config.num_basis, config.max_per_class), pool, named)
+        best = with_named(pool.best(config.num_basis, config.max_per_class), pool, named)
         latent = Latent(best.z, best.y, self.truncation)
         return Basis(
             latent,
@@ -297,36 +297,3 @@ class _Search:
         for part in classes.split(self.config.batch_size):
             z = self.gan.sample_z(len(part), truncation=self.truncation, generator=generator)
             yield z, self.gan.embed(part), part
-
-
-def _with_named(best: Pool, pool: Pool, named: list[int]) -> Pool:
-    """The best of a pool, the last of which give way to classes that the prompt names.
-
-    Each such class has a member at least, as far as the pool has one and the first member
-    stays: so that what CLIP thinks little of can be tried all the same.
-    """
-    classes = best.class_index.tolist()
-    missing = set(named) & set(pool.class_index.tolist()) - set(classes)
-    others = [row for row, own in enumerate(classes) if row and own not in named]
-    added = sorted(missing)[: len(others)]
-    if not added:
-        return best
-    gone = others[-len(added) :]
-    kept = best.pick(torch.tensor([row for row in range(len(best)) if row not in gone]))
-    for index in added:
-        own = pool.pick((pool.class_index == index).nonzero()[:, 0])
-        kept = kept.join(own.best(1))
-    return kept.best(len(kept))
-
-
-def _pool_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:
-    """How many candidates a first pass keeps, and how many of one class at most.
-
-    Both are the same multiple of what the basis needs. A pool so limited always holds a basis
-    within the limit, if the candidates do.
-    """
-    num_ranked = num_candidates if config.num_reranked is None else config.num_reranked
-    num_ranked = min(num_ranked, num_candidates) if config.ranking == "aug_clip" else 0
-    factor = max(1, math.ceil(num_ranked / config.num_basis))
-    cap = None if config.max_per_class is None else factor * config.max_per_class
-    return factor * config.num_basis, cap

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import rng
 from .config import OptimizeConfig
 from .runs import Iterates, LatentPair, Runs, put_rows
+from .state import State
 from .types import Callback, StepInfo
 
 _WORTH = 0.1  # standard errors; under the same changes a difference has 0.1 to 0.2 of one's
@@ -63,6 +64,23 @@ class Selection:
         self._best: list[Judged | None] = [None] * len(generators)
         self._marks: list[float | None] = [None] * len(generators)  # what a score is to beat
         self._waits = [0] * len(generators)  # reviews since a score did
+
+    def state_dict(self) -> State:
+        """What the reviews found so far."""
+        return {
+            "reviewed": sorted(self._reviewed),
+            "going": self._going,
+            "best": [None if best is None else _saved(best) for best in self._best],
+            "marks": self._marks,
+            "waits": self._waits,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what was found before."""
+        device = self._runs.gan.device
+        self._reviewed, self._going = set(state["reviewed"]), list(state["going"])
+        self._marks, self._waits = list(state["marks"]), list(state["waits"])
+        self._best = [None if own is None else _judged(own, device) for own in state["best"]]
 
     def review(self, iterates: Iterates, running: Sequence[int]) -> list[int]:
         """Judge the snapshots that are new, and say which runs are to go on.
@@ -139,3 +157,14 @@ class Selection:
             callback(dataclasses.replace(info, score=score, preview=preview))
 
         return tell
+
+
+def _saved(judged: Judged) -> State:
+    """A judged iterate as plain data."""
+    return {field.name: getattr(judged, field.name) for field in dataclasses.fields(judged)}
+
+
+def _judged(saved: State, device: torch.device) -> Judged:
+    """A judged iterate as it was saved."""
+    tensors = {name: own.to(device) for name, own in saved.items() if name != "name"}
+    return Judged(saved["name"], **tensors)

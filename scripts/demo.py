@@ -6,6 +6,7 @@ Runs inside the virtual environment; ``dev.py demo`` is what a person types.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -139,7 +140,8 @@ def read_score(run: Run, prompt: dict[str, Any], object_info: dict[str, Any]) ->
 
 def default_path(prompt: str, seed: int, workflow: str = demo_options.WORKFLOWS[0]) -> Path:
     """A file name that tells what is in the picture and, where not as usual, how it was made."""
-    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-_")[:60] or "picture"
+    slug = re.sub(r"\W+", "-", prompt.lower()).strip("-_")[:60]
+    slug = slug.encode()[:150].decode(errors="ignore") or "picture"  # a name has 255 bytes at most
     how = "" if workflow == demo_options.WORKFLOWS[0] else f"-{workflow}"
     return OUTPUT / f"{slug}-{seed}{how}.png"
 
@@ -149,7 +151,7 @@ def run_demo(options: argparse.Namespace) -> dict[str, Any]:
     comfyui = Path(os.environ[environment.COMFYUI_VARIABLE])
     path: Path = options.out or default_path(options.prompt, options.seed, options.workflow)
     workflow = WORKFLOWS / f"{options.workflow}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    demo_options.try_output(path)
     with (
         tempfile.TemporaryDirectory(prefix="fusedream-", ignore_cleanup_errors=True) as base,
         ExitStack() as stack,
@@ -158,7 +160,7 @@ def run_demo(options: argparse.Namespace) -> dict[str, Any]:
             server = stack.enter_context(ComfyServer(comfyui, Path(base), environment=OFFLINE))
         say(f'Making "{options.prompt}" with seed {options.seed} ...')
         picture = make_picture(ComfyClient(server.url), workflow, options.prompt, options.seed)
-    path.write_bytes(picture.png)
+    path = save_picture(picture.png, path)
     return {
         "image": str(path),
         "workflow": options.workflow,
@@ -169,11 +171,27 @@ def run_demo(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def save_picture(png: bytes, path: Path) -> Path:
+    """Write a picture; where that fails, into the folder for temporary files. Returns where."""
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        handle, name = tempfile.mkstemp(prefix="fusedream-", suffix=".png")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(png)
+        environment.say(f"{path} could not be written ({error.strerror}); it is kept elsewhere.")
+        return Path(name)
+    return path
+
+
 def main() -> int:
     """Parse, run, report; 0 if there is a picture."""
     parser = argparse.ArgumentParser(prog="dev.py demo")
     demo_options.add_arguments(parser)
     options = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # a terminal may not have all letters of a prompt
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with terminate_as_interrupt():
             result = run_demo(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 MAX_SEED = 2**64 - 1
@@ -13,7 +14,12 @@ def prompt(text: str) -> str:
     """A prompt with at least one visible character."""
     if not text.strip(" \t\r\n|"):  # a bar parts two pieces of a prompt
         raise argparse.ArgumentTypeError("the prompt is empty; say what the picture should show")
-    return text.strip()
+    try:
+        return os.fsencode(text).decode("utf-8").strip()  # whatever the locale has made of it
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!a} holds something that is no character; type it again, in UTF-8"
+        ) from error
 
 
 def seed(text: str) -> int:
@@ -30,12 +36,28 @@ def seed(text: str) -> int:
 def png_path(text: str) -> Path:
     """A path for the picture."""
     path = Path(text).expanduser().resolve()
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
-    for folder in path.parents:
-        if folder.exists() and not folder.is_dir():
-            raise argparse.ArgumentTypeError(f"{folder} is a file, so {text!r} cannot be in it")
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!a} is not the name of a .png file")
+    try:
+        try_output(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{text!a} cannot be written ({reason})") from error
     return path
+
+
+def try_output(path: Path) -> None:
+    """Write a file and take it away again; one that is there stays as it is.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    existed = path.exists()
+    with path.open("ab"):
+        pass
+    if not existed:
+        path.unlink()
 
 
 def port(text: str) -> int:

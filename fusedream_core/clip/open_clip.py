@@ -135,15 +135,17 @@ class OpenClip(nn.Module):
             Unit-norm features, shape ``(N, D)``, float32 (float64 if the model is).
         """
         asked = (self.mean.dtype, tuple(texts))
-        if asked not in self._texts:
-            if len(self._texts) >= _MOST_CALLS:
-                self._texts.clear()
+        features = self._texts.get(asked)  # once: another thread may clear them
+        if features is None:
             with torch.no_grad():
                 tokens = self.tokenizer(list(texts)).to(self.device)
                 features = _unit(self.model.encode_text(tokens))  # type: ignore[operator]
             self._checked(features, tokens, self.mean.dtype)
-            self._texts[asked] = features.cpu()
-        return self._texts[asked].to(self.device, copy=True)
+            features = features.cpu()
+            if len(self._texts) >= _MOST_CALLS:
+                self._texts.clear()
+            self._texts[asked] = features
+        return features.to(self.device, copy=True)
 
     def truncates(self, text: str) -> bool:
         """Whether the end of this text is cut off."""

@@ -10,10 +10,11 @@ are one batch, so that an accelerator has enough to do when few configurations o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from ..autograd import with_gradients
 from ..checks import check_bases, check_runs, check_targets
 from ..clip.base import ImageTextEncoder
 from ..config import AugmentConfig, ComposeConfig
@@ -23,6 +24,7 @@ from ..memory import Limit
 from ..perceptual import Perceptual
 from ..placement import Placement, all_placements
 from ..repeatable import repeatable
+from ..state import State, restoring
 from ..types import Basis, Callback, Target
 from .compositor import Compositor
 from .entries import Run, make_run
@@ -31,6 +33,7 @@ from .tournament import Tournament
 
 
 @repeatable()
+@with_gradients
 def compose(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -47,6 +50,8 @@ def compose(
     background_targets: Sequence[Target | None] | None = None,
     clip_batch: int | None = None,
     callback: Callback | None = None,
+    state: State | None = None,
+    on_state: Callable[[State], None] | None = None,
 ) -> list[ComposeResult]:
     """For each of B runs, optimise foreground and background, and where the one lies on the other.
 
@@ -69,6 +74,10 @@ def compose(
         callback: Called after each picture and each batch of the pre-search, each step and each
             scored iterate, of whichever runs; it is told the best of what was just done, B = 1,
             and may raise to stop.
+        state: Where to go on, as ``on_state`` was given it; everything else, the generators
+            included, must be as it was at the first start. None means from the start.
+        on_state: Called after each step, before ``callback``, with where the runs stand: plain data
+            and tensors that nothing changes any more.
 
     Returns:
         For each run the best composite, its parts and their latents, as it would end alone. Its
@@ -77,6 +86,7 @@ def compose(
     Raises:
         ConfigError: If a model, prompt or basis belongs to another, the numbers of runs differ,
             or there is nothing to try.
+        CheckpointError: If the state is damaged, or one of other runs.
 
     References:
         Liu et al. 2021, section 3.3, Algorithm 2; ``PAPER_COMPOSITION`` has its settings.
@@ -100,11 +110,14 @@ def compose(
     distance = perceptual if config.consistency != "none" else None
     tau = foregrounds[0].latent.truncation
     compositor = Compositor(gan, clip, distance, tau, config, Limit(clip_batch))
-    tournament = Tournament(compositor, augment, runs, callback)
-    with torch.enable_grad():
+    tournament = Tournament(compositor, augment, runs, callback, on_state)
+    if state is None:
         tournament.enter(chosen)
-        tournament.play()
-        return tournament.crown()
+    else:
+        with restoring():
+            tournament.restore(state)
+    tournament.play()
+    return tournament.crown()
 
 
 def _check(

@@ -21,6 +21,7 @@ from ..descent import Descent, join_descents
 from ..mixing import make_mixture
 from ..placement import Box, box_masks
 from ..runs import Iterates, LatentPair, join_iterates
+from ..state import State, stacked
 from ..types import Basis, Latent, Score
 from .compositor import Compositor, Pictures
 from .entries import Entry, Run
@@ -102,6 +103,18 @@ class Configurations:
             {entry.run: self.generators[entry.run] for entry in entries},
             [numbers[:, list(rows)] for numbers in self.trace],
         )
+
+    def state_dict(self, runs: Sequence[Run]) -> State:
+        """Where the configurations stand, which are of these runs."""
+        return {
+            "entries": [entry.state(runs) for entry in self.entries],
+            "descent": self.descent.state_dict(),
+            "iterates": self.iterates.state_dict(),
+            "generators": {
+                str(runs.index(run)): own.get_state() for run, own in self.generators.items()
+            },
+            "trace": stacked(self.trace),
+        }
 
     def split(self, size: int) -> list[Configurations]:
         """All of the configurations, at most ``size`` in a batch."""

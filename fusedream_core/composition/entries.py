@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from .. import rng
 from ..placement import Box, Placement
+from ..state import State
 from ..types import Basis, Target
 from .records import Attempt
 
@@ -36,6 +39,17 @@ class Run:
     steps: torch.Generator
     attempts: dict[Placement, Attempt] = field(default_factory=dict)
 
+    def attempts_state(self) -> list[State]:
+        """How far its configurations came, as plain data."""
+        return [dataclasses.asdict(attempt) for attempt in self.attempts.values()]
+
+    def restore_attempts(self, state: Sequence[State]) -> None:
+        """Take over how far they came."""
+        for own in state:
+            placement = Placement(**own["placement"])
+            attempt = Attempt(placement, own["score"], own["num_steps"])
+            self.attempts[placement] = attempt
+
     def num_members(self, most: int) -> int:
         """How many latents of each picture are optimised together: as many as both bases have."""
         return min(most, len(self.foreground.scores), len(self.background.scores))
@@ -54,6 +68,16 @@ class Entry:
     run: Run
     placement: Placement
     box: Box
+
+    def state(self, runs: Sequence[Run]) -> State:
+        """It as plain data, where its run is one of these."""
+        place, box = (dataclasses.astuple(own) for own in (self.placement, self.box))
+        return {"run": runs.index(self.run), "placement": place, "box": box}
+
+    @classmethod
+    def restored(cls, state: State, runs: Sequence[Run]) -> Entry:
+        """What was plain data."""
+        return cls(runs[state["run"]], Placement(*state["placement"]), Box(*state["box"]))
 
     def remember(self, score: float, num_steps: int) -> None:
         """Note how far it came."""

@@ -16,13 +16,13 @@ class Progress:
         self, stage: Literal["pair", "compose", "select"], total: int, callback: Callback | None
     ) -> None:
         """Start with nothing done; ``total`` may still be corrected."""
-        self.total = total
-        self._stage, self._done, self._callback = stage, 0, callback
+        self.total, self.done = total, 0
+        self._stage, self._callback = stage, callback
 
     def tell(self, score: Tensor, images: Tensor, *, num: int = 1) -> None:
         """Count ``num`` more steps, which made some pictures of these scores."""
-        self._done += num
+        self.done += num
         if self._callback is not None:
             top = int(score.argmax())
             best = slice(top, top + 1)
-            self._callback(StepInfo(self._stage, self._done, self.total, score[best], images[best]))
+            self._callback(StepInfo(self._stage, self.done, self.total, score[best], images[best]))

@@ -14,6 +14,7 @@ from .composition import (
     Consistency,
 )
 from .invert import InvertConfig
+from .plain import from_plain, to_plain
 from .recipe import (
     CANDIDATES_ON_ACCELERATOR,
     CANDIDATES_ON_CPU,
@@ -51,4 +52,6 @@ __all__ = [
     "Recipe",
     "SearchConfig",
     "Start",
+    "from_plain",
+    "to_plain",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import ConfigError
+from .plain import to_plain
 from .require import require, require_choice, require_count, require_range
 
 Objective = Literal["aug_clip", "clip"]
@@ -243,8 +243,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain numbers, words and lists, for a picture's metadata."""
-        plain = dataclasses.asdict(self)
-        plain["augment"]["policy"] = [member.value for member in self.augment.policy]
+        plain: dict[str, Any] = to_plain(self)
         return plain
 
 

@@ -166,6 +166,7 @@ def _usual_names(num_classes: int) -> Sequence[str]:
     return [f"class {index}" for index in range(num_classes)]
 
 
+@torch.inference_mode(False)
 def load_biggan(path: Path | str) -> BigGan:
     """Load a generator from local files, never touching the network.
 

@@ -9,7 +9,9 @@ from .files import (
     read_json,
     reading,
     saving,
+    shown,
     weight_files,
+    why_not_written,
     write_whole,
 )
 from .state_dict import (
@@ -38,6 +40,8 @@ __all__ = [
     "read_state_dict",
     "reading",
     "saving",
+    "shown",
     "weight_files",
+    "why_not_written",
     "write_whole",
 ]

@@ -162,12 +162,22 @@ def saving(path: Path) -> Iterator[None]:
     except FuseDreamError:
         raise
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
-        full = isinstance(error, OSError) and error.errno in _FULL
-        reason = "the disk is full" if full else getattr(error, "strerror", None) or error
         raise SaveError(
-            f"The file {path} could not be written ({reason}); free some space there, or choose a "
-            "folder that can be written to."
+            f"The file {shown(path)} could not be written ({why_not_written(error)}); free some "
+            "space there, or choose a folder that can be written to."
         ) from error
+
+
+def why_not_written(error: OSError | ValueError) -> str:
+    """Why the system refused to write a file, in words, without its path."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "the disk is full"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def shown(path: Path) -> str:
+    """A path as text, also where it holds bytes that are no text."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -184,8 +194,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file beside its place, and move it there when it is whole."""
-    # A name of its own for each writer; the last to finish wins.
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    # A name of its own for each writer, and no longer than a name may be; the last to finish wins.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name[:20], suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

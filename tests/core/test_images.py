@@ -7,8 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fusedream_core import ImageError
-from fusedream_core.images import from_images01, save_png, to_images01, to_pil
+from fusedream_core import ImageError, PromptError
+from fusedream_core.images import (
+    from_images01,
+    read_image,
+    read_png_text,
+    save_png,
+    to_images01,
+    to_pil,
+)
 
 
 class TestRanges:
@@ -36,3 +43,45 @@ def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"does not end in \.png"):
         save_png(torch.zeros(3, 4, 4), tmp_path / "picture.jpg", {})
     assert not any(tmp_path.iterdir())
+
+
+class TestText:
+    def test_read(self, images: Tensor, tmp_path: Path) -> None:
+        path = tmp_path / "picture.png"
+        save_png(images[0], path, {"prompt": "ein W\u00f6rt", "long": "x" * 50_000})
+        assert read_png_text(path, "prompt") == "ein W\u00f6rt"
+        assert read_png_text(path, "long") == "x" * 50_000
+        assert read_png_text(path, "other") is None
+
+    def test_what_is_no_text_is_refused(self, images: Tensor, tmp_path: Path) -> None:
+        with pytest.raises(PromptError, match="The prompt holds something that is no character"):
+            save_png(images[0], tmp_path / "picture.png", {"prompt": "a\udcff"})
+        assert not any(tmp_path.iterdir())
+
+    def test_other_files(self, tmp_path: Path) -> None:
+        Image.new("RGB", (4, 4)).save(tmp_path / "picture.jpg")
+        for name in ("picture.jpg", "nowhere.png"):
+            with pytest.raises(ImageError, match="cannot be read as a picture"):
+                read_png_text(tmp_path / name, "prompt")
+
+
+class TestReadImage:
+    def test_value(self, images: Tensor, tmp_path: Path) -> None:
+        path = tmp_path / "picture.png"
+        save_png(images[0], path, {})
+        found = read_image(path)
+        assert to_pil(found)[0].tobytes() == to_pil(images[:1])[0].tobytes()
+
+    def test_alpha_lies_over_white_and_cameras_turn(self, tmp_path: Path) -> None:
+        clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+        clear.save(tmp_path / "clear.png")
+        assert read_image(tmp_path / "clear.png").unique().tolist() == [1.0]
+        exif = Image.Exif()
+        exif[0x0112] = 6  # lies on its side
+        Image.new("RGB", (8, 4)).save(tmp_path / "photo.jpg", exif=exif)
+        assert read_image(tmp_path / "photo.jpg").shape == (1, 3, 8, 4)
+
+    def test_exception(self, tmp_path: Path) -> None:
+        (tmp_path / "odd.png").write_bytes(b"odd")
+        with pytest.raises(ImageError, match="cannot be read as a picture"):
+            read_image(tmp_path / "odd.png")

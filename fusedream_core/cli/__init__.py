@@ -1,0 +1,1 @@
+"""The command line: images, compositions, and the models that can be downloaded."""

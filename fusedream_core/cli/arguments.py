@@ -1,0 +1,179 @@
+"""What the command line understands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from ..config import BlendMode, Consistency
+from ..placement import POSITIONS
+
+PRESETS = ("default", "paper", "reference")
+COMPOSITION_PRESETS = ("default", "paper")
+
+_ABOUT = 'Pictures from the command line: generate "a blue dog" -o out.png, or compose; and models.'
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message[:1].upper()}{message[1:]}; see '{self.prog} --help'.\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line. Options that were not given are None."""
+    parser = _Parser(prog="python -m fusedream_core", description=_ABOUT)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("generate", help="make a picture")
+    two = commands.add_parser("compose", help="make a picture of two things, one pasted on another")
+    deciding = {"generate": _add_run(one), "compose": _add_run(two)}
+    _add_single(one, deciding["generate"])
+    _add_composition(deciding["compose"])
+    commands.add_parser("models", help="list the models that can be downloaded")
+    three = commands.add_parser("download", help="download a model")
+    three.add_argument("name", help="its name in the list of models")
+    three.add_argument(
+        "--to",
+        type=Path,
+        default=Path("models"),
+        help="folder of model folders, such as ComfyUI's (%(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    if options.command in deciding:
+        command = one if options.command == "generate" else two
+        _check(command, options, deciding[options.command]._group_actions)
+    return options
+
+
+def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Options of both kinds of images. Returns the group of those that decide the image."""
+    command.add_argument(
+        "prompt", nargs="?", type=_text, help="what to show, as 'a blue dog:1 | blurry:-0.3'"
+    )
+    command.add_argument(
+        "-o", "--out", type=_png_path, help="PNG to write (fusedream.png, or after what is given)"
+    )
+    command.add_argument("--device", help="such as cuda, cuda:1 or cpu (the first accelerator)")
+    again = command.add_argument_group("instead of a prompt")
+    again.add_argument("--from", dest="source", metavar="PNG", type=Path, help="make this again")
+    again.add_argument("--resume", metavar="FILE", type=Path, help="go on with a run that stopped")
+    command.add_argument(
+        "--save-every", type=_count, metavar="N", help="keep the run in a file each N steps"
+    )
+    models = command.add_argument_group("models (without --gan and --clip: the demo pair)")
+    models.add_argument("--gan", type=Path, help="file or folder of a BigGAN")
+    models.add_argument("--clip", type=Path, help="folder of a CLIP, or file of its weights")
+    models.add_argument("--architecture", help="of a CLIP's file, such as ViT-B-32-quickgelu")
+    models.add_argument("--bank", type=Path, help="file of a seed bank of both")
+    models.add_argument("--lpips", type=Path, help="file of a perceptual distance")
+    recipe = command.add_argument_group("settings (those of the preset where not given)")
+    recipe.add_argument("--seed", type=_whole, help="0 to 2**64 - 1 (0)")
+    recipe.add_argument("--candidates", type=_whole, help="random latents that are searched")
+    recipe.add_argument("--basis", type=_whole, help="how many of the best are kept")
+    recipe.add_argument(
+        "--classes", type=_names, help="classes to draw from, with commas: dog, cat"
+    )
+    recipe.add_argument("--truncation", type=_number, help="above 0 (plain) to 1 (varied)")
+    recipe.add_argument("--steps", type=_whole, help="steps of the optimisation")
+    recipe.add_argument("--augments", type=_whole, help="augmented copies in each step")
+    return recipe
+
+
+def _add_single(command: argparse.ArgumentParser, recipe: argparse._ArgumentGroup) -> None:
+    """Options of a single image."""
+    recipe.add_argument("--preset", choices=PRESETS, help="settings to begin with (default)")
+    command.add_argument("--selector", type=Path, help="a second CLIP, which chooses the result")
+    command.add_argument("--selector-architecture", help="of that CLIP's file")
+    command.add_argument("--start-image", type=Path, help="a picture to start from")
+
+
+def _add_composition(recipe: argparse._ArgumentGroup) -> None:
+    """Options of a composition."""
+    recipe.add_argument(
+        "--preset", choices=COMPOSITION_PRESETS, help="settings to begin with (default)"
+    )
+    recipe.add_argument("--foreground", type=_text, help="what the pasted picture is to show")
+    recipe.add_argument("--background", type=_text, help="what the picture below it is to show")
+    recipe.add_argument("--scale", type=_number, help="of the pasted picture, above 0 to 1")
+    recipe.add_argument("--position", choices=POSITIONS, help="where it goes")
+    recipe.add_argument(
+        "--consistency", choices=get_args(Consistency), help="where both are to look alike"
+    )
+    recipe.add_argument("--blend", choices=get_args(BlendMode), help="how the border is hidden")
+
+
+def _check(
+    command: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    deciding: Sequence[argparse.Action],
+) -> None:
+    """Refuse options that contradict each other."""
+    whole = {"a prompt": options.prompt, "--from": options.source, "--resume": options.resume}
+    given = [name for name, value in whole.items() if value is not None]
+    if len(given) != 1:
+        which = " and ".join(given) or "none of them"
+        command.error(f"give one of a prompt, --from and --resume, not {which}")
+    if options.prompt is None:
+        for action in deciding:
+            if getattr(options, action.dest) is not None:
+                command.error(
+                    f"{action.option_strings[0]} cannot be given with {given[0]}, which has its "
+                    "own settings"
+                )
+    if options.resume is not None and getattr(options, "start_image", None) is not None:
+        command.error("--start-image cannot be given with --resume, which has the picture")
+    for model, architecture in (("clip", "architecture"), ("selector", "selector_architecture")):
+        if getattr(options, architecture, None) is not None and getattr(options, model) is None:
+            flag = architecture.replace("_", "-")
+            command.error(f"--{flag} is that of a file, which is missing; give --{model}")
+
+
+def _text(text: str) -> str:
+    """A prompt as it was typed, also where the locale knows fewer characters than UTF-8."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text  # refused later, with its place
+
+
+def _png_path(text: str) -> Path:
+    """The name of a PNG file; whether it can be written is tried later."""
+    path = Path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
+    return path
+
+
+def _whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if _whole(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no class")
+    return names

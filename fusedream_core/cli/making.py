@@ -1,0 +1,225 @@
+"""The commands that make an image: from a prompt, again from an image, or on from a stop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..config import CompositionRecipe, InvertConfig
+from ..devices import describe_device
+from ..errors import ConfigError, SaveError
+from ..images import read_image, read_png_text, save_png
+from ..job import Job, Models, hash_image
+from ..output import try_output
+from ..provenance import CHUNK, Provenance
+from ..result import GenerationResult
+from ..run_file import SUFFIX, RunKeeper, SavedRun, load_run
+from ..work import resume, run_job
+from .console import StoppedError, Watch, say, stoppable, unstoppable
+from .models import load_models, load_models_again
+from .recipes import make_composition_recipe, make_placements, make_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Plan:
+    """What is to be made.
+
+    Attributes:
+        job: What.
+        out: The PNG to write.
+        start_image: An image to start from.
+        provenance: How it was made the first time; None for a new image.
+        saved: The run that goes on; None for one from the start.
+    """
+
+    job: Job
+    out: Path
+    start_image: Tensor | None = None
+    provenance: Provenance | None = None
+    saved: SavedRun | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that makes such an image."""
+        return "compose" if isinstance(self.job.recipe, CompositionRecipe) else "generate"
+
+
+def make(options: argparse.Namespace) -> str:
+    """Make and save the image. Returns a line about it.
+
+    Raises:
+        FuseDreamError: If something does not fit; before the work, as far as that can be known.
+        StoppedError: If it was asked to stop; what there is by then is kept.
+    """
+    plan = _make_plan(options)
+    keeper = RunKeeper(plan.out.with_name(plan.out.stem + SUFFIX), every=options.save_every)
+    for path in (plan.out, keeper.path):
+        try_output(path)
+    watch = Watch()
+    try:
+        with stoppable():
+            result = _run(options, plan, keeper, watch)
+    except StoppedError:
+        with unstoppable():
+            watch.close()
+            say(_keep(plan, keeper, watch), sys.stderr)
+        raise
+    result.save(plan.out)
+    if keeper.is_saved:
+        keeper.path.unlink(missing_ok=True)
+    where = f"  {result.composition.placement.name}" if result.composition else ""
+    return f"{plan.out}  AugCLIP {result.score_text}{where}  {result.seconds:.1f} s"
+
+
+def _run(
+    options: argparse.Namespace, plan: _Plan, keeper: RunKeeper, watch: Watch
+) -> GenerationResult:
+    """Load the models and do the work."""
+    models = _load(options, plan)
+    say(f"Device: {describe_device(models.gan.device)}", sys.stderr)
+    if plan.saved is not None:
+        return resume(plan.saved, models, keeper=keeper, callback=watch)
+    return run_job(plan.job, models, start_image=plan.start_image, keeper=keeper, callback=watch)
+
+
+def _load(options: argparse.Namespace, plan: _Plan) -> Models:
+    """The models of the plan."""
+    if plan.provenance is None:
+        return load_models(options, plan.job)
+    return load_models_again(options, plan.provenance)
+
+
+def _make_plan(options: argparse.Namespace) -> _Plan:
+    """What is to be made, from a prompt, an image or a saved run."""
+    if options.source is not None:
+        plan = _plan_again(options)
+    elif options.resume is not None:
+        plan = _plan_resumed(options)
+    else:
+        image = _read_start(options)
+        plan = _Plan(
+            job=_make_job(options, image),
+            out=options.out or Path("fusedream.png"),
+            start_image=image,
+        )
+    if options.command != plan.command:
+        raise ConfigError(
+            f"{options.source or options.resume} was made by {plan.command!r}, not by "
+            f"{options.command!r}; use that."
+        )
+    return plan
+
+
+def _plan_again(options: argparse.Namespace) -> _Plan:
+    """An image as it was made before."""
+    source: Path = options.source
+    out: Path = options.out or source.with_name(source.stem + "-again.png")
+    provenance = _read_provenance(source)
+    if out.exists() and out.samefile(source):
+        raise ConfigError(f"{out} is the image to make again; give another name for the new one.")
+    return _Plan(
+        job=provenance.job, out=out, start_image=_read_start(options), provenance=provenance
+    )
+
+
+def _plan_resumed(options: argparse.Namespace) -> _Plan:
+    """A run that goes on."""
+    saved, path = load_run(options.resume), options.resume
+    name = path.name.removesuffix(SUFFIX).removesuffix(".safetensors") + ".png"
+    return _Plan(
+        job=saved.provenance.job,
+        out=options.out or path.with_name(name),
+        provenance=saved.provenance,
+        saved=saved,
+    )
+
+
+def _read_start(options: argparse.Namespace) -> Tensor | None:
+    """The image to start from, if there is one."""
+    path = getattr(options, "start_image", None)
+    return None if path is None else read_image(path)
+
+
+def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:
+    """The job of a new image."""
+    seed = options.seed or 0
+    if options.command == "compose":
+        return Job(
+            prompt=options.prompt,
+            seed=seed,
+            recipe=make_composition_recipe(options),
+            placements=make_placements(options),
+            foreground_prompt=options.foreground,
+            background_prompt=options.background,
+        )
+    return Job(
+        prompt=options.prompt,
+        seed=seed,
+        recipe=make_recipe(options),
+        start_image=None if start_image is None else hash_image(start_image),
+        invert=None if start_image is None else InvertConfig(),
+    )
+
+
+def _read_provenance(path: Path) -> Provenance:
+    """How an image was made.
+
+    Raises:
+        ConfigError: If it does not say.
+    """
+    text = read_png_text(path, CHUNK)
+    if text is None:
+        raise ConfigError(
+            f"{path} does not say how it was made; only images that this command line or "
+            "generate() saved do (those of ComfyUI hold their workflow: drop them into ComfyUI)."
+        )
+    try:
+        return Provenance.from_json(text)
+    except ConfigError as error:
+        raise ConfigError(f"What {path} says of how it was made cannot be used: {error}") from error
+
+
+def _keep(plan: _Plan, keeper: RunKeeper, watch: Watch) -> str:
+    """Keep what there is of a run that stops. Returns a line about it."""
+    kept = [_keep_best(plan, watch), _keep_run(plan, keeper)]
+    return (
+        " ".join(["Stopped.", *filter(None, kept)])
+        if any(kept)
+        else ("Stopped before there was anything to keep.")
+    )
+
+
+def _keep_best(plan: _Plan, watch: Watch) -> str:
+    """Save the best image so far. Returns a sentence about it."""
+    best, last = watch.best, watch.last
+    if best is None or last is None:
+        return ""
+    score = f"{float(best.score.max()):.4f}"
+    notes = {
+        "prompt": plan.job.prompt,
+        "seed": str(plan.job.seed),
+        "score": score,
+        "state": f"stopped in {last.stage}, step {last.step} of {last.total}",
+    }
+    try:
+        save_png(best.preview[int(best.score.argmax())], plan.out, notes)
+    except SaveError as error:
+        return str(error)
+    return f"The best image so far is {plan.out} (score {score}, {notes['state']})."
+
+
+def _keep_run(plan: _Plan, keeper: RunKeeper) -> str:
+    """Save the run. Returns a sentence about it."""
+    try:
+        if not keeper.save():
+            return ""
+    except OSError as error:
+        return f"The run could not be kept as {keeper.path} ({error.strerror or error})."
+    return (
+        f"Go on, with the same models, by: python -m fusedream_core {plan.command} "
+        f"--resume {keeper.path}"
+    )

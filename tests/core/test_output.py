@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fusedream_core import SaveError
+from fusedream_core.output import try_output, write_or_keep
+
+
+class TestTryOutput:
+    def test_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        try_output(tmp_path / "new" / "picture.png")
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_leaves_what_is_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "picture.png"
+        path.write_bytes(b"old")
+        os.utime(path, (1.0, 1.0))
+        try_output(path)
+        assert path.read_bytes() == b"old"
+        assert path.stat().st_mtime == 1.0
+
+    def test_longest_name(self, tmp_path: Path) -> None:
+        """What is written first has another name, which must not be too long where this is not."""
+        path = tmp_path / ("\u00e9" * 125 + ".png")  # 254 bytes
+        try_output(path)
+        write_or_keep(path, b"new")
+        assert path.read_bytes() == b"new"
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("/proc/x.png", "cannot be written"),
+            ("/dev/null", "is there and is no file"),
+            (f"{__file__}/picture.png", "is a file, so"),
+            ("x" * 300, "File name too long"),
+            ("a\0b.png", "cannot be written"),
+        ],
+    )
+    def test_exception(self, name: str, message: str, tmp_path: Path) -> None:
+        with pytest.raises(SaveError, match=message):
+            try_output(tmp_path / name)
+
+    def test_name_that_is_no_text(self) -> None:
+        with pytest.raises(SaveError) as caught:
+            try_output(Path("/proc/\udcff.png"))
+        str(caught.value).encode()
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+    def test_folder_without_the_right(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(SaveError, match="Permission denied"):
+            try_output(tmp_path / "picture.png")
+
+
+class TestWriteOrKeep:
+    def test_content_is_kept_at_a_place_that_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        gone = tmp_path / "gone"
+        gone.write_bytes(b"")
+        with pytest.raises(SaveError, match="could not be written") as caught:
+            write_or_keep(gone / "picture.png", b"content")
+        (kept,) = tmp_path.glob("fusedream-*.png")
+        assert str(kept) in str(caught.value)
+        assert kept.read_bytes() == b"content"
+
+    def test_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", "/proc")
+        with pytest.raises(SaveError, match="nor into the folder for temporary files"):
+            write_or_keep(Path("/proc/x.png"), b"content")
