@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import CheckpointError, ConfigError
 from .provenance import CHUNK, Provenance
 from .state import State, flatten, unflatten
-from .weights import read_state_dict, reading, write_whole
+from .weights import read_safetensors, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,9 @@ def load_run(path: Path) -> SavedRun:
     Raises:
         CheckpointError: If the file is missing, damaged, or holds something else.
     """
-    from safetensors import safe_open
-
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is no saved run; the name of one ends in {SUFFIX}.")
-    tensors = read_state_dict(path)
-    with reading(path), safe_open(path, "pt") as stream:
-        notes = stream.metadata() or {}
+    tensors, notes = read_safetensors(path)
     if not {CHUNK, _STATE} <= notes.keys():
         raise CheckpointError(f"The file {path} holds no saved run of FuseDream.")
     try:
