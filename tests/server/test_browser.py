@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,11 @@ def set_widgets(page: Page, values: dict[str, object]) -> None:
     )
 
 
+def press_run(page: Page) -> None:
+    """By its text: where the button stands, and in what, differs between versions."""
+    page.locator("button:visible", has_text=re.compile(r"^\s*Run\s*$")).first.click()
+
+
 def run_by_the_button(page: Page) -> dict[str, Any]:
     """Press Run and wait for the pictures; what was seen of progress and previews on the way."""
     page.evaluate(
@@ -122,7 +128,7 @@ def run_by_the_button(page: Page) -> dict[str, Any]:
                 (e) => window.seen.errors.push(e.detail.exception_message));
         }"""
     )
-    page.locator('[data-testid="queue-button"] button').first.click()
+    press_run(page)
     page.wait_for_function("window.seen.done || window.seen.errors.length", timeout=SECONDS)
     seen: dict[str, Any] = page.evaluate("window.seen")
     assert not seen["errors"]
@@ -292,7 +298,7 @@ class TestTemplates:
         open_template(page, "text_to_image")
         set_widgets(page, {**BUDGET, "text": "a green frog"})
         page.evaluate("app.api.addEventListener('execution_success', () => window.done = true)")
-        page.locator('[data-testid="queue-button"] button').first.click()
+        press_run(page)
         page.wait_for_function("window.done", timeout=SECONDS)
         page.wait_for_function(
             "app.graph._nodes.some((n) => n.type == 'SaveImage' && n.imgs?.length)"
@@ -342,7 +348,7 @@ class TestBlueprint:
             key,
         )
         assert not page.locator(".p-toast-message-content").all_inner_texts()
-        page.locator('[data-testid="queue-button"] button').first.click()
+        press_run(page)
         page.wait_for_function("window.done", timeout=SECONDS)
         assert page.evaluate("window.done") is True
         shot(page, "blueprint")
