@@ -17,7 +17,7 @@ from torch import Tensor
 from .checks import check_shape
 from .config import BlendMode
 from .errors import ConfigError, ShapeError
-from .placement import Box, box_masks
+from .placement import Box, box_masks, place
 from .types import Record
 
 # Width of the soft edge, as a share of the box's smaller side.
@@ -149,6 +149,53 @@ def blend(
         change = solver.solve(_right_side(pasted, background, box, mode == "mixed"))
     below, beyond = height - box.top - box.height, width - box.left - box.width
     return pasted + strength * F.pad(change, (box.left, beyond, box.top, below))
+
+
+def blend_cutout(
+    foreground: Tensor,
+    alpha: Tensor | None,
+    background: Tensor,
+    box: Box,
+    *,
+    mode: BlendMode,
+    strength: float = 1.0,
+    solver: PoissonSolver | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Resize a picture that is transparent in parts into a box of another, and blend it in.
+
+    Its colours there, which mean nothing, take no part: what is blended is the picture laid on
+    the background, and of the change that blending makes as much shows as the picture covers.
+
+    Args:
+        foreground: Pictures, shape ``(B, 3, h, w)``, in ``[-1, 1]``; alpha is not in them.
+        alpha: How much of each pixel they cover, shape ``(B, 1, h, w)``, in ``[0, 1]``; None
+            means all.
+        background: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        box: Where to, the same for all pictures.
+        mode: As for ``blend``, and so are the next two.
+        strength: From 0, the plain paste, to 1, the blended picture.
+        solver: ``make_solver(box, background)``, where many pictures are blended in one box.
+
+    Returns:
+        The pictures, and how much of each pixel of theirs is covered, ``(B, 1, H, W)``.
+
+    Raises:
+        ShapeError: If shapes do not fit together.
+        ConfigError: As for ``blend``.
+    """
+    boxes, size = [box] * len(foreground), background.shape[-2:]
+    if alpha is None:
+        laid, covered = place(foreground, boxes, *size), box_masks(boxes, *size).to(foreground)
+        return blend(laid, background, box, mode=mode, strength=strength, solver=solver), covered
+    if alpha.shape != (len(foreground), 1, *foreground.shape[-2:]):
+        raise ShapeError(
+            f"The alpha has the shape {tuple(alpha.shape)}, but pictures of the shape "
+            f"{tuple(foreground.shape)} need one number for each of their pixels."
+        )
+    covered = place(alpha.expand_as(foreground), boxes, *size)[:, :1]
+    laid = place(foreground * alpha, boxes, *size) + (1.0 - covered) * background
+    blended = blend(laid, background, box, mode=mode, strength=strength, solver=solver)
+    return torch.lerp(laid, blended, covered), covered
 
 
 def _check(

@@ -80,6 +80,18 @@ def images_to_core(images: Sequence[Tensor]) -> list[Tensor]:
     return [image_to_core(image, name) for image, name in zip(images, names, strict=True)]
 
 
+def cutout_to_core(image: Tensor, name: str = "batch") -> tuple[Tensor, Tensor | None]:
+    """An IMAGE as the core wants it, and its alpha ``(B, 1, H, W)`` in ``[0, 1]``, or None.
+
+    Like :func:`image_to_core`, but alpha stays apart from the colours.
+    """
+    check_image(image, name)
+    if image.shape[-1] != 4:
+        return image_to_core(image, name), None
+    alpha = image[..., 3:].clone().float().clamp(0.0, 1.0)
+    return image_to_core(image[..., :3], name), alpha.movedim(-1, 1).contiguous()
+
+
 def check_image(image: Tensor, name: str = "batch") -> None:
     """Refuse what no score can be given for, in a sentence that names the fault."""
     if not isinstance(image, Tensor) or image.ndim != 4:

@@ -11,7 +11,14 @@ from comfy_api.latest import io
 from ..fusedream_core import poisson
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.placement import POSITIONS, Box, Placement, box_masks, place
-from ._boundary import autograd_scope, core_to_image, core_to_mask, image_to_core, mask_to_core
+from ._boundary import (
+    autograd_scope,
+    core_to_image,
+    core_to_mask,
+    cutout_to_core,
+    image_to_core,
+    mask_to_core,
+)
 from ._node import Node
 from ._types import blend_inputs, make_schema
 
@@ -54,8 +61,8 @@ class FuseDreamPoissonBlend(Node):
     @classmethod
     def execute(
         cls,
-        foreground: Tensor,
         background: Tensor,
+        foreground: Tensor,
         position: str,
         scale: float,
         blend: BlendMode,
@@ -64,23 +71,37 @@ class FuseDreamPoissonBlend(Node):
     ) -> io.NodeOutput:
         with autograd_scope(), torch.no_grad():
             back = image_to_core(background, "background")
-            front = image_to_core(foreground, "foreground").to(back.device)
-            height, width = back.shape[-2:]
-            if mask is None:
-                placement = Placement.named(position, scale)
-                boxes = [placement.box(height, width, front.shape[-1] / front.shape[-2])]
-                region = box_masks(boxes, height, width)
-            else:
-                region = mask_to_core(mask, height, width).cpu()  # where boxes are found
-                boxes = _bounding_boxes(region)
-            num = _common_batch({"foreground": front, "background": back, "mask": region})
-            front, back, region = (
-                tensor.expand(num, -1, -1, -1) for tensor in (front, back, region)
-            )
+            front, alpha = cutout_to_core(foreground, "foreground")
+            front = front.to(back.device)
+            region, boxes = _find_place(front, back, mask, position, scale)
+            tensors = {"foreground": front, "background": back, "mask": region}
+            num = _common_batch(tensors)
+            front, back, region = (t.expand(num, -1, -1, -1) for t in tensors.values())
+            if alpha is not None:
+                alpha = alpha.to(back.device).expand(num, -1, -1, -1)
             boxes = boxes * (num // len(boxes))
-            region = (region * box_masks(boxes, height, width)).to(back.device)
-            images = _blend_each(front, back, region, boxes, blend, blend_strength)
-            return io.NodeOutput(images, core_to_mask(region))
+            region = (region * box_masks(boxes, *back.shape[-2:])).to(back.device)
+            images, masks = _blend_each(front, alpha, back, region, boxes, blend, blend_strength)
+            return io.NodeOutput(images, masks)
+
+
+def _find_place(
+    front: Tensor, back: Tensor, mask: Tensor | None, position: str, scale: float
+) -> tuple[Tensor, list[Box]]:
+    """Where the foreground shows, masks ``(B, 1, H, W)`` on the CPU; and the box that it fills.
+
+    A mask of the background's size says both; one of the foreground's size is placed like it.
+    """
+    size, own = tuple(back.shape[-2:]), tuple(front.shape[-2:])
+    placed = mask is None or (isinstance(mask, torch.Tensor) and size != mask.shape[-2:] == own)
+    if not placed:
+        region = mask_to_core(mask, *size).cpu()
+        return region, _bounding_boxes(region)
+    box = Placement.named(position, scale).box(*size, own[1] / own[0])
+    if mask is None:
+        return box_masks([box], *size), [box]
+    shown = mask_to_core(mask, *own).cpu().expand(-1, 3, -1, -1)
+    return place(shown, [box] * len(shown), *size)[:, :1], [box]
 
 
 def _bounding_boxes(masks: Tensor) -> list[Box]:
@@ -112,13 +133,14 @@ def _common_batch(batches: Mapping[str, Tensor]) -> int:
 
 def _blend_each(
     front: Tensor,
+    alpha: Tensor | None,
     back: Tensor,
     region: Tensor,
     boxes: Sequence[Box],
     mode: BlendMode,
     strength: float,
-) -> Tensor:
-    """The IMAGE of each foreground in its own box of its background, where its mask shows it.
+) -> tuple[Tensor, Tensor]:
+    """The IMAGE of each foreground in its own box of its background, and the MASK of what shows.
 
     One after the other, which bounds the memory; Cancel acts between two of them.
     """
@@ -126,32 +148,36 @@ def _blend_each(
 
     solved = mode in ("poisson", "mixed")
     solver: poisson.PoissonSolver | None = None
-    images = []
+    images, masks = [], []
     for index, box in enumerate(boxes):
         throw_exception_if_processing_interrupted()
         one = slice(index, index + 1)
-        layer = place(front[one], [box], *back.shape[-2:])
         if solved and (solver is None or solver.box != box):
             solver = poisson.make_solver(box, back)
-        blended = poisson.blend(layer, back[one], box, mode=mode, strength=strength, solver=solver)
+        own = None if alpha is None else alpha[one]
+        blended, covered = poisson.blend_cutout(
+            front[one], own, back[one], box, mode=mode, strength=strength, solver=solver
+        )
         images.append(core_to_image(torch.lerp(back[one], blended, region[one])))
-    return torch.cat(images)
+        masks.append(core_to_mask(covered * region[one]))
+    return torch.cat(images), torch.cat(masks)
 
 
 def _picture_inputs() -> list[io.Input]:
+    """The background first: it is what a bypassed node hands on."""
     return [
-        io.Image.Input(
-            "foreground",
-            tooltip=(
-                "What is pasted, of any size; alpha is laid on white. One picture serves for a "
-                "whole batch of backgrounds."
-            ),
-        ),
         io.Image.Input(
             "background",
             tooltip=(
                 "What it is pasted on, of any size. One picture serves for a whole batch of "
-                "foregrounds."
+                "foregrounds. Bypassed, the node hands this on."
+            ),
+        ),
+        io.Image.Input(
+            "foreground",
+            tooltip=(
+                "What is pasted, of any size; where its alpha is 0 the background stays. One "
+                "picture serves for a whole batch of backgrounds."
             ),
         ),
     ]
@@ -163,7 +189,10 @@ def _place_inputs() -> list[io.Input]:
             "position",
             options=list(POSITIONS),
             default="center",
-            tooltip="Where the foreground goes; ignored where a mask is connected.",
+            tooltip=(
+                "Where the foreground goes; ignored where a mask of the background's size is "
+                "connected."
+            ),
         ),
         io.Float.Input(
             "scale",
@@ -173,7 +202,7 @@ def _place_inputs() -> list[io.Input]:
             step=0.05,
             tooltip=(
                 "Its largest size, as a share of the background's sides; its aspect is kept. "
-                "Ignored where a mask is connected."
+                "Ignored where a mask of the background's size is connected."
             ),
         ),
     ]
@@ -185,8 +214,9 @@ def _mask_input() -> io.Input:
         optional=True,
         tooltip=(
             "Of the background's size: the foreground is stretched to the box around what is "
-            "above 0.5 and shows through the mask only. Blending knows rectangles: it hides "
-            "the border of that box, not a mask's own outline inside it, so a rectangular "
-            "mask works best."
+            "above 0.5 and shows through the mask only. Of the foreground's size: what of it "
+            "shows. If both have one size, it is the background's. Blending knows rectangles: it "
+            "hides the border of the box, not a mask's own outline inside it, so a rectangular "
+            "mask works best. Alpha of the foreground counts as well."
         ),
     )

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusedream_core import ConfigError, ShapeError
+from fusedream_core import ConfigError, ShapeError, placement
 from fusedream_core.placement import Box
-from fusedream_core.poisson import BlendMode, PoissonSolver, blend, make_solver
+from fusedream_core.poisson import BlendMode, PoissonSolver, blend, blend_cutout, make_solver
 
 MODES = get_args(BlendMode)
 GRADIENT_MODES: tuple[BlendMode, ...] = ("poisson", "mixed")
@@ -278,3 +278,43 @@ class TestBlend:
             blend(source[:1], background, BOX, mode="none")
         with pytest.raises(ShapeError, match="RGB pictures"):
             blend(source[0], background[0], BOX, mode="none")
+
+
+class TestBlendCutout:
+    @pytest.fixture
+    def cutout(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two pictures of BOX's size, and their alpha, 0 at their edges."""
+        alpha = torch.zeros(2, 1, 6, 7, dtype=torch.float64)
+        alpha[:, :, 1:5, 2:6] = torch.rand(2, 1, 4, 4, generator=rng, dtype=torch.float64)
+        return random_images(2, 3, 6, 7, rng=rng), alpha
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_value(
+        self, cutout: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor], mode: BlendMode
+    ) -> None:
+        """Laid on the background, blended, and the change shown as far as alpha goes."""
+        colors, alpha = cutout
+        background = pair[1]
+        laid = background.clone()
+        BOX.crop(laid).copy_(alpha * colors + (1 - alpha) * BOX.crop(background))
+        change = blend(laid, background, BOX, mode=mode) - laid
+        expected = laid.clone()
+        BOX.crop(expected).add_(alpha * BOX.crop(change))
+        images, covered = blend_cutout(colors, alpha, background, BOX, mode=mode)
+        torch.testing.assert_close(images, expected)
+        torch.testing.assert_close(BOX.crop(covered), alpha)
+        assert covered.sum() == BOX.crop(covered).sum()
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_without_alpha_it_is_a_blended_paste(
+        self, cutout: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor], mode: BlendMode
+    ) -> None:
+        source = placement.place(cutout[0], [BOX] * 2, 11, 10)
+        images, covered = blend_cutout(cutout[0], None, pair[1], BOX, mode=mode, strength=0.4)
+        assert torch.equal(images, blend(source, pair[1], BOX, mode=mode, strength=0.4))
+        assert covered.sum() == 6 * 7 * 2
+        assert (BOX.crop(covered) == 1).all()
+
+    def test_exception(self, cutout: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor]) -> None:
+        with pytest.raises(ShapeError, match="one number for each of their pixels"):
+            blend_cutout(cutout[0], cutout[1][:1], pair[1], BOX, mode="none")

@@ -84,16 +84,110 @@ class TestPlacement:
         torch.testing.assert_close(none, paste)
         torch.testing.assert_close(half, (paste + gray(0.2)) / 2)
 
-    def test_alpha_is_laid_on_white(self, blend: Blend) -> None:
-        clear = torch.zeros(1, 8, 8, 4)
-        image, mask = blend(clear, gray(0.5), blend="none")
-        assert (image[mask > 0] == 1.0).all()
-
     def test_inputs_are_left_alone(self, blend: Blend) -> None:
         given = pictures(1, 9, 9, 3), pictures(1, 20, 30, 3)
         before = [picture.clone() for picture in given]
         blend(*given)
         assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+def cutout(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture of 12 x 10 that shows in the middle only, and its alpha ``(1, 12, 10)``."""
+    alpha = rectangle(3, 2, 9, 8, height=12, width=10)
+    colors = pictures(1, 12, 10, 3, seed=seed)
+    return torch.cat([colors, alpha[..., None]], dim=-1), alpha
+
+
+class TestAlpha:
+    """An RGBA foreground: what is transparent shows the background, not white or black."""
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_what_is_transparent_stays_the_background(self, blend: Blend, mode: str) -> None:
+        front, alpha = cutout()
+        background = pictures(1, 20, 30, 3, seed=1)
+        image, mask = blend(front, background, blend=mode, scale=0.6)
+        assert mask.sum() == alpha.sum()  # 12 rows are 0.6 of 20: pixel for pixel
+        hidden = (mask == 0)[..., None].expand_as(image)
+        torch.testing.assert_close(image[hidden], background[hidden])
+        assert not torch.allclose(image[~hidden], background[~hidden])
+
+    @pytest.mark.parametrize("mode", ["poisson", "none"])
+    @pytest.mark.parametrize("below", [0.0, 1.0])
+    def test_colours_under_alpha_0_mean_nothing(
+        self, blend: Blend, mode: str, below: float
+    ) -> None:
+        front, alpha = cutout()
+        other = torch.where(alpha[..., None] > 0, front[..., :3], below)
+        other = torch.cat([other, alpha[..., None]], dim=-1)
+        background = pictures(1, 20, 30, 3, seed=1)
+        for scale in (0.6, 0.35):
+            images = [blend(f, background, blend=mode, scale=scale)[0] for f in (front, other)]
+            torch.testing.assert_close(images[1], images[0])
+
+    def test_half_a_cover(self, blend: Blend) -> None:
+        front = torch.cat([gray(1.0, 12, 10), torch.full((1, 12, 10, 1), 0.5)], dim=-1)
+        image, mask = blend(front, gray(0.2), blend="none", scale=0.6)
+        torch.testing.assert_close(image[mask > 0], torch.full_like(image[mask > 0], 0.6))
+        assert mask.unique().tolist() == [0.0, 0.5]
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_whole_cover_is_a_picture_without_alpha(self, blend: Blend, mode: str) -> None:
+        front = pictures(1, 12, 10, 3)
+        covered = torch.cat([front, torch.ones(1, 12, 10, 1)], dim=-1)
+        background = pictures(1, 20, 30, 3, seed=1)
+        for mask in (None, rectangle(4, 4, 16, 16)):
+            one, other = (blend(f, background, blend=mode, mask=mask) for f in (front, covered))
+            torch.testing.assert_close(other[0], one[0])
+            torch.testing.assert_close(other[1], one[1])
+
+    def test_a_mask_counts_as_well(self, blend: Blend) -> None:
+        front, alpha = cutout()
+        area = rectangle(4, 5, 16, 15)  # 12 x 10, like the foreground
+        left = rectangle(4, 5, 16, 10)
+        ring = torch.maximum(left, area - rectangle(5, 6, 15, 14))
+        image, mask = blend(front, gray(0.5), mask=ring, blend="none")
+        expected = torch.zeros_like(mask)
+        expected[:, 4:16, 5:15] = alpha
+        assert torch.equal(mask, expected * ring)
+        hidden = (mask == 0)[..., None].expand_as(image)
+        torch.testing.assert_close(image[hidden], gray(0.5)[hidden])
+
+    def test_one_alpha_for_each(self, blend: Blend) -> None:
+        fronts = [cutout(seed)[0] for seed in (0, 1)]
+        fronts[1] = fronts[1].flip(1)
+        fronts[1][:, :2, :, 3] = 1.0
+        background = pictures(1, 20, 30, 3, seed=2)
+        together = blend(torch.cat(fronts), background)
+        for row, front in enumerate(fronts):
+            for whole, alone in zip(together, blend(front, background), strict=True):
+                torch.testing.assert_close(whole[row : row + 1], alone)
+
+
+class TestMaskOfTheForeground:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_it_is_placed_like_the_foreground(self, blend: Blend, mode: str) -> None:
+        front, background = pictures(1, 12, 10, 3), pictures(1, 20, 30, 3, seed=1)
+        own = rectangle(3, 2, 9, 8, height=12, width=10)
+        where = {"position": "bottom right", "scale": 0.6, "blend": mode}
+        whole = blend(front, background, **where)
+        image, mask = blend(front, background, mask=own, **where)
+        expected = torch.zeros(1, 20, 30)
+        expected[:, 8:, 20:] = own
+        assert torch.equal(mask, expected)
+        torch.testing.assert_close(
+            image, torch.where(expected[..., None] > 0, whole[0], background)
+        )
+
+    def test_of_two_that_fit_it_is_the_backgrounds(self, blend: Blend) -> None:
+        mask = rectangle(4, 4, 16, 16)
+        given = pictures(1, 20, 30, 3), pictures(1, 20, 30, 3, seed=1)
+        assert torch.equal(blend(*given, mask=mask, scale=0.5)[1], mask)
+
+    def test_an_empty_one_shows_nothing(self, blend: Blend) -> None:
+        background = pictures(1, 20, 30, 3)
+        image, mask = blend(gray(1.0, 12, 10), background, mask=torch.zeros(1, 12, 10))
+        torch.testing.assert_close(image, background)
+        assert not mask.any()
 
 
 class TestMask:
@@ -208,14 +302,14 @@ class TestMemory:
     def test_one_picture_at_a_time(
         self, blend: Blend, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        node = pack.module("nodes.blend")
-        place, placed = node.place, list[int]()
+        poisson = pack.module("fusedream_core.poisson")
+        place, placed = poisson.place, list[int]()
 
         def spy(front: torch.Tensor, *more: object) -> torch.Tensor:
             placed.append(len(front))
             return place(front, *more)
 
-        monkeypatch.setattr(node, "place", spy)
+        monkeypatch.setattr(poisson, "place", spy)
         blend(pictures(1, 9, 9, 3), pictures(4, 20, 30, 3))
         assert placed == [1, 1, 1, 1]
 
@@ -270,8 +364,8 @@ class TestCancel:
     ) -> None:
         import comfy.model_management as management
 
-        node = pack.module("nodes.blend")
-        place, placed = node.place, list[int]()
+        poisson = pack.module("fusedream_core.poisson")
+        place, placed = poisson.place, list[int]()
 
         def press_cancel(front: torch.Tensor, *more: object) -> torch.Tensor:
             placed.append(len(front))
@@ -279,7 +373,7 @@ class TestCancel:
                 management.interrupt_current_processing(True)
             return place(front, *more)
 
-        monkeypatch.setattr(node, "place", press_cancel)
+        monkeypatch.setattr(poisson, "place", press_cancel)
         with pytest.raises(management.InterruptProcessingException):
             blend(pictures(5, 9, 9, 3), gray(0.0))
         assert placed == [1, 1]

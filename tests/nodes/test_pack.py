@@ -100,8 +100,8 @@ INTERFACE = {
         ],
         ["IMAGE", "MASK", "IMAGE", "IMAGE", "FUSEDREAM_LATENT", "FLOAT", "STRING", "STRING"],
     ),
-    "FuseDreamPoissonBlend": (
-        ["foreground", "background", "position", "scale", "blend", "blend_strength", "mask"],
+    "FuseDreamPoissonBlend": (  # its two pictures were the other way round; both have no widget
+        ["background", "foreground", "position", "scale", "blend", "blend_strength", "mask"],
         ["IMAGE", "MASK"],
     ),
 }
@@ -255,6 +255,16 @@ class TestDefaults:
         choices = {"consistency": core.Consistency, "blend": core.BlendMode}
         for name, kind in choices.items():
             assert inputs[name].options == list(get_args(kind))
+
+    def test_bypassed_poisson_blend_hands_the_background_on(self, pack: SimpleNamespace) -> None:
+        """The frontend takes the input at the output's own place, else the first of its type."""
+        schema = pack.nodes["FuseDreamPoissonBlend"].GET_SCHEMA()
+        inputs = [(entry.id, entry.io_type) for entry in schema.inputs]
+        handed_on = []
+        for (own, own_type), output in zip(inputs, schema.outputs, strict=False):
+            first = next(name for name, kind in inputs if kind == output.io_type)
+            handed_on.append(own if own_type == output.io_type else first)
+        assert handed_on == ["background", "mask"]
 
     def test_all_nodes_blend_alike(self, pack: SimpleNamespace) -> None:
         names = ["blend", "blend_strength"]
