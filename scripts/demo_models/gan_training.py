@@ -2,10 +2,10 @@
 
 The architecture is that of pytorch_pretrained_biggan. The world is a function of (class,
 factors), so no discriminator is needed: the loss is an L1 on pixels and on their gradients. Latents
-are drawn close to the origin at first and from the whole radius in the end: shapes are learned
-before colours and places vary. Most of the time is spent at 64 px with a temporary head; the last
-block then grows the picture to 128 px. Normalisation uses the batch's statistics until shortly
-before the end, where the running ones are frozen.
+are drawn close to the origin at first and from the whole radius later: shapes are learned before
+colours and places vary. Most of the early steps are at 64 px, with a head of their own; later all
+of them are at 128 px. Normalisation uses the batch's statistics until shortly before the end, where
+the running ones are frozen.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ import torch
 import torch.nn.functional as F
 from pytorch_pretrained_biggan import BigGAN, BigGANConfig
 from pytorch_pretrained_biggan.model import BigGANBatchNorm
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gan_quality import measure
 from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
-from world import Z_DIM, Renderer, factors_from_z
+from world import Z_DIM, Renderer, factors_from_z, sample_z
 
 LAYERS = [
     (False, 16, 16),
     (True, 16, 16),
+    (False, 16, 16),
     (False, 16, 16),
     (True, 16, 8),
     (False, 8, 8),
@@ -54,7 +56,7 @@ def make_config(num_classes: int, width: int) -> BigGANConfig:
         channel_width=width,
         num_classes=num_classes,
         layers=LAYERS,
-        attention_layer_position=5,
+        attention_layer_position=6,
         eps=1e-4,
         n_stats=2,
     )
@@ -140,8 +142,8 @@ class Trainee(nn.Module):
         x = x[:, : h.shape[1]]
         return h + (F.interpolate(x, scale_factor=2) if block.up_sample else x)
 
-    def forward(self, z: Tensor, y: Tensor, *, grown: bool) -> Tensor:
-        """Pictures ``(B, 3, size, size)`` in [-1, 1], 128 px when ``grown`` and 64 px else."""
+    def features(self, z: Tensor, y: Tensor, *, grown: bool) -> Tensor:
+        """What a head makes into a picture: ``(B, C, size, size)``, 128 px when ``grown``."""
         generator = self.net.generator
         cond = torch.cat([z, y], 1)
         x = (
@@ -153,67 +155,45 @@ class Trainee(nn.Module):
         blocks = list(generator.layers)
         for block in blocks if grown else blocks[:-1]:
             x = self._block(block, x, cond) if hasattr(block, "bn_0") else block(x)
-        if not grown:
-            return torch.tanh(self.head(F.relu(x))).float()
-        return torch.tanh(generator.conv_to_rgb(self._norm(generator.bn, x, cond))[:, :3]).float()
+        return self._norm(generator.bn, x, cond) if grown else F.relu(x)
 
+    def draw(self, z: Tensor, classes: Tensor) -> Tensor:
+        """Pictures ``(B, 3, 128, 128)`` of latents and classes ``(B,)``."""
+        return self(z, self.net.embeddings.weight.t()[classes], grown=True)
 
-def sample_z(num: int, generator: torch.Generator) -> Tensor:
-    """Latents ``(num, Z_DIM)`` in [-2, 2], drawn from the truncated normal distribution.
-
-    A quarter of the rows are uniform, so that the rim is learned too.
-    """
-    uniform = torch.rand(num, Z_DIM, generator=generator)
-    normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1) * math.erf(math.sqrt(2)))
-    rim = torch.rand(num, 1, generator=generator) < 0.25
-    return torch.where(rim, 4 * uniform - 2, normal)
+    def forward(self, z: Tensor, y: Tensor, *, grown: bool) -> Tensor:
+        """Pictures ``(B, 3, size, size)`` in [-1, 1], 128 px when ``grown`` and 64 px else."""
+        head = self.net.generator.conv_to_rgb if grown else self.head
+        x = self.features(z, y, grown=grown)  # of the package's head only three rows are used
+        return torch.tanh(F.conv2d(x, head.weight[:3], head.bias[:3], padding=1)).float()
 
 
 def loss_fn(fake: Tensor, real: Tensor, alpha: Tensor) -> Tensor:
-    """L1 on pixels plus L1 on their differences, the object counted more than the background.
+    """L1 on pixels, on their differences and on the means of 8 px squares.
 
+    Objects count more than backgrounds, but for the differences, which make a background even.
     Pictures are ``(B, 3, H, W)`` in [-1, 1], ``alpha`` is ``(B, 1, H, W)`` in [0, 1].
     """
     weight = 1 + 3 * alpha
     weight = weight / weight.mean()
     error = fake - real
-    dx, dy = error.diff(dim=3).abs(), error.diff(dim=2).abs()
-    edge = 1 + 3 * alpha
-    return (
-        (weight * error.abs()).mean()
-        + (edge[..., 1:] * dx).mean() / 2
-        + (edge[..., 1:, :] * dy).mean() / 2
-    )
-
-
-@torch.no_grad()
-def psnr(model: Trainee, renderer: Renderer, grown: bool, radius: float, num: int = 196) -> float:
-    """Mean PSNR in dB on ``num`` held-out latents: those of sample_z, times ``radius``."""
-    generator = torch.Generator().manual_seed(777)
-    z = sample_z(4 * num, generator)
-    z = z[z.abs().amax(1) <= 2][:num] * radius
-    classes = torch.arange(num) % model.num_classes
-    values = []
-    for part_z, part_c in zip(z.split(28), classes.split(28), strict=True):
-        real, _ = renderer(part_c, factors_from_z(part_z))
-        fake = model(part_z, model.net.embeddings.weight.t()[part_c], grown=grown)
-        mse = ((fake.clamp(-1, 1) - real) / 2).square().flatten(1).mean(1)
-        values.append(-10 * mse.log10())
-    return torch.cat(values).mean().item()
+    dx, dy = error.diff(dim=3).abs().mean(), error.diff(dim=2).abs().mean()
+    return (weight * error.abs()).mean() + 2 * (dx + dy) + F.avg_pool2d(error, 8).abs().mean()
 
 
 @dataclass
 class GanRun:
     """Settings of the generator's training."""
 
-    minutes: float = 69.0
-    grow_share: float = 0.435  # of the time, at the end, spent at 128 px
+    minutes: float = 240.0
+    early_share: float = 0.25  # of the steps are at 128 px from the first on,
+    grown_share: float = 0.5  # and all of them in this share of the time, at the end
     width: int = 32
     batch: int = 12
     lr: float = 2e-3
-    grow_lr: float = 1e-3
     y_noise: float = 0.1
     seed: int = 0
+    start: Path | None = None  # a folder of weights to begin with, instead of random ones
 
 
 class Ema:
@@ -238,7 +218,7 @@ class Ema:
 
 
 @torch.no_grad()
-def copy_weights(model: Trainee, state: dict[str, Tensor]) -> None:
+def copy_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy a state into the model by hand.
 
     The removed spectral norm leaves a hook behind that makes ``load_state_dict`` ask for its
@@ -262,57 +242,65 @@ class Trainer:
             False: Renderer.from_atlas(atlas, 64),
             True: Renderer.from_atlas(atlas, 128),
         }
-        self.clock, self.grown, self.began = Clock(run.minutes), False, 0
-        self._start_phase(run.lr)
-        if state := load_checkpoint(self.path):
+        self.clock, state = Clock(run.minutes), load_checkpoint(self.path)
+        if run.start and not state:
+            read_package(self.model, run.start)
+            self._fit_head()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=run.lr, betas=(0.9, 0.99))
+        self.ema = Ema(self.model)
+        if state:
             copy_weights(self.model, state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.ema.shadow, self.grown, self.began = state["ema"], state["grown"], state["began"]
+            self.ema.shadow = state["ema"]
             self.generator.set_state(state["rng"])
             self.clock.resume(state)
-            self.rate = run.grow_lr if self.grown else run.lr
-
-    def _start_phase(self, rate: float) -> None:
-        """Begin anew with the optimiser and the mean, at another learning rate."""
-        self.rate, self.began = rate, self.clock.step
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, betas=(0.9, 0.99))
-        self.ema = Ema(self.model)
 
     def sample_classes(self, num: int) -> tuple[Tensor, Tensor]:
         """Random classes ``(num,)`` and their embeddings ``(num, Z_DIM)``."""
         classes = torch.randint(len(self.names), (num,), generator=self.generator)
         return classes, self.model.net.embeddings.weight.t()[classes]
 
-    def grow(self) -> None:
-        """Go on at 128 px: the last block begins as a plain upsampler, read by a new head."""
-        self.grown = True
-        net = self.model.net.generator
-        nn.init.zeros_(net.layers[-1].conv_3.weight)
-        nn.init.kaiming_normal_(net.conv_to_rgb.weight)
-        net.conv_to_rgb.weight.data *= 0.3
-        self._start_phase(self.run.grow_lr)
+    @torch.no_grad()
+    def _fit_head(self, batches: int = 6) -> None:
+        """Give the 64 px head its least squares: weights that were read have none."""
+        head, targets = self.model.head, self.renderers[False]
+        width = head.weight[0].numel() + 1
+        square, right = torch.eye(width), torch.zeros(width, 3)
+        for _ in range(batches):
+            z, (classes, y) = sample_z(16, self.generator), self.sample_classes(16)
+            real = targets(classes, factors_from_z(z))[0].clamp(-0.97, 0.97).atanh()
+            patches = F.unfold(self.model.features(z, y, grown=False), 3, padding=1)
+            rows = F.pad(patches.transpose(1, 2).flatten(0, 1), (0, 1), value=1.0)
+            square += rows.t() @ rows
+            right += rows.t() @ real.flatten(2).transpose(1, 2).flatten(0, 1)
+        solution = torch.linalg.solve(square, right).t()
+        head.weight.copy_(solution[:, :-1].view_as(head.weight))
+        head.bias.copy_(solution[:, -1])
 
     def step(self, progress: float) -> float:
-        """One step of Adam, ``progress`` of its phase being over; returns the loss."""
-        step = self.clock.step - self.began
-        set_rate(self.optimizer, self.rate * cosine(progress, step, warmup=100, floor=0.02))
-        radius = 1.0 if self.grown else 0.3 + 0.7 * min(max((progress - 0.35) / 0.35, 0.0), 1.0)
-        self.model.frozen = self.grown and progress > 0.6
+        """One step of Adam, ``progress`` of the budget being over; returns the loss."""
+        run = self.run
+        set_rate(self.optimizer, run.lr * cosine(progress, self.clock.step, warmup=100, floor=0.02))
+        chance = torch.rand((), generator=self.generator).item()
+        grown = progress > 1 - run.grown_share or chance < run.early_share
+        radius = 0.3 + 0.7 * min(max((progress - 0.2) / 0.2, 0.0), 1.0)
+        radius = 1.0 if run.start else radius
+        self.model.frozen = progress > 0.85
         z, (classes, y) = (
-            radius * sample_z(self.run.batch, self.generator),
-            self.sample_classes(self.run.batch),
+            radius * sample_z(run.batch, self.generator),
+            self.sample_classes(run.batch),
         )
         with torch.no_grad():
-            real, alpha = self.renderers[self.grown](classes, factors_from_z(z))
-        y = y + self.run.y_noise * torch.randn(y.shape, generator=self.generator)
+            real, alpha = self.renderers[grown](classes, factors_from_z(z))
+        y = y + run.y_noise * torch.randn(y.shape, generator=self.generator)
         with half_precision():
-            fake = self.model(z, y, grown=self.grown)
+            fake = self.model(z, y, grown=grown)
         loss = loss_fn(fake, real.contiguous(memory_format=torch.channels_last), alpha)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self.ema.update(step + 1)
+        self.ema.update(self.clock.step + 1)
         return loss.item()
 
     def save(self) -> None:
@@ -322,8 +310,6 @@ class Trainer:
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             ema=self.ema.shadow,
-            grown=self.grown,
-            began=self.began,
             rng=self.generator.get_state(),
             **self.clock.state(),
         )
@@ -334,26 +320,19 @@ def train(
 ) -> Trainee:
     """Train, with a checkpoint each minute; an interrupted run goes on from its last checkpoint."""
     trainer = Trainer(atlas, names, out, run)
-    first = 1 - run.grow_share
     for progress in trainer.clock.steps():
-        if progress >= first and not trainer.grown:
-            trainer.grow()
-        loss = trainer.step(
-            (progress - first) / run.grow_share if trainer.grown else progress / first
-        )
+        loss = trainer.step(progress)
         trainer.clock.tick()
         if trainer.clock.due("save", 60):
             trainer.save()
         if trainer.clock.due("log", 180):
-            mean, renderer = trainer.ema.copy(), trainer.renderers[trainer.grown]
+            mean, renderer = trainer.ema.copy(), trainer.renderers[True]
             scores = [
-                f"{psnr(mean, renderer, trainer.grown, radius):.2f}"
-                for radius in (0.0, 0.3, 0.6, 1.0)
+                f"at {radius}: {measure(mean, renderer, radius)}" for radius in (0.0, 0.6, 1.0)
             ]
             log(
                 f"gan {trainer.clock.spent / 60:5.1f} min step {trainer.clock.step} "
-                f"{renderer.size} px loss {loss:.4f} psnr at radius 0, .3, .6, 1: "
-                f"{' '.join(scores)} dB"
+                f"loss {loss:.4f}; dB (object, background) {'; '.join(scores)}"
             )
     return trainer.ema.copy()
 
@@ -370,6 +349,20 @@ def with_y_spread(state: dict[str, Tensor], spread: float) -> dict[str, Tensor]:
         if key.endswith(("gen_z.weight", "scale.weight", "offset.weight")):
             value[:, Z_DIM:] /= factor
     return state
+
+
+@torch.no_grad()
+def read_package(model: Trainee, folder: Path) -> None:
+    """Take what :func:`export` wrote; class embeddings get the spread that training wants."""
+    kept = load_file(folder / "model.safetensors")
+    plain = {}
+    for key in model.net.state_dict():
+        stem, _, last = key.rpartition(".")
+        stored = {"mean": "running_means", "var": "running_vars"}.get(last, last)
+        source = f"{stem}.{stored}"
+        value = kept[source if source in kept else f"{source}_orig"].float()
+        plain[key] = value[0] if last in ("mean", "var") else value
+    copy_weights(model.net, with_y_spread(plain, 1.0))
 
 
 def export(model: Trainee, names: list[str], folder: Path) -> None:

@@ -5,9 +5,9 @@
 Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
 finished is exported into the checkout: what users get to ``fusedream_core/assets/demo``, the judge
 to ``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells
-one ``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there,
-instead of making new ones; after a new CLIP or generator the seed bank (``--only bank``) is to be
-made again.
+one ``--only`` to use two. ``--go-on MINUTES`` improves the generator, the CLIP and the judge that
+are there, instead of making new ones; after a new CLIP or generator the seed bank (``--only bank``)
+is to be made again.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def train_gan(out: Path, scale: float, extra: float | None) -> None:
     import gan_training as task
 
     (atlas,) = load(out, art.GAN_SETS)
-    if extra:
-        raise SystemExit("The generator has no way to go on; train it anew with --only gan.")
     run = task.GanRun()
     run.minutes *= scale
+    if extra:
+        run = task.GanRun(extra, lr=1e-3, start=ASSETS / "gan")
     task.export(
         task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan"
     )
