@@ -22,24 +22,16 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from captions import Caption, Captioner, Facts, scene_facts, vocabulary
 from scenes import (
     BACKGROUNDS,
     COLORS,
-    JOINTS,
-    OPENINGS,
-    PLACES,
-    RELATIONS,
-    SYNONYMS,
     UNKNOWN,
-    Caption,
-    Captioner,
-    Facts,
     SceneMaker,
     Scenes,
     distort,
     dominant_color,
     join_scenes,
-    scene_facts,
 )
 from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 
@@ -59,17 +51,7 @@ class Words:
 
     def __init__(self, names: list[str]) -> None:
         self.tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
-        told = [
-            *names,
-            *COLORS,
-            *PLACES,
-            *OPENINGS,
-            *JOINTS,
-            "a an small big cute on in front of background",
-        ]
-        told += [word for words in (*SYNONYMS.values(), *RELATIONS) for word in words]
-        vocabulary = sorted({word for phrase in told for word in phrase.split()})
-        encoded = {word: self.tokenizer.encode(word) for word in vocabulary}
+        encoded = {word: self.tokenizer.encode(word) for word in vocabulary(names)}
         used = {token for tokens in encoded.values() for token in tokens}
         start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
         # The end token stays the highest: the model finds it by argmax.
@@ -172,7 +154,7 @@ class Teacher:
         scenes = join_scenes(self.scenes(single, self.run.batch - single - pasted, pasted))
         if hold_out:
             scenes = scenes.pick(~self.is_held_out(scenes))
-        return distort(scenes.images, self.generator, 0.7), scenes, scene_facts(scenes)
+        return distort(scenes.images, self.generator, 0.7), scenes.seen(), scene_facts(scenes)
 
 
 def head_loss(logits: Tensor, target: Tensor) -> Tensor:

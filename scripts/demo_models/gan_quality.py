@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world import Renderer, factors_from_z, sample_z
+from world import Z_DIM, Renderer, factors_from_z, sample_z
 
 Draw = Callable[[Tensor, Tensor], Tensor]  # latents and classes to pictures in [-1, 1]
 
@@ -46,10 +46,12 @@ def outlines(alpha: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(draw: Draw, renderer: Renderer, radius: float, num: int = 196) -> Quality:
+def measure(
+    draw: Draw, renderer: Renderer, radius: float, *, dim: int = Z_DIM, num: int = 196
+) -> Quality:
     """Mean quality at 128 px on ``num`` held-out latents: those of sample_z, times ``radius``."""
     generator = torch.Generator().manual_seed(777)
-    z = sample_z(4 * num, generator)
+    z = sample_z(4 * num, generator, dim)
     z = z[z.abs().amax(1) <= 2][:num] * radius
     classes = torch.arange(num) % len(renderer.tiles)
     rows = []

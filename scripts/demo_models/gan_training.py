@@ -234,9 +234,10 @@ class Trainer:
     def __init__(self, atlas: Tensor, names: list[str], out: Path, run: GanRun) -> None:
         torch.manual_seed(run.seed)
         self.run, self.names, self.path = run, names, out / "gan-checkpoint.pt"
-        self.model = Trainee(make_config(len(names), run.width)).to(
-            memory_format=torch.channels_last
-        )
+        config = make_config(len(names), run.width)
+        if run.start:
+            config = BigGANConfig.from_json_file(str(run.start / "config.json"))
+        self.model = Trainee(config).to(memory_format=torch.channels_last)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.renderers = {
             False: Renderer.from_atlas(atlas, 64),
@@ -255,8 +256,12 @@ class Trainer:
             self.generator.set_state(state["rng"])
             self.clock.resume(state)
 
+    def sample_z(self, num: int) -> Tensor:
+        """Latents ``(num, z_dim)`` of the whole radius."""
+        return sample_z(num, self.generator, self.model.net.config.z_dim)
+
     def sample_classes(self, num: int) -> tuple[Tensor, Tensor]:
-        """Random classes ``(num,)`` and their embeddings ``(num, Z_DIM)``."""
+        """Random classes ``(num,)`` and their embeddings ``(num, class_embed_dim)``."""
         classes = torch.randint(len(self.names), (num,), generator=self.generator)
         return classes, self.model.net.embeddings.weight.t()[classes]
 
@@ -267,7 +272,7 @@ class Trainer:
         width = head.weight[0].numel() + 1
         square, right = torch.eye(width), torch.zeros(width, 3)
         for _ in range(batches):
-            z, (classes, y) = sample_z(16, self.generator), self.sample_classes(16)
+            z, (classes, y) = self.sample_z(16), self.sample_classes(16)
             real = targets(classes, factors_from_z(z))[0].clamp(-0.97, 0.97).atanh()
             patches = F.unfold(self.model.features(z, y, grown=False), 3, padding=1)
             rows = F.pad(patches.transpose(1, 2).flatten(0, 1), (0, 1), value=1.0)
@@ -286,10 +291,7 @@ class Trainer:
         radius = 0.3 + 0.7 * min(max((progress - 0.2) / 0.2, 0.0), 1.0)
         radius = 1.0 if run.start else radius
         self.model.frozen = progress > 0.85
-        z, (classes, y) = (
-            radius * sample_z(run.batch, self.generator),
-            self.sample_classes(run.batch),
-        )
+        z, (classes, y) = radius * self.sample_z(run.batch), self.sample_classes(run.batch)
         with torch.no_grad():
             real, alpha = self.renderers[grown](classes, factors_from_z(z))
         y = y + run.y_noise * torch.randn(y.shape, generator=self.generator)
@@ -327,8 +329,10 @@ def train(
             trainer.save()
         if trainer.clock.due("log", 180):
             mean, renderer = trainer.ema.copy(), trainer.renderers[True]
+            dim = mean.net.config.z_dim
             scores = [
-                f"at {radius}: {measure(mean, renderer, radius)}" for radius in (0.0, 0.6, 1.0)
+                f"at {radius}: {measure(mean.draw, renderer, radius, dim=dim)}"
+                for radius in (0.0, 0.6, 1.0)
             ]
             log(
                 f"gan {trainer.clock.spent / 60:5.1f} min step {trainer.clock.step} "
@@ -347,7 +351,7 @@ def with_y_spread(state: dict[str, Tensor], spread: float) -> dict[str, Tensor]:
     state["embeddings.weight"] *= factor
     for key, value in state.items():
         if key.endswith(("gen_z.weight", "scale.weight", "offset.weight")):
-            value[:, Z_DIM:] /= factor
+            value[:, len(state["embeddings.weight"]) :] /= factor
     return state
 
 

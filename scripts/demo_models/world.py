@@ -32,16 +32,20 @@ LARGEST, SHRINK = 0.84, 0.6  # share of the side in the middle, and what each ha
 
 
 def factors_from_z(z: Tensor) -> Tensor:
-    """``(B, Z_DIM)`` latents to ``(B, NUM_FACTORS)`` factors: each is half the sum of four."""
+    """``(B, dim)`` latents to ``(B, NUM_FACTORS)`` factors, of the latents' variance.
+
+    Each is the sum of several coordinates, four of them where dim is ``Z_DIM``, over the root of
+    their number.
+    """
     return z.unflatten(1, (-1, NUM_FACTORS)).sum(1) / math.sqrt(z.shape[1] // NUM_FACTORS)
 
 
-def sample_z(num: int, generator: torch.Generator) -> Tensor:
-    """Latents ``(num, Z_DIM)`` in [-2, 2], drawn from the truncated normal distribution.
+def sample_z(num: int, generator: torch.Generator, dim: int = Z_DIM) -> Tensor:
+    """Latents ``(num, dim)`` in [-2, 2], drawn from the truncated normal distribution.
 
     A quarter of the rows are uniform, so that the rim is learned too.
     """
-    uniform = torch.rand(num, Z_DIM, generator=generator)
+    uniform = torch.rand(num, dim, generator=generator)
     normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1) * math.erf(math.sqrt(2)))
     rim = torch.rand(num, 1, generator=generator) < 0.25
     return torch.where(rim, 4 * uniform - 2, normal)
