@@ -79,7 +79,8 @@ class Facts:
             true |= {("color", word, color) for word in words}
         for one in first:
             for other in second:
-                true |= {("side", self.side, one, other), ("side", self.side ^ 1, other, one)}
+                if self.side != UNKNOWN:
+                    true |= {("side", self.side, one, other), ("side", self.side ^ 1, other, one)}
                 if self.front:
                     true.add(("front", one, other))
         return frozenset(true)
@@ -137,11 +138,11 @@ class Captioner:
     def _pair(self, facts: Facts, phrases: list[_Phrase], claims: set[Claim], tell: float) -> str:
         """Two objects and how they lie, said at the probability ``tell``; adds to ``claims``."""
         (one, first), (other, second) = phrases
-        if self.rng.random() >= tell:
+        if self.rng.random() >= tell or (facts.side == UNKNOWN and not facts.front):
             both = [one, other]
             self.rng.shuffle(both)
             return f" {self.rng.choice(JOINTS)} ".join(both)
-        if facts.front and self.rng.random() < 0.4:
+        if facts.front and (facts.side == UNKNOWN or self.rng.random() < 0.4):
             claims.add(("front", first, second))
             return self.rng.choice((f"{one} {IN_FRONT} {other}", f"{other} {BEHIND} {one}"))
         claims.add(("side", facts.side, first, second))
@@ -194,7 +195,8 @@ class Captioner:
         (first, second), (color, other) = facts.objects, facts.colors
         lies = ["color"] * 2 * (color != UNKNOWN) + ["background"] * (facts.background != UNKNOWN)
         if second != UNKNOWN:
-            lies += ["side"] * 2 + ["front"] * facts.front + ["swap"] * (color != other)
+            lies += ["side"] * 2 * (facts.side != UNKNOWN) + ["front"] * facts.front
+            lies += ["swap"] * (color != other)
         if not lies:
             return self.misnamed(facts)
         lie = self.rng.choice(lies)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from captions import Caption, Captioner, Facts, scene_facts, vocabulary
+from composites import composed
 from scenes import (
     BACKGROUNDS,
     COLORS,
@@ -136,7 +137,8 @@ class Teacher:
         return [
             self.maker.single(one[:, 0], self.generator),
             self.maker.double(two, self.generator),
-            self.maker.pasted(over, self.generator),
+            self.maker.pasted(over[::2], self.generator),
+            *(composed(self.maker, part, self.generator) for part in over[1::2].chunk(3)),
         ]
 
     def is_held_out(self, scenes: Scenes) -> Tensor:
@@ -313,12 +315,12 @@ def recall(
     }
     for _ in range(rounds):
         generator = teacher.generator
-        one, two, pasted = teacher.scenes(100, 100, 100)
+        one, two, *over = teacher.scenes(100, 100, 100)
         many = maker.single(
             pairs[torch.randint(len(pairs), (2500,), generator=generator), 0], generator
         )
         rare = many.pick(teacher.is_held_out(many).nonzero()[:100, 0])
-        for key, scenes in zip(hits, (one, rare, two, pasted), strict=False):
+        for key, scenes in zip(hits, (one, rare, two, join_scenes(over)), strict=False):
             found, told_apart = match(model, words, teacher.captioner, scenes)
             hits[key].append(found)
             if key in ("one", "two"):

@@ -8,7 +8,7 @@ from torch import Tensor
 from fusedream_core.placement import Box, Placement, box_masks
 from fusedream_core.placement import place as place_in_box
 from fusedream_core.poisson import blend
-from scenes import SceneMaker, Scenes, dominant_color
+from scenes import UNKNOWN, SceneMaker, Scenes, dominant_color
 
 BLENDS = (("none", 1.0), ("feather", 1.0), ("poisson", 1.0), ("poisson", 0.6), ("mixed", 1.0))
 
@@ -52,19 +52,28 @@ def composed(maker: SceneMaker, classes: Tensor, generator: torch.Generator) -> 
     share, center = back_layer.seen(mask)
     masks = (alpha, back_layer.alpha * (1 - mask))
     colors = [dominant_color((images + 1) / 2, part) for part in masks]
-    lower = (placement.y > 0.5, placement.x > 0.5)
-    upright = placement.x == 0.5 or (placement.y != 0.5 and num % 2 == 0)
+    pasted_at = _inside(front.centers[:, 0], box, size)
     return Scenes(
         images=images,
         objects=classes,
         colors=torch.stack(colors, 1),
         background=back.background,
-        side=torch.full((num,), 2 + lower[0] if upright else int(lower[1])),
+        side=side_of(pasted_at, center),
         front=back_layer.seen(torch.zeros(1))[0] - share > 0.08,
         visible=torch.stack([front.visible[:, 0], share], 1),
         boxes=torch.stack([_inside(front.boxes[:, 0], box, size), back.boxes[:, 0]], 1),
-        centers=torch.stack([_inside(front.centers[:, 0], box, size), center], 1),
+        centers=torch.stack([pasted_at, center], 1),
     )
+
+
+def side_of(one: Tensor, other: Tensor) -> Tensor:
+    """On which side of the others things are, both ``(B, 2)`` shares: as in ``Scenes.side``.
+
+    UNKNOWN where both are at nearly the same place.
+    """
+    x, y = (one - other).unbind(1)
+    side = torch.where(x.abs() > y.abs(), (x > 0).long(), 2 + (y > 0).long())
+    return side.masked_fill(torch.maximum(x.abs(), y.abs()) < 0.12, UNKNOWN)
 
 
 def _inside(points: Tensor, box: Box, size: int) -> Tensor:

@@ -99,7 +99,7 @@ def draw_pairs(known: Tensor, num: int, generator: torch.Generator) -> Tensor:
 def draw_scenes(
     maker: SceneMaker, known: Tensor, run: JudgeRun, generator: torch.Generator
 ) -> Scenes:
-    """A batch of training scenes."""
+    """A batch of training scenes; an object that is covered does not count."""
     num_single = int(run.batch * run.single_share)
     classes = known[torch.randint(len(known), (num_single,), generator=generator)]
     pairs = draw_pairs(known, run.batch - num_single, generator)
@@ -110,7 +110,7 @@ def draw_scenes(
             maker.double(double, generator),
             maker.pasted(pasted, generator),
         ]
-    )
+    ).seen()
 
 
 @torch.no_grad()
