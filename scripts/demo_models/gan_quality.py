@@ -18,18 +18,20 @@ Draw = Callable[[Tensor, Tensor], Tensor]  # latents and classes to pictures in 
 class Quality:
     """How near pictures are to the drawings: dB, dB on objects, dB on backgrounds, sharpness.
 
-    Sharpness is the energy of the gradients at outlines over that of the drawings.
+    The last two are the gradients at outlines over those of the drawings: their length, and its
+    square, the energy. Energy is the stricter: a drawing blurred by 1 4 1 keeps 0.6 of it.
     """
 
     psnr: float
     on_object: float
     on_background: float
     sharpness: float
+    energy: float
 
     def __str__(self) -> str:
         return (
             f"{self.psnr:.2f} ({self.on_object:.2f} {self.on_background:.2f}) "
-            f"sharp {self.sharpness:.3f}"
+            f"sharp {self.sharpness:.3f} energy {self.energy:.3f}"
         )
 
 
@@ -64,7 +66,8 @@ def measure(
             -10 * ((error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)).log10()
             for mask in (torch.ones_like(inside), inside, 1 - inside)
         ]
-        energy = [(gradient_energy(side) * edge).flatten(1).sum(1) for side in (fake, real)]
-        rows.append(torch.stack([*decibels, *energy], 1))
-    *decibels, fake_energy, real_energy = torch.cat(rows).mean(0).tolist()
-    return Quality(*decibels, fake_energy / real_energy)
+        energies = [gradient_energy(side) * edge for side in (fake, real)]
+        sums = [part.flatten(1).sum(1) for e in energies for part in (e.sqrt(), e)]
+        rows.append(torch.stack([*decibels, *sums], 1))
+    *decibels, length, energy, real_length, real_energy = torch.cat(rows).mean(0).tolist()
+    return Quality(*decibels, length / real_length, energy / real_energy)
