@@ -8,7 +8,7 @@ nothing is asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from composites import composed
+from composites import composed, generated
 from finder import Finder
+from gan_net import load as load_generator
 from judge_training import average, bend, draw_pairs, draw_warp, rounded
 from scenes import COLORS, UNKNOWN, SceneMaker, Scenes, distort, join_scenes
 from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
+from world import Renderer
 
 PRESENT, ABSENT = 0.5, 0.2  # shares of an object that can be seen
 
@@ -121,25 +123,42 @@ def loss_fn(finder: Finder, images: Tensor, scenes: Scenes) -> Tensor:
     return loss
 
 
+def art_scenes(
+    atlases: list[Tensor], size: int, *, seed: int = 12345, rounds: int = 24
+) -> Iterator[Scenes]:
+    """New scenes of some art: of one object, and composites of two."""
+    maker, generator = SceneMaker(atlases, size), torch.Generator().manual_seed(seed)
+    known = maker.exists.any(0).nonzero()[:, 0]
+    for _ in range(rounds):
+        pairs = draw_pairs(known, 24, generator)
+        yield maker.single(pairs[:16, 0], generator)
+        yield composed(maker, pairs, generator)
+
+
+def generator_scenes(
+    folder: Path, atlas: Tensor, *, seed: int = 54321, rounds: int = 12
+) -> Iterator[Scenes]:
+    """Composites of the pictures of a generator that learned the drawings of ``atlas``."""
+    model, renderer = load_generator(folder), Renderer.from_atlas(atlas, 128)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(rounds):
+        pairs = draw_pairs(torch.arange(len(atlas)), 24, generator)
+        yield generated(model.draw, renderer, pairs, generator, model.net.config.z_dim)
+
+
 @torch.no_grad()
-def scores(
-    finder: Finder, atlases: list[Tensor], *, seed: int = 12345, rounds: int = 24
-) -> dict[str, float]:
-    """How well it finds what is in new scenes of some art, at its threshold.
+def scores(finder: Finder, scenes: Iterable[Scenes]) -> dict[str, float]:
+    """How well it finds what is in scenes, at its threshold.
 
     Returns:
         Shares: single objects found; composites with both objects half visible of which both are
         found; covered objects that are not; colours right of what is found; and the number of
         names a picture that are not in it.
     """
-    maker, generator = SceneMaker(atlases, finder.image_size), torch.Generator().manual_seed(seed)
-    known = maker.exists.any(0).nonzero()[:, 0]
     hits: dict[str, list[float]] = {k: [] for k in ("one", "both", "covered", "color", "others")}
-    for _ in range(rounds):
-        pairs = draw_pairs(known, 24, generator)
-        for scenes in (maker.single(pairs[:16, 0], generator), composed(maker, pairs, generator)):
-            for index, found in enumerate(finder.find(scenes.images)):
-                count(hits, finder, scenes, index, {item.name: item.color for item in found})
+    for part in scenes:
+        for index, found in enumerate(finder.find(part.images)):
+            count(hits, finder, part, index, {item.name: item.color for item in found})
     return {key: sum(values) / max(1, len(values)) for key, values in hits.items()}
 
 
@@ -180,7 +199,7 @@ def choose_threshold(finder: Finder, atlases: list[Tensor]) -> float:
     best = (0.0, 0.5)
     for threshold in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5):
         finder.threshold = threshold
-        result = scores(finder, atlases, seed=777, rounds=12)
+        result = scores(finder, art_scenes(atlases, finder.image_size, seed=777, rounds=12))
         value = min(result["both"], result["covered"])
         if result["others"] <= 0.15 and value > best[0]:
             best = (value, threshold)
@@ -239,7 +258,10 @@ def train(
             )
         if clock.due("log", 300):
             mean.eval()
-            seen, other = scores(mean, atlases, rounds=8), scores(mean, unseen, rounds=8)
+            seen, other = (
+                scores(mean, art_scenes(sets, mean.image_size, rounds=8))
+                for sets in (atlases, unseen)
+            )
             log(
                 f"finder {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} "
                 f"own sets {rounded(seen)} generator's set {rounded(other)}"

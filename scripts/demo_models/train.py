@@ -44,15 +44,15 @@ def log(line: str) -> None:
 def train_gan(out: Path, scale: float, extra: float | None) -> None:
     """Train and export the generator, on one art set."""
     import gan_training as task
+    from gan_net import export
 
     (atlas,) = load(out, art.GAN_SETS)
     run = task.GanRun()
     run.minutes *= scale
     if extra:
         run = task.GanRun(extra, lr=1e-3, start=ASSETS / "gan")
-    task.export(
-        task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan"
-    )
+    names = list(art.CLASSES)
+    export(task.train(atlas, names, out, run, log), names, ASSETS / "gan")
 
 
 def train_clip(out: Path, scale: float, extra: float | None) -> None:
@@ -112,7 +112,10 @@ def train_finder(out: Path, scale: float, extra: float | None) -> None:
     if extra:
         run = task.FinderRun(extra, lr=1e-3, start=FINDER_FOLDER)
     own, unseen = load(out, art.JUDGE_SETS), load(out, art.GAN_SETS)
-    task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), FINDER_FOLDER)
+    finder = task.train(own, unseen, list(art.CLASSES), out, run, log)
+    task.export(finder, FINDER_FOLDER)
+    scores = task.scores(finder, task.generator_scenes(ASSETS / "gan", unseen[0]))
+    log(f"finder on composites of the generator's pictures {task.rounded(scores)}")
 
 
 TASKS = {

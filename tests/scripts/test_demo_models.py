@@ -95,12 +95,19 @@ class TestQuality:
 
 
 class TestScenes:
-    @pytest.mark.parametrize("kind", ["double", "pasted", "composed"])
+    @pytest.mark.parametrize("kind", ["double", "pasted", "composed", "generated"])
     def test_visible_is_what_is_left_of_an_object(self, atlas: torch.Tensor, kind: str) -> None:
         maker = scenes.SceneMaker([atlas], 64)
         pairs = torch.rand(64, len(NAMES), generator=rng(1)).topk(2, 1)[1]
         if kind == "composed":
             made = composites.composed(maker, pairs, rng(2))
+        elif kind == "generated":  # by a generator that draws its world without a fault
+            renderer = world.Renderer.from_atlas(atlas, 64)
+
+            def draw(z: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+                return renderer(classes, world.factors_from_z(z))[0]
+
+            made = composites.generated(draw, renderer, pairs, rng(2))
         else:
             made = getattr(maker, kind)(pairs, rng(2))
         assert ((made.visible >= 0) & (made.visible <= 1)).all()
