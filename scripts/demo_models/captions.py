@@ -16,6 +16,10 @@ from art import CLASSES
 from scenes import BACKGROUNDS, COLORS, PLACES, SYNONYMS, UNKNOWN, Scenes
 
 WORDS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+# New words, drawn by a seed before any training, and the classes that are right for each.
+ASKED: dict[str, list[str]] = json.loads(
+    Path(__file__).with_name("words_asked.json").read_text(encoding="utf-8")
+)
 OTHER_NAMES: tuple[tuple[str, ...], ...] = tuple(tuple(WORDS["synonyms"][n]) for n in CLASSES)
 KINDS: tuple[tuple[str, ...], ...] = tuple(
     tuple(kind for kind, members in WORDS["kinds"].items() if name in members) for name in CLASSES

@@ -22,7 +22,8 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from captions import Caption, Captioner, Facts, scene_facts, vocabulary
+from art import CLASSES
+from captions import ASKED, Caption, Captioner, Facts, article, scene_facts, vocabulary
 from composites import composed
 from scenes import (
     BACKGROUNDS,
@@ -285,6 +286,7 @@ def train(
             scores = recall(
                 student.clip, words, atlases, names, rounds=1 if clock.spent < clock.total else 10
             )
+            scores["asked words"] = words_right(student.clip, words, atlases)
             told = " ".join(f"{key} {value:.3f}" for key, value in scores.items())
             log(
                 f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} "
@@ -342,6 +344,23 @@ def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tu
     lies = torch.stack([part.diagonal() for part in scores[:, num:].split(num, 1)])
     told_apart = (scores.diagonal() > lies).float().mean().item()
     return found, told_apart
+
+
+@torch.no_grad()
+def words_right(model: CLIP, words: Words, atlases: list[Tensor], views: int = 4) -> float:
+    """Share of the sixty asked words of which the class that fits best is an accepted one.
+
+    It is the class with the highest mean score over ``views`` scenes.
+    """
+    maker, generator = SceneMaker(atlases, IMAGE_SIZE), torch.Generator().manual_seed(60)
+    classes = torch.arange(maker.num_classes).repeat(views)
+    features = F.normalize(
+        encode_image(model.eval(), maker.single(classes, generator).images), dim=-1
+    )
+    captions = [Caption(article(word), frozenset()) for word in ASKED]
+    scores = (features @ encode_text(model, words(captions)).t()).unflatten(0, (views, -1)).mean(0)
+    best = [list(CLASSES)[index] for index in scores.argmax(0).tolist()]
+    return sum(name in ok for name, ok in zip(best, ASKED.values(), strict=True)) / len(ASKED)
 
 
 def load_export(model: CLIP, words: Words, folder: Path) -> None:
