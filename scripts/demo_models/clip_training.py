@@ -22,24 +22,18 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from art import CLASSES
+from captions import ASKED, Caption, Captioner, Facts, article, scene_facts, vocabulary
+from composites import composed
 from scenes import (
     BACKGROUNDS,
     COLORS,
-    JOINTS,
-    OPENINGS,
-    PLACES,
-    RELATIONS,
-    SYNONYMS,
     UNKNOWN,
-    Caption,
-    Captioner,
-    Facts,
     SceneMaker,
     Scenes,
     distort,
     dominant_color,
     join_scenes,
-    scene_facts,
 )
 from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 
@@ -59,17 +53,7 @@ class Words:
 
     def __init__(self, names: list[str]) -> None:
         self.tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
-        told = [
-            *names,
-            *COLORS,
-            *PLACES,
-            *OPENINGS,
-            *JOINTS,
-            "a an small big cute on in front of background",
-        ]
-        told += [word for words in (*SYNONYMS.values(), *RELATIONS) for word in words]
-        vocabulary = sorted({word for phrase in told for word in phrase.split()})
-        encoded = {word: self.tokenizer.encode(word) for word in vocabulary}
+        encoded = {word: self.tokenizer.encode(word) for word in vocabulary(names)}
         used = {token for tokens in encoded.values() for token in tokens}
         start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
         # The end token stays the highest: the model finds it by argmax.
@@ -154,7 +138,8 @@ class Teacher:
         return [
             self.maker.single(one[:, 0], self.generator),
             self.maker.double(two, self.generator),
-            self.maker.pasted(over, self.generator),
+            self.maker.pasted(over[::2], self.generator),
+            *(composed(self.maker, part, self.generator) for part in over[1::2].chunk(3)),
         ]
 
     def is_held_out(self, scenes: Scenes) -> Tensor:
@@ -172,7 +157,7 @@ class Teacher:
         scenes = join_scenes(self.scenes(single, self.run.batch - single - pasted, pasted))
         if hold_out:
             scenes = scenes.pick(~self.is_held_out(scenes))
-        return distort(scenes.images, self.generator, 0.7), scenes, scene_facts(scenes)
+        return distort(scenes.images, self.generator, 0.7), scenes.seen(), scene_facts(scenes)
 
 
 def head_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -301,6 +286,7 @@ def train(
             scores = recall(
                 student.clip, words, atlases, names, rounds=1 if clock.spent < clock.total else 10
             )
+            scores["asked words"] = words_right(student.clip, words, atlases)
             told = " ".join(f"{key} {value:.3f}" for key, value in scores.items())
             log(
                 f"clip {clock.spent / 60:5.1f} min step {clock.step} loss {loss.item():.3f} "
@@ -331,12 +317,12 @@ def recall(
     }
     for _ in range(rounds):
         generator = teacher.generator
-        one, two, pasted = teacher.scenes(100, 100, 100)
+        one, two, *over = teacher.scenes(100, 100, 100)
         many = maker.single(
             pairs[torch.randint(len(pairs), (2500,), generator=generator), 0], generator
         )
         rare = many.pick(teacher.is_held_out(many).nonzero()[:100, 0])
-        for key, scenes in zip(hits, (one, rare, two, pasted), strict=False):
+        for key, scenes in zip(hits, (one, rare, two, join_scenes(over)), strict=False):
             found, told_apart = match(model, words, teacher.captioner, scenes)
             hits[key].append(found)
             if key in ("one", "two"):
@@ -358,6 +344,23 @@ def match(model: CLIP, words: Words, captioner: Captioner, scenes: Scenes) -> tu
     lies = torch.stack([part.diagonal() for part in scores[:, num:].split(num, 1)])
     told_apart = (scores.diagonal() > lies).float().mean().item()
     return found, told_apart
+
+
+@torch.no_grad()
+def words_right(model: CLIP, words: Words, atlases: list[Tensor], views: int = 4) -> float:
+    """Share of the sixty asked words of which the class that fits best is an accepted one.
+
+    It is the class with the highest mean score over ``views`` scenes.
+    """
+    maker, generator = SceneMaker(atlases, IMAGE_SIZE), torch.Generator().manual_seed(60)
+    classes = torch.arange(maker.num_classes).repeat(views)
+    features = F.normalize(
+        encode_image(model.eval(), maker.single(classes, generator).images), dim=-1
+    )
+    captions = [Caption(article(word), frozenset()) for word in ASKED]
+    scores = (features @ encode_text(model, words(captions)).t()).unflatten(0, (views, -1)).mean(0)
+    best = [list(CLASSES)[index] for index in scores.argmax(0).tolist()]
+    return sum(name in ok for name, ok in zip(best, ASKED.values(), strict=True)) / len(ASKED)
 
 
 def load_export(model: CLIP, words: Words, folder: Path) -> None:

@@ -36,8 +36,21 @@ class JudgeRun:
     start: Path | None = None
 
 
-def bend(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, shear, stretch and flatten ``(B, 3, H, W)`` pictures in [-1, 1].
+def draw_warp(num: int, generator: torch.Generator) -> Tensor:
+    """Flips, shears and stretches ``(num, 2, 3)``, as ``F.affine_grid`` takes them."""
+
+    def rand() -> Tensor:
+        return 2 * torch.rand(num, generator=generator) - 1
+
+    theta = torch.zeros(num, 2, 3)
+    flip = torch.where(rand() < 0, -1.0, 1.0)
+    theta[:, 0, 0], theta[:, 1, 1] = flip * (1 + 0.15 * rand()), 1 + 0.15 * rand()
+    theta[:, 0, 1], theta[:, 1, 0] = 0.15 * rand(), 0.15 * rand()
+    return theta
+
+
+def bend(images: Tensor, generator: torch.Generator, theta: Tensor | None = None) -> Tensor:
+    """Warp ``(B, 3, H, W)`` pictures in [-1, 1] by ``theta`` (or at random) and flatten them.
 
     The result looks as if another hand had drawn the same thing; it may leave the range a little.
     """
@@ -46,10 +59,7 @@ def bend(images: Tensor, generator: torch.Generator) -> Tensor:
     def rand(*shape: int) -> Tensor:
         return 2 * torch.rand(num, *shape, generator=generator) - 1
 
-    theta = torch.zeros(num, 2, 3)
-    flip = torch.where(rand() < 0, -1.0, 1.0)
-    theta[:, 0, 0], theta[:, 1, 1] = flip * (1 + 0.15 * rand()), 1 + 0.15 * rand()
-    theta[:, 0, 1], theta[:, 1, 0] = 0.15 * rand(), 0.15 * rand()
+    theta = draw_warp(num, generator) if theta is None else theta
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     coarse = 0.05 * rand(2, 5, 5)
     grid = grid + F.interpolate(coarse, size=images.shape[-2:], mode="bicubic").permute(0, 2, 3, 1)
@@ -89,7 +99,7 @@ def draw_pairs(known: Tensor, num: int, generator: torch.Generator) -> Tensor:
 def draw_scenes(
     maker: SceneMaker, known: Tensor, run: JudgeRun, generator: torch.Generator
 ) -> Scenes:
-    """A batch of training scenes."""
+    """A batch of training scenes; an object that is covered does not count."""
     num_single = int(run.batch * run.single_share)
     classes = known[torch.randint(len(known), (num_single,), generator=generator)]
     pairs = draw_pairs(known, run.batch - num_single, generator)
@@ -100,7 +110,7 @@ def draw_scenes(
             maker.double(double, generator),
             maker.pasted(pasted, generator),
         ]
-    )
+    ).seen()
 
 
 @torch.no_grad()

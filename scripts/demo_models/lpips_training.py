@@ -68,7 +68,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def draw_scenes(maker: SceneMaker, run: LpipsRun, generator: torch.Generator) -> Scenes:
-    """A batch of training scenes."""
+    """A batch of training scenes; an object that is covered does not count."""
     one = int(run.batch * run.single_share)
     order = torch.rand(run.batch, maker.num_classes, generator=generator).topk(2, 1)[1]
     single, double, pasted = order.split([one, (run.batch - one) // 2, (run.batch - one + 1) // 2])
@@ -78,7 +78,7 @@ def draw_scenes(maker: SceneMaker, run: LpipsRun, generator: torch.Generator) ->
             maker.double(double, generator),
             maker.pasted(pasted, generator),
         ]
-    )
+    ).seen()
 
 
 def loss_fn(namer: Namer, images: Tensor, scenes: Scenes) -> Tensor:

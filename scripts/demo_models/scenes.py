@@ -6,15 +6,24 @@ A scene holds one or two objects of the small world, and has words for what is i
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world import BOTTOM, CHROMA, LIGHTNESS, NUM_FACTORS, SATURATION, SHADE, TOP, place, recolor
+from world import (
+    BOTTOM,
+    CHROMA,
+    LIGHTNESS,
+    NUM_FACTORS,
+    SATURATION,
+    SHADE,
+    TOP,
+    background,
+    place,
+    recolor,
+)
 
 COLORS = (
     "red",
@@ -185,6 +194,12 @@ class Scenes:
         background: Indices into BACKGROUNDS, shape ``(B,)``; UNKNOWN where no word fits.
         side: Where the first object lies, shape ``(B,)``: 0 left, 1 right, 2 above, 3 below;
             UNKNOWN where there is one object.
+        front: Whether the first object covers some of the second, shape ``(B,)`` bool.
+        visible: Share of each object that can be seen, shape ``(B, 2)``; 0 where there is none.
+        boxes: Left, top, right and bottom of what of each object lies in the picture, covered or
+            not, as shares of the side, shape ``(B, 2, 4)``.
+        centers: Where the middle of what can be seen of each object is: column and row as shares of
+            the side, shape ``(B, 2, 2)``.
     """
 
     images: Tensor
@@ -192,16 +207,73 @@ class Scenes:
     colors: Tensor
     background: Tensor
     side: Tensor
+    front: Tensor
+    visible: Tensor
+    boxes: Tensor
+    centers: Tensor
 
     def pick(self, rows: Tensor) -> Scenes:
         """Some of the scenes, by a mask or by indices."""
-        return Scenes(
-            self.images[rows],
-            self.objects[rows],
-            self.colors[rows],
-            self.background[rows],
-            self.side[rows],
+        return Scenes(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def seen(self, least: float = 0.4) -> Scenes:
+        """The same scenes, without second objects of which less than ``least`` can be seen."""
+        hidden = self.visible[:, 1] < least
+        gone = torch.stack([torch.zeros_like(hidden), hidden], 1)
+        return replace(
+            self,
+            objects=self.objects.masked_fill(gone, UNKNOWN),
+            colors=self.colors.masked_fill(gone, UNKNOWN),
+            side=self.side.masked_fill(hidden, UNKNOWN),
+            front=self.front & ~hidden,
         )
+
+
+@dataclass
+class Layer:
+    """Objects drawn on a transparent canvas.
+
+    Attributes:
+        pixels: Premultiplied RGBA in [0, 1], shape ``(B, 4, size, size)``.
+        color: The objects' colour words, indices into COLORS, shape ``(B,)``.
+        whole: Their area in pixels, inside the canvas or not, shape ``(B,)``.
+    """
+
+    pixels: Tensor
+    color: Tensor
+    whole: Tensor
+
+    @property
+    def alpha(self) -> Tensor:
+        """``(B, 1, size, size)`` in [0, 1]."""
+        return self.pixels[:, 3:]
+
+    def over(self, images: Tensor) -> Tensor:
+        """The objects on pictures ``(B, 3, size, size)`` in [0, 1]."""
+        return self.pixels[:, :3] + (1 - self.alpha) * images
+
+    def seen(self, cover: Tensor) -> tuple[Tensor, Tensor]:
+        """What can be seen of each object under a cover ``(B, 1, size, size)`` in [0, 1].
+
+        Returns:
+            The share of it, ``(B,)``, and its centre, column and row as shares, ``(B, 2)``.
+        """
+        left = (self.alpha * (1 - cover))[:, 0]
+        area = left.flatten(1).sum(1)
+        axis = (torch.arange(left.shape[-1]) + 0.5) / left.shape[-1]
+        center = torch.stack([(left.sum(1) * axis).sum(1), (left.sum(2) * axis).sum(1)], 1)
+        share = (area / self.whole.clamp_min(1)).clamp(0, 1)
+        return share, center / area.clamp_min(1e-3)[:, None]
+
+    def boxes(self) -> Tensor:
+        """Left, top, right and bottom ``(B, 4)`` of what lies on the canvas, shares of its side."""
+        size = self.pixels.shape[-1]
+        inside, axis = self.alpha[:, 0] > 0.3, torch.arange(size)
+        low, high = [], []
+        for line in (inside.any(1), inside.any(2)):
+            low.append(torch.where(line, axis, size).amin(1))
+            high.append(torch.where(line, axis + 1, 0).amax(1))
+        return torch.stack([*low, *high], 1) / size
 
 
 class SceneMaker:
@@ -230,8 +302,8 @@ class SceneMaker:
         shift: Tensor,
         scale: Tensor,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Premultiplied layers ``(B, 4, size, size)`` and the objects' colour words ``(B,)``."""
+    ) -> Layer:
+        """Objects of ``(B,)`` classes, each of a random set that has it, where they are to be."""
         tiles = self.tiles[self.pick_sets(classes, generator), classes]
         rgb = recolor(
             tiles[:, :3], factors[:, CHROMA], factors[:, LIGHTNESS], factors[:, SATURATION]
@@ -242,37 +314,46 @@ class SceneMaker:
             + factors[:, SHADE.start + 1, None, None] * axis[:, None]
         )
         rgb = (rgb * (1 + 0.08 * shade[:, None])).clamp(0, 1)
-        color = dominant_color(rgb, tiles[:, 3:])
         rotation = 0.12 * torch.randn(len(classes), generator=generator)
-        return place(
-            torch.cat([rgb * tiles[:, 3:], tiles[:, 3:]], 1), shift, scale, rotation, self.size
-        ), color
-
-    def backdrop(self, top: Tensor, bottom: Tensor) -> Tensor:
-        """``(B, 3)`` colours in [0, 1] to a vertical gradient ``(B, 3, size, size)``."""
-        ramp = torch.linspace(0, 1, self.size).view(1, 1, -1, 1)
-        ramp = ramp * ramp * (3 - 2 * ramp)
-        return (top[..., None, None] * (1 - ramp) + bottom[..., None, None] * ramp).expand(
-            -1, -1, -1, self.size
+        tiles = torch.cat([rgb * tiles[:, 3:], tiles[:, 3:]], 1)
+        return Layer(
+            place(tiles, shift, scale, rotation, self.size),
+            dominant_color(rgb, tiles[:, 3:]),
+            tiles[:, 3:].flatten(1).sum(1) * scale.square(),
         )
 
     def single(self, classes: Tensor, generator: torch.Generator) -> Scenes:
-        """One object each, of ``(B,)`` classes: large, anywhere near the middle."""
+        """One object each, of ``(B,)`` classes, anywhere near the middle; smaller ones stand aside.
+
+        A quarter of them are as small as an object that leaves a corner free.
+        """
         num = len(classes)
-        factors = sample_factors(num, generator)
-        scale = 0.62 + 0.36 * torch.rand(num, generator=generator)
+        low = torch.where(torch.rand(num, generator=generator) < 0.25, 0.48, 0.62)
+        scale = low + (0.98 - low) * torch.rand(num, generator=generator)
         shift = (torch.rand(num, 2, generator=generator) * 2 - 1) * (1.1 - scale)[:, None] * 0.8
-        layer, color = self.layer(classes, factors, shift, scale, generator)
+        return self.single_at(classes, shift, scale, generator)[0]
+
+    def single_at(
+        self, classes: Tensor, shift: Tensor, scale: Tensor, generator: torch.Generator
+    ) -> tuple[Scenes, Layer]:
+        """One object each at a place, and the object without its background."""
+        factors = sample_factors(len(classes), generator)
+        layer = self.layer(classes, factors, shift, scale, generator)
         top, bottom, word = sample_backgrounds(factors, generator)
-        images = layer[:, :3] + (1 - layer[:, 3:]) * self.backdrop(top, bottom)
-        none = torch.full((num,), UNKNOWN)
-        return Scenes(
-            images * 2 - 1,
-            torch.stack([classes, none], 1),
-            torch.stack([color, none], 1),
-            word,
-            none,
+        none, empty = torch.full((len(classes),), UNKNOWN), torch.zeros(len(classes))
+        visible, center = layer.seen(torch.zeros(1))
+        scenes = Scenes(
+            images=layer.over(background(top, bottom, self.size)) * 2 - 1,
+            objects=torch.stack([classes, none], 1),
+            colors=torch.stack([layer.color, none], 1),
+            background=word,
+            side=none,
+            front=none > 0,
+            visible=torch.stack([visible, empty], 1),
+            boxes=torch.stack([layer.boxes(), empty[:, None].expand(-1, 4)], 1),
+            centers=torch.stack([center, empty[:, None].expand(-1, 2)], 1),
         )
+        return scenes, layer
 
     def double(self, classes: Tensor, generator: torch.Generator) -> Scenes:
         """Two objects each, of ``(B, 2)`` classes: side by side or one above the other.
@@ -284,32 +365,23 @@ class SceneMaker:
         direction = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])[side]
         factors = [sample_factors(num, generator) for _ in range(2)]
         top, bottom, word = sample_backgrounds(factors[0], generator)
-        images, colors = self.backdrop(top, bottom), []
-        boxed = torch.rand(num, 1, 1, 1, generator=generator) < 0.33
-        for index, sign in ((1, -1.0), (0, 1.0)):
+        layers, places = [], []
+        for index, sign in ((0, 1.0), (1, -1.0)):
             scale = 0.42 + 0.16 * torch.rand(num, generator=generator)
             jitter = 0.12 * (torch.rand(num, 2, generator=generator) * 2 - 1)
-            shift = sign * 0.48 * direction + jitter
-            layer, color = self.layer(classes[:, index], factors[index], shift, scale, generator)
-            colors.insert(0, color)
-            if index == 0:
-                own = self.backdrop(*sample_backgrounds(factors[1], generator)[:2])
-                box = place(
-                    torch.ones(num, 1, 8, 8).expand(-1, 4, -1, -1).contiguous(),
-                    shift,
-                    scale * 1.15,
-                    torch.zeros(num),
-                    self.size,
-                )[:, 3:]
-                images = torch.where(boxed, images * (1 - box) + own * box, images)
-            images = layer[:, :3] + (1 - layer[:, 3:]) * images
-        return Scenes(images * 2 - 1, classes, torch.stack(colors, 1), word, side)
+            places.append((sign * 0.48 * direction + jitter, scale))
+            layers.append(self.layer(classes[:, index], factors[index], *places[index], generator))
+        own = sample_backgrounds(factors[1], generator)[:2]
+        boxed = torch.rand(num, 1, 1, 1, generator=generator) < 0.33
+        box = self.box(places[0][0], places[0][1] * 1.15) & boxed
+        back = layers[1].over(background(top, bottom, self.size))
+        return self._join(layers, back, own, box, word=word, classes=classes, side=side)
 
     def pasted(self, classes: Tensor, generator: torch.Generator) -> Scenes:
         """Two objects each, of ``(B, 2)`` classes: the first, with a ground of its own, in a box.
 
-        The box covers a part of the second, which is large, and lies in a corner or by an edge: as
-        in a composition of two pictures.
+        The box lies in a corner or by an edge, as in a composition of two pictures. The second
+        object is large and partly covered, or smaller and out of the box's way.
         """
         num = len(classes)
 
@@ -324,24 +396,49 @@ class SceneMaker:
         where = corners[torch.randint(len(corners), (num,), generator=generator)]
         share = rand(0.45, 0.7)
         middle = where * (1 - share)[:, None]
-        layer, back_color = self.layer(
-            classes[:, 1],
-            factors[1],
-            torch.stack([rand(-0.15, 0.15), rand(-0.15, 0.15)], 1),
-            rand(0.7, 0.95),
-            generator,
+        aside = torch.where(rand(0, 1) < 0.6, rand(0, 0.4), torch.zeros(num))
+        shift = torch.stack([rand(-0.15, 0.15), rand(-0.15, 0.15)], 1) - aside[:, None] * where
+        back = self.layer(
+            classes[:, 1], factors[1], shift, rand(0.7, 0.95) - 0.6 * aside, generator
         )
-        images = layer[:, :3] + (1 - layer[:, 3:]) * self.backdrop(*grounds[1][:2])
-        box = self.box(middle, share)
-        images = torch.where(box, self.backdrop(*grounds[0][:2]), images)
-        layer, front_color = self.layer(
-            classes[:, 0], factors[0], middle, share * rand(0.75, 0.98), generator
-        )
-        images = layer[:, :3] + (1 - layer[:, 3:]) * images
+        front = self.layer(classes[:, 0], factors[0], middle, share * rand(0.75, 0.98), generator)
         upright = (where[:, 0] == 0) | ((where[:, 1] != 0) & (rand(0, 1) < 0.5))
         side = torch.where(upright, 2 + (where[:, 1] > 0).long(), (where[:, 0] > 0).long())
-        colors = torch.stack([front_color, back_color], 1)
-        return Scenes(images * 2 - 1, classes, colors, grounds[1][2], side)
+        scene = back.over(background(*grounds[1][:2], self.size))
+        box, own = self.box(middle, share), grounds[0][:2]
+        return self._join(
+            [front, back], scene, own, box, word=grounds[1][2], classes=classes, side=side
+        )
+
+    def _join(
+        self,
+        layers: list[Layer],
+        back: Tensor,
+        own: tuple[Tensor, Tensor],
+        box: Tensor,
+        *,
+        word: Tensor,
+        classes: Tensor,
+        side: Tensor,
+    ) -> Scenes:
+        """Scenes of the first layer on ``back``, which shows the second, with a box of its own."""
+        covered = torch.where(box, background(*own, self.size), back)
+        cover = torch.maximum(box.float(), layers[0].alpha)
+        (seen, center), (seen_back, center_back) = (
+            layers[0].seen(torch.zeros(1)),
+            layers[1].seen(cover),
+        )
+        return Scenes(
+            images=layers[0].over(covered) * 2 - 1,
+            objects=classes,
+            colors=torch.stack([layer.color for layer in layers], 1),
+            background=word,
+            side=side,
+            front=layers[1].seen(torch.zeros(1))[0] - seen_back > 0.08,
+            visible=torch.stack([seen, seen_back], 1),
+            boxes=torch.stack([layer.boxes() for layer in layers], 1),
+            centers=torch.stack([center, center_back], 1),
+        )
 
     def box(self, middle: Tensor, share: Tensor) -> Tensor:
         """Squares of a share ``(B,)`` of the side about ``(B, 2)``: ``(B, 1, size, size)`` bool."""
@@ -352,8 +449,8 @@ class SceneMaker:
 
 def join_scenes(parts: list[Scenes]) -> Scenes:
     """Several batches of scenes as one."""
-    fields = ("images", "objects", "colors", "background", "side")
-    return Scenes(*(torch.cat([getattr(part, field) for part in parts]) for field in fields))
+    names = [field.name for field in fields(Scenes)]
+    return Scenes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -387,161 +484,3 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     cut = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     cut &= torch.rand(num, 1, 1, 1, generator=generator) < 0.35 * strength
     return images.masked_fill(cut, 0.0)
-
-
-def article(phrase: str) -> str:
-    """The phrase with its indefinite article."""
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-OPENINGS = (
-    "",
-    "",
-    "",
-    "",
-    "a photo of ",
-    "a picture of ",
-    "an emoji of ",
-    "a drawing of ",
-    "an image of ",
-    "a painting of ",
-)
-RELATIONS = (
-    ("to the left of", "left of"),
-    ("to the right of", "right of"),
-    ("above", "over"),
-    ("below", "under"),
-)
-JOINTS = ("and", "and", "near", "next to", "with")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is in one scene, as plain numbers."""
-
-    objects: tuple[int, int]
-    colors: tuple[int, int]
-    background: int
-    side: int
-
-    def claims(self) -> frozenset[tuple[int | str, ...]]:
-        """Every single thing a true caption may say."""
-        first, second = self.objects
-        true: set[tuple[int | str, ...]] = {("background", self.background)}
-        for name, color in zip(self.objects, self.colors, strict=True):
-            true |= {("object", name), ("color", name, color)}
-        if second != UNKNOWN:
-            true |= {("side", self.side, first, second), ("side", self.side ^ 1, second, first)}
-        return frozenset(true)
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence and what it claims; it is true of a scene whose facts hold all its claims."""
-
-    text: str
-    claims: frozenset[tuple[int | str, ...]]
-
-
-class Captioner:
-    """Writes captions from one random stream."""
-
-    def __init__(self, names: list[str], seed: int) -> None:
-        self.names = names
-        self.rng = random.Random(seed)  # noqa: S311 - captions, not secrets
-
-    def _object(self, name: int, color: int, claims: set, tell: float) -> str:
-        """An object's phrase, with its colour at the probability ``tell``; adds to ``claims``."""
-        words = []
-        if self.rng.random() < 0.05:
-            words.append(self.rng.choice(("small", "big", "cute")))
-        if color != UNKNOWN and self.rng.random() < tell:
-            words.append(self.rng.choice(SYNONYMS.get(COLORS[color], (COLORS[color],))))
-            claims.add(("color", name, color))
-        claims.add(("object", name))
-        return article(" ".join([*words, self.names[name]]))
-
-    def _background(self, word: int, claims: set) -> str:
-        """The end of a caption that tells the background; adds to ``claims``."""
-        claims.add(("background", word))
-        if word >= len(COLORS):
-            return " " + PLACES[word - len(COLORS)]
-        name = self.rng.choice(SYNONYMS.get(COLORS[word], (COLORS[word],)))
-        return " " + self.rng.choice(
-            ("on {} background", "on {} background", "in front of {} background")
-        ).format(article(name))
-
-    def _write(
-        self, facts: Facts, *, tell_color: float, tell_side: float, tell_background: float
-    ) -> Caption:
-        """A caption of the facts, each kind of them told at its own probability."""
-        claims: set[tuple[int | str, ...]] = set()
-        phrases = [
-            self._object(n, c, claims, tell_color)
-            for n, c in zip(facts.objects, facts.colors, strict=True)
-            if n != UNKNOWN
-        ]
-        if len(phrases) == 2 and self.rng.random() < tell_side:
-            claims.add(("side", facts.side, *facts.objects))
-            phrases.insert(1, self.rng.choice(RELATIONS[facts.side]))
-        elif len(phrases) == 2:
-            self.rng.shuffle(phrases)
-            phrases.insert(1, self.rng.choice(JOINTS))
-        text = self.rng.choice(OPENINGS) + " ".join(phrases)
-        if facts.background != UNKNOWN and self.rng.random() < tell_background:
-            text += self._background(facts.background, claims)
-        return Caption(text, frozenset(claims))
-
-    def true(self, facts: Facts) -> Caption:
-        """A true caption that tells some of the facts."""
-        return self._write(facts, tell_color=0.85, tell_side=0.5, tell_background=0.55)
-
-    def writers(self) -> tuple[Callable[[Facts], Caption], ...]:
-        """The captions that every picture gets, the true one first."""
-        return self.true, self.misnamed, self.false
-
-    def misnamed(self, facts: Facts) -> Caption:
-        """A caption with another object, and all else right: what names a thing must weigh most."""
-        other = self._other(len(self.names), facts.objects)
-        changed = replace(facts, objects=(other, facts.objects[1]))
-        return self._write(changed, tell_color=1.0, tell_side=0.5, tell_background=0.8)
-
-    def false(self, facts: Facts) -> Caption:
-        """A caption with one lie: another colour or ground, or swapped colours or sides."""
-        (_, second), (color, other) = facts.objects, facts.colors
-        lies = ["color"] * 2 * (color != UNKNOWN) + ["background"] * (facts.background != UNKNOWN)
-        if second != UNKNOWN:
-            lies += ["side"] * 2 + ["swap"] * (color != other)
-        if not lies:
-            return self.misnamed(facts)
-        lie = self.rng.choice(lies)
-        changed = {
-            "color": lambda: replace(facts, colors=(self._other(len(COLORS), (color,)), other)),
-            "background": lambda: replace(
-                facts, background=self._other(len(BACKGROUNDS), (facts.background,))
-            ),
-            "side": lambda: replace(facts, side=facts.side ^ 1),
-            "swap": lambda: replace(facts, colors=(other, color)),
-        }[lie]()
-        return self._write(
-            changed,
-            tell_color=1.0,
-            tell_side=1.0 if lie == "side" else 0.5,
-            tell_background=1.0 if lie == "background" else 0.5,
-        )
-
-    def _other(self, count: int, taken: tuple[int, ...]) -> int:
-        """A random number below ``count`` that is not taken."""
-        return self.rng.choice([i for i in range(count) if i not in taken])
-
-
-def scene_facts(scenes: Scenes) -> list[Facts]:
-    """The facts of every scene of a batch."""
-    rows = zip(
-        scenes.objects.tolist(),
-        scenes.colors.tolist(),
-        scenes.background.tolist(),
-        scenes.side.tolist(),
-        strict=True,
-    )
-    return [Facts(tuple(o), tuple(c), b, s) for o, c, b, s in rows]

@@ -1,13 +1,13 @@
-"""Train what the demo needs: generator, CLIP, perceptual distance, and the judge of them all.
+"""Train what the demo needs: generator, CLIP, perceptual distance, and the two that judge them.
 
-    python scripts/dev.py train-demo [--only gan clip bank lpips judge] [--out FOLDER]
+    python scripts/dev.py train-demo [--only gan clip bank lpips judge finder]
 
 Checkpoints go to the output folder each minute, and an interrupted run goes on from them. What is
 finished is exported into the checkout: what users get to ``fusedream_core/assets/demo``, the judge
-to ``scripts/demo_models/judge_weights``. Budgets are minutes on one core; give each of two shells
-one ``--only`` to use two. ``--go-on MINUTES`` improves the CLIP and the judge that are there,
-instead of making new ones; after a new CLIP or generator the seed bank (``--only bank``) is to be
-made again.
+of single objects and the finder of several to ``scripts/demo_models``. Budgets are minutes on one
+core; give each of two shells one ``--only`` to use two. ``--go-on MINUTES`` improves the generator,
+CLIP, judge and finder that are there, instead of making new ones; after a new CLIP or generator the
+seed bank (``--only bank``) is to be made again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent.parent / "fusedream_core" / "assets" / "demo"
 JUDGE_FOLDER = HERE / "judge_weights"
+FINDER_FOLDER = HERE / "finder_weights"
 
 
 def load(cache: Path, sets: tuple[str, ...]) -> list[torch.Tensor]:
@@ -43,15 +44,15 @@ def log(line: str) -> None:
 def train_gan(out: Path, scale: float, extra: float | None) -> None:
     """Train and export the generator, on one art set."""
     import gan_training as task
+    from gan_net import export
 
     (atlas,) = load(out, art.GAN_SETS)
-    if extra:
-        raise SystemExit("The generator has no way to go on; train it anew with --only gan.")
     run = task.GanRun()
     run.minutes *= scale
-    task.export(
-        task.train(atlas, list(art.CLASSES), out, run, log), list(art.CLASSES), ASSETS / "gan"
-    )
+    if extra:
+        run = task.GanRun(extra, lr=1e-3, start=ASSETS / "gan")
+    names = list(art.CLASSES)
+    export(task.train(atlas, names, out, run, log), names, ASSETS / "gan")
 
 
 def train_clip(out: Path, scale: float, extra: float | None) -> None:
@@ -102,12 +103,28 @@ def train_judge(out: Path, scale: float, extra: float | None) -> None:
     task.export(task.train(own, unseen, list(art.CLASSES), out, run, log), JUDGE_FOLDER)
 
 
+def train_finder(out: Path, scale: float, extra: float | None) -> None:
+    """Train and export the finder of several objects, on the judge's art."""
+    import finder_training as task
+
+    run = task.FinderRun()
+    run.minutes *= scale
+    if extra:
+        run = task.FinderRun(extra, lr=1e-3, start=FINDER_FOLDER)
+    own, unseen = load(out, art.JUDGE_SETS), load(out, art.GAN_SETS)
+    finder = task.train(own, unseen, list(art.CLASSES), out, run, log)
+    task.export(finder, FINDER_FOLDER)
+    scores = task.scores(finder, task.generator_scenes(ASSETS / "gan", unseen[0]))
+    log(f"finder on composites of the generator's pictures {task.rounded(scores)}")
+
+
 TASKS = {
     "gan": train_gan,
     "clip": train_clip,
     "bank": train_bank,
     "lpips": train_lpips,
     "judge": train_judge,
+    "finder": train_finder,
 }
 
 
@@ -115,7 +132,7 @@ def main() -> None:
     """Parse the arguments and run the trainings one after the other."""
     parser = argparse.ArgumentParser(description="Train the demo models.")
     parser.add_argument(
-        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the five"
+        "--only", nargs="+", choices=TASKS, default=list(TASKS), help="which of the six"
     )
     parser.add_argument(
         "--minutes-scale", type=float, default=1.0, help="factor on every budget of time"

@@ -2,8 +2,9 @@
 
 A picture is a class and ``NUM_FACTORS`` numbers. Every factor is smooth in its number, so that a
 generator can learn the world as a regression; colour is an additive shift of chroma, linear in its
-two factors. The world is kept small on purpose: at equal training time a smaller world is a crisper
-one.
+two factors. Objects can stand aside: two factors move them from the middle, and the farther they
+are from it the smaller they are, so that they stay whole and leave a corner free. The world is kept
+small on purpose: at equal training time a smaller world is a crisper one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NUM_FACTORS = 16
-Z_DIM = 2 * NUM_FACTORS
+Z_DIM = 4 * NUM_FACTORS  # also of a class embedding, so that 92 drawings differ in enough ways
 CHROMA = (0, 1)
 LIGHTNESS = 2
 SATURATION = 3
@@ -26,14 +27,28 @@ SHIFT = slice(10, 12)
 SCALE = 12
 ROTATION = 13
 SHADE = slice(14, 16)
+ASIDE = 0.12  # half pictures from the middle at a factor of 1
+LARGEST, SHRINK = 0.84, 0.6  # share of the side in the middle, and what each half picture takes
 
 
 def factors_from_z(z: Tensor) -> Tensor:
-    """``(B, Z_DIM)`` latents to ``(B, NUM_FACTORS)`` factors.
+    """``(B, dim)`` latents to ``(B, NUM_FACTORS)`` factors, of the latents' variance.
 
-    Each factor is the sum of two coordinates over sqrt(2).
+    Each is the sum of several coordinates, four of them where dim is ``Z_DIM``, over the root of
+    their number.
     """
-    return (z[:, :NUM_FACTORS] + z[:, NUM_FACTORS:]) / math.sqrt(2)
+    return z.unflatten(1, (-1, NUM_FACTORS)).sum(1) / math.sqrt(z.shape[1] // NUM_FACTORS)
+
+
+def sample_z(num: int, generator: torch.Generator, dim: int = Z_DIM) -> Tensor:
+    """Latents ``(num, dim)`` in [-2, 2], drawn from the truncated normal distribution.
+
+    A quarter of the rows are uniform, so that the rim is learned too.
+    """
+    uniform = torch.rand(num, dim, generator=generator)
+    normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1) * math.erf(math.sqrt(2)))
+    rim = torch.rand(num, 1, generator=generator) < 0.25
+    return torch.where(rim, 4 * uniform - 2, normal)
 
 
 def recolor(rgb: Tensor, chroma: Tensor, lightness: Tensor, saturation: Tensor) -> Tensor:
@@ -98,6 +113,21 @@ def place(tiles: Tensor, shift: Tensor, scale: Tensor, rotation: Tensor, size: i
     return F.grid_sample(tiles, grid, align_corners=False)
 
 
+def stand(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Where objects of the generator's world are.
+
+    Args:
+        factors: Shape ``(B, NUM_FACTORS)``.
+
+    Returns:
+        Offset from the middle in half pictures, ``(B, 2)``, and the share of the picture's side
+        that the drawing's tile takes, ``(B,)``. A tile stays inside the picture.
+    """
+    shift = ASIDE * factors[:, SHIFT]
+    away = (shift.pow(4).sum(1) + 1e-6).pow(0.25)
+    return shift, LARGEST - SHRINK * away + 0.02 * factors[:, SCALE]
+
+
 @dataclass(frozen=True)
 class Renderer:
     """Draws the world at one size from an atlas ``(num_classes, 128, 128, 4)`` uint8."""
@@ -128,8 +158,7 @@ class Renderer:
         tiles = torch.cat([rgb * tiles[:, 3:], tiles[:, 3:]], 1)
         layer = place(
             tiles,
-            0.02 * factors[:, SHIFT],
-            0.82 + 0.02 * factors[:, SCALE],
+            *stand(factors),
             0.03 * factors[:, ROTATION],
             self.size,
         )
