@@ -198,16 +198,16 @@ BOXES = """async () => {
 }"""
 
 
-def overlaps(boxes: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The nodes of which one covers a part of the other, by the size at which they are drawn."""
-    slack = 1.0  # pixels, for what rounds
-    return [
-        (a["name"], b["name"])
-        for number, a in enumerate(boxes)
-        for b in boxes[number + 1 :]
-        if min(a["right"], b["right"]) - max(a["left"], b["left"]) > slack
-        and min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > slack
-    ]
+def overlaps(boxes: list[dict[str, Any]]) -> list[tuple[str, str, int, int]]:
+    """The nodes of which one covers a part of another, as they are drawn, and by how much."""
+    found = []
+    for number, a in enumerate(boxes):
+        for b in boxes[number + 1 :]:
+            width = min(a["right"], b["right"]) - max(a["left"], b["left"])
+            height = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
+            if min(width, height) > 1.0:  # less is rounding
+                found.append((a["name"], b["name"], round(width), round(height)))
+    return found
 
 
 def assert_apart(page: Page, name: str) -> None:
@@ -219,7 +219,7 @@ def assert_apart(page: Page, name: str) -> None:
         if boxes == before and not overlaps(boxes):
             break
         page.evaluate("new Promise(requestAnimationFrame)")
-    assert not overlaps(boxes), name
+    assert overlaps(boxes) == [], name
     assert len(boxes) == page.evaluate("app.graph._nodes.length")
 
 
@@ -246,7 +246,7 @@ class TestLayout:
         beside = box | {"name": "b", "left": 10, "right": 20}
         within = box | {"name": "c", "left": 4, "right": 6}
         assert overlaps([box, beside]) == []
-        assert overlaps([box, beside, within]) == [("a", "c")]
+        assert overlaps([box, beside, within]) == [("a", "c", 2, 10)]
 
 
 class TestTemplates:
