@@ -156,7 +156,7 @@ def fit(page: Page) -> None:
     """Bring the whole graph into view, and wait until it is drawn."""
     page.evaluate(
         """async () => {
-            const nodes = app.graph._nodes, ds = app.canvas.ds, side = 90, top = 130;
+            const nodes = app.canvas.graph._nodes, ds = app.canvas.ds, side = 90, top = 130;
             const left = Math.min(...nodes.map((n) => n.pos[0]));
             const high = Math.min(...nodes.map((n) => n.pos[1])) - 40;
             const width = Math.max(...nodes.map((n) => n.pos[0] + n.size[0])) - left;
@@ -182,7 +182,7 @@ PICTURES_SHOWN = """() => {
 BOXES = """async () => {
     const canvas = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
     const title = LiteGraph.NODE_TITLE_HEIGHT;
-    return app.graph._nodes.map((node) => {
+    return app.canvas.graph._nodes.map((node) => {
         const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
         const name = `${node.id} ${node.type}`;
         if (!drawn) {
@@ -220,7 +220,7 @@ def assert_apart(page: Page, name: str) -> None:
             break
         page.evaluate("new Promise(requestAnimationFrame)")
     assert overlaps(boxes) == [], name
-    assert len(boxes) == page.evaluate("app.graph._nodes.length")
+    assert len(boxes) == page.evaluate("app.canvas.graph._nodes.length") > 2
 
 
 class TestLayout:
@@ -240,6 +240,30 @@ class TestLayout:
         page.wait_for_function(drawn, arg=number)
         assert_apart(page, name)
         shot(page, f"vue-{name}")
+
+    @pytest.mark.parametrize(
+        "renderer",
+        [
+            pytest.param(name, marks=pytest.mark.frontend({"Comfy.VueNodes.Enabled": vue}))
+            for name, vue in (("classic", False), ("nodes-2", True))
+        ],
+    )
+    def test_no_node_covers_another_in_the_blueprint(self, page: Page, renderer: str) -> None:
+        page.evaluate(
+            """async () => {
+                const found = await (await fetch('/api/global_subgraphs')).json();
+                const [key] = Object.keys(found).filter(
+                    (key) => found[key].name == 'FuseDream Text to Image');
+                const entry = await (await fetch(`/api/global_subgraphs/${key}`)).json();
+                await app.loadGraphData(JSON.parse(entry.data));
+                app.canvas.setGraph(app.graph._nodes[0].subgraph);
+            }"""
+        )
+        if renderer == "nodes-2":
+            number = page.evaluate("app.canvas.graph._nodes.length")
+            drawn = "(n) => document.querySelectorAll('[data-node-id]').length >= n"
+            page.wait_for_function(drawn, arg=number)
+        assert_apart(page, "the blueprint")
 
     def test_overlaps(self) -> None:
         box = {"name": "a", "left": 0, "top": 0, "right": 10, "bottom": 10}
