@@ -156,7 +156,7 @@ def fit(page: Page) -> None:
     """Bring the whole graph into view, and wait until it is drawn."""
     page.evaluate(
         """async () => {
-            const nodes = app.graph._nodes, ds = app.canvas.ds, side = 90, top = 130;
+            const nodes = app.canvas.graph._nodes, ds = app.canvas.ds, side = 90, top = 130;
             const left = Math.min(...nodes.map((n) => n.pos[0]));
             const high = Math.min(...nodes.map((n) => n.pos[1])) - 40;
             const width = Math.max(...nodes.map((n) => n.pos[0] + n.size[0])) - left;
@@ -182,7 +182,7 @@ PICTURES_SHOWN = """() => {
 BOXES = """async () => {
     const canvas = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
     const title = LiteGraph.NODE_TITLE_HEIGHT;
-    return app.graph._nodes.map((node) => {
+    return app.canvas.graph._nodes.map((node) => {
         const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
         const name = `${node.id} ${node.type}`;
         if (!drawn) {
@@ -198,16 +198,16 @@ BOXES = """async () => {
 }"""
 
 
-def overlaps(boxes: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The nodes of which one covers a part of the other, by the size at which they are drawn."""
-    slack = 1.0  # pixels, for what rounds
-    return [
-        (a["name"], b["name"])
-        for number, a in enumerate(boxes)
-        for b in boxes[number + 1 :]
-        if min(a["right"], b["right"]) - max(a["left"], b["left"]) > slack
-        and min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > slack
-    ]
+def overlaps(boxes: list[dict[str, Any]]) -> list[tuple[str, str, int, int]]:
+    """The nodes of which one covers a part of another, as they are drawn, and by how much."""
+    found = []
+    for number, a in enumerate(boxes):
+        for b in boxes[number + 1 :]:
+            width = min(a["right"], b["right"]) - max(a["left"], b["left"])
+            height = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
+            if min(width, height) > 1.0:  # less is rounding
+                found.append((a["name"], b["name"], round(width), round(height)))
+    return found
 
 
 def assert_apart(page: Page, name: str) -> None:
@@ -219,8 +219,8 @@ def assert_apart(page: Page, name: str) -> None:
         if boxes == before and not overlaps(boxes):
             break
         page.evaluate("new Promise(requestAnimationFrame)")
-    assert not overlaps(boxes), name
-    assert len(boxes) == page.evaluate("app.graph._nodes.length")
+    assert overlaps(boxes) == [], name
+    assert len(boxes) == page.evaluate("app.canvas.graph._nodes.length") > 2
 
 
 class TestLayout:
@@ -241,12 +241,36 @@ class TestLayout:
         assert_apart(page, name)
         shot(page, f"vue-{name}")
 
+    @pytest.mark.parametrize(
+        "renderer",
+        [
+            pytest.param(name, marks=pytest.mark.frontend({"Comfy.VueNodes.Enabled": vue}))
+            for name, vue in (("classic", False), ("nodes-2", True))
+        ],
+    )
+    def test_no_node_covers_another_in_the_blueprint(self, page: Page, renderer: str) -> None:
+        page.evaluate(
+            """async () => {
+                const found = await (await fetch('/api/global_subgraphs')).json();
+                const [key] = Object.keys(found).filter(
+                    (key) => found[key].name == 'FuseDream Text to Image');
+                const entry = await (await fetch(`/api/global_subgraphs/${key}`)).json();
+                await app.loadGraphData(JSON.parse(entry.data));
+                app.canvas.setGraph(app.graph._nodes[0].subgraph);
+            }"""
+        )
+        if renderer == "nodes-2":
+            number = page.evaluate("app.canvas.graph._nodes.length")
+            drawn = "(n) => document.querySelectorAll('[data-node-id]').length >= n"
+            page.wait_for_function(drawn, arg=number)
+        assert_apart(page, "the blueprint")
+
     def test_overlaps(self) -> None:
         box = {"name": "a", "left": 0, "top": 0, "right": 10, "bottom": 10}
         beside = box | {"name": "b", "left": 10, "right": 20}
         within = box | {"name": "c", "left": 4, "right": 6}
         assert overlaps([box, beside]) == []
-        assert overlaps([box, beside, within]) == [("a", "c")]
+        assert overlaps([box, beside, within]) == [("a", "c", 2, 10)]
 
 
 class TestTemplates:

@@ -29,6 +29,7 @@ from ..server.test_browser import (
     TEMPLATES,
     assert_apart,
     browser,
+    fit,
     open_template,
     page,
     run_by_the_button,
@@ -75,5 +76,6 @@ def test_templates_run(page: Any, renderer: str, name: str) -> None:  # noqa: AN
     open_template(page, name)
     set_widgets(page, {**BUDGET, **MODELS.get(name, {})})
     run_by_the_button(page)
-    assert_apart(page, name)
+    fit(page)
     shot(page, f"{renderer}-{name}")
+    assert_apart(page, name)
