@@ -179,7 +179,7 @@ def save_picture(png: bytes, path: Path) -> Path:
         handle, name = tempfile.mkstemp(prefix="fusedream-", suffix=".png")
         with os.fdopen(handle, "wb") as stream:
             stream.write(png)
-        environment.say(f"{path} could not be written ({error.strerror}); it is kept elsewhere.")
+        say(f"{path} could not be written ({error.strerror}); it is kept elsewhere.")
         return Path(name)
     return path
 
