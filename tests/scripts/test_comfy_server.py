@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import comfy_server
-from comfy_server import HELP_PAGES, ComfyServer, ServerError
+from comfy_server import PACK, ComfyServer, ServerError
 
 FAKE = """
 import json, sys
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
 HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
-NODES = sorted(page.stem for page in HELP_PAGES.glob("*.md"))
+NODES = sorted(page.stem for page in (PACK / "web" / "docs").glob("*.md"))
 
 
 @pytest.fixture
