@@ -104,9 +104,10 @@ def blend(
 
     "none" is the plain paste. "feather" lets the box fade in from its sides. "poisson" returns
     the picture whose differences between neighbours in the box are nearest to the source's; from
-    a pixel of the box to its known neighbour outside a difference of 0 is asked for, since the
-    source has no pixel there. "mixed" asks for each difference the larger, in absolute value and
-    for each channel, of that one and the background's, so that the background shows through
+    a pixel of the box to its known neighbour outside the background's own difference is asked for,
+    since the source has no pixel there: so a crop laid back where it was changes nothing, whatever
+    its brightness. "mixed" asks within the box for the larger, in absolute value and for each
+    channel, of the source's difference and the background's, so that the background shows through
     where the source is flat. Sides flush with the picture's border are left as they are.
 
     Args:
@@ -132,8 +133,8 @@ def blend(
 
     References:
         Perez et al. 2003; Liu et al. 2021, section 3.3, following pix2latent, which calls OpenCV's
-        ``seamlessClone``. Differs: no shift of the patch, no 8-bit rounding, and boxes that touch
-        the border; "feather" and "mixed" are additions.
+        ``seamlessClone``. Differs: no shift of the patch, no 8-bit rounding, boxes that touch the
+        border, and the differences across the seam; "feather" and "mixed" are additions.
     """
     _check(source, background, box, mode, strength, feather_width)
     height, width = background.shape[-2:]
@@ -269,9 +270,10 @@ def _right_side(pasted: Tensor, background: Tensor, box: Box, mixed: bool) -> Te
 def _axis_right_side(pasted: Tensor, background: Tensor, box: Box, mixed: bool) -> Tensor:
     """The part of the vertical differences, shape ``(B, 3, h, w)``."""
     given, behind = (_differences(images, box) for images in (pasted, background))
-    asked = F.pad(given[..., 1:-1, :], (0, 0, 1, 1))  # 0 across the seam
+    inner, seen = given[..., 1:-1, :], behind[..., 1:-1, :]
     if mixed:
-        asked = torch.where(behind.abs() > asked.abs(), behind, asked)
+        inner = torch.where(seen.abs() > inner.abs(), seen, inner)
+    asked = torch.cat([behind[..., :1, :], inner, behind[..., -1:, :]], dim=-2)
     return -(asked - given).diff(dim=-2)
 
 
