@@ -19,7 +19,7 @@ from .runs import Iterates, LatentPair, Runs, put_rows
 from .state import State
 from .types import Callback, StepInfo
 
-_WORTH = 0.1  # standard errors; under the same changes a difference has 0.1 to 0.2 of one's
+_WORTH = 0.15  # standard errors; under the same changes a difference has 0.15 to 0.3 of one's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +85,7 @@ class Selection:
     def review(self, iterates: Iterates, running: Sequence[int]) -> list[int]:
         """Judge the snapshots that are new, and say which runs are to go on.
 
-        All but those of which ``patience`` reviews in a row found none that is better by a tenth
+        All but those of which ``patience`` reviews in a row found none that is better by 0.15
         of its standard error. Scores under the same changes differ by no chance of the draw, so
         the margin is small: it only keeps rises from counting that nobody would see. What the next
         score has to beat is the last one that counted, so that many small rises add up.

@@ -107,7 +107,7 @@ def bytes_at_the_last_candidate(
             storages = {
                 tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
                 for tensor in gc.get_objects()
-                if type(tensor) is Tensor
+                if type(tensor) is Tensor and tensor.layout is torch.strided
             }
             alive.append(sum(storages.values()))
 
