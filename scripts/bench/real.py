@@ -121,6 +121,8 @@ class Step:
         tokenizer = open_clip.get_tokenizer("ViT-B-32")
         self.clip = core.OpenClip(copy.deepcopy(self.model), tokenizer, clip_id="random").to(device)
         self.target = core.encode_target(self.clip, "a blue dog")
+        clip = "a CLIP of no size" if sizes.small_clip else "ViT-B-32"
+        self.name = f"BigGAN-deep-{sizes.gan}, {clip}"
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let ours compute in a precision."""
@@ -183,7 +185,7 @@ def step(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             "ours": partial(full.ours, batch),
             "ours, bfloat16": partial(half.ours, batch),
         }
-        name = f"step, {batch} x {sizes.copies} copies, BigGAN-deep-{sizes.gan}, ViT-B-32"
+        name = f"step, {batch} x {sizes.copies} copies, {full.name}"
         with repeatable():
             rows = compare(name, calls, sizes.rounds)
             for row, call in zip(rows, calls.values(), strict=True):
@@ -230,7 +232,7 @@ def bits(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             first = one.ours(2)
             equal = [torch.equal(first, one.ours(2)) for _ in range(sizes.repeats)]
         yield {
-            "what": f"gradient of a step of BigGAN-deep-{sizes.gan} and ViT-B-32",
+            "what": f"gradient of a step, {one.name}",
             "which": f"{str(dtype).removeprefix('torch.')}: {sum(equal)} of {sizes.repeats} equal",
             "equal": all(equal),
         }

@@ -108,7 +108,7 @@ class TestParts:
             "ours",
         ]
         assert all(row["equal"] for row in found["bits"]["rows"])
-        assert "| gradient of a step" in (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert "| gradient of a step, " in (tmp_path / "report.md").read_text(encoding="utf-8")
 
     def test_an_unknown_part_is_refused(self, tmp_path: Path) -> None:
         command = [sys.executable, str(environment.SCRIPTS / "gpu.py"), "--out", str(tmp_path)]

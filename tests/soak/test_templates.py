@@ -21,8 +21,7 @@ import pytest
 
 from comfy_server import ComfyServer, terminate_as_interrupt
 
-from ..server.real_shapes import write_biggan_deep_256, write_vit_b_32_quickgelu
-from ..server.test_browser import (
+from ..server.frontend import (
     BIGGAN,
     BUDGET,
     REFINE,
@@ -36,6 +35,7 @@ from ..server.test_browser import (
     set_widgets,
     shot,
 )
+from ..server.real_shapes import write_biggan_deep_256, write_vit_b_32_quickgelu
 
 __all__ = ["browser", "page"]  # fixtures
 
