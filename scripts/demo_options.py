@@ -38,6 +38,9 @@ def png_path(text: str) -> Path:
     path = Path(text).expanduser().resolve()
     if path.suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"{text!a} is not the name of a .png file")
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise argparse.ArgumentTypeError(f"{folder} is a file, so {text!a} cannot be in it")
     try:
         try_output(path)
     except (OSError, ValueError) as error:
