@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .autograd import with_gradients
 from .clip.target import encode_target
-from .composition import compose
+from .composition import ComposeResult, compose
 from .config import CompositionRecipe, Recipe
 from .errors import ConfigError
 from .invert import invert_image
@@ -22,7 +22,7 @@ from .rng import make_generator
 from .run_file import RunKeeper, SavedRun
 from .search import search_basis
 from .state import State, restoring
-from .types import Basis, Callback, Latent, Target
+from .types import Basis, Callback, Latent, OptimizeResult, Target
 
 # Streams of a run's seed: what one stage draws does not move the numbers of the other.
 SEARCH_STREAM = 0
@@ -176,16 +176,7 @@ class _Work:
             state=self._state["engine"],
             on_state=self._on_state,
         )
-        return GenerationResult(
-            result.images,
-            result.score,
-            result.latent,
-            bases[0],
-            self._job.prompt,
-            self._job.seed,
-            self._elapsed(),
-            provenance=self._provenance,
-        )
+        return self._result(result, bases[0])
 
     def _compose(
         self,
@@ -212,15 +203,24 @@ class _Work:
             state=self._state["engine"],
             on_state=self._on_state,
         )
+        return self._result(result, bases[0], result)
+
+    def _result(
+        self,
+        made: OptimizeResult | ComposeResult,
+        basis: Basis,
+        composition: ComposeResult | None = None,
+    ) -> GenerationResult:
+        """What the job returns."""
         return GenerationResult(
-            result.images,
-            result.score,
-            result.latent,
-            bases[0],
+            made.images,
+            made.score,
+            made.latent,
+            basis,
             self._job.prompt,
             self._job.seed,
             self._elapsed(),
-            result,
+            composition,
             provenance=self._provenance,
         )
 

@@ -33,8 +33,11 @@ class TestSignals:
         assert signal.getsignal(number) is before
 
     def test_unstoppable(self) -> None:
+        done = []
         with stoppable(), unstoppable():
             signal.raise_signal(signal.SIGINT)
+            done.append(1)
+        assert done == [1]
 
     def test_other_threads_have_no_signals(self) -> None:
         done = []
