@@ -96,10 +96,13 @@ class Lpips(nn.Module):
         from lpips import normalize_tensor
 
         network: Any = self.network
-        first, second = (network.net(network.scaling_layer(x)) for x in (images, others))
+        # One batch of both: a batch of one whose maps have shrunk to a pixel takes another way on a
+        # CPU, whose gradient differs from time to time by rounding.
+        layers = network.net(network.scaling_layer(torch.cat([images, others])))
+        pairs = (normalize_tensor(layer).chunk(2) for layer in layers)
         parts = [
-            _enlarge(head((normalize_tensor(own) - normalize_tensor(other)).square()), images)
-            for own, other, head in zip(first, second, network.lins, strict=True)
+            _enlarge(head((own - other).square()), images)
+            for (own, other), head in zip(pairs, network.lins, strict=True)
         ]
         distance = torch.stack(parts).sum(dim=0)
         return check_finite_output(

@@ -146,6 +146,16 @@ class TestDistanceMap:
         assert second.grad.abs().sum() > 0
         assert not any(parameter.requires_grad for parameter in demo.parameters())
 
+    def test_the_smallest_images_have_one_gradient(self, demo: Lpips) -> None:
+        """Their last maps are one pixel; a batch of one then took a path without an order."""
+        generator = torch.Generator().manual_seed(0)
+        first, second = (2 * torch.rand(1, 3, 32, 32, generator=generator) - 1 for _ in range(2))
+        first.requires_grad_()
+        gradients = [
+            torch.autograd.grad(demo.distance_map(first, second).sum(), first)[0] for _ in range(20)
+        ]
+        assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
     def test_exception(self, demo: Lpips, pictures: tuple[Tensor, Tensor]) -> None:
         first, second = pictures
         with pytest.raises(ShapeError, match="only pictures of one shape"):
