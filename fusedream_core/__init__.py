@@ -6,21 +6,14 @@ CLIP+GAN Space Optimization" (arXiv:2112.01573). ``generate("a blue dog")`` runs
 
 from __future__ import annotations
 
-from .augment import AugmentParams, apply_params, join_params, sample_params
-from .bank import Bank, build_bank, load_bank, save_bank
-from .catalogue import CatalogueModel, catalogue, find_model
-from .clip import (
-    EnsembleClip,
-    ImageTextEncoder,
-    OpenClip,
-    encode_target,
-    image_target,
-    load_open_clip,
-    load_open_clip_file,
-    load_open_clip_folder,
-    merge_clips,
-)
-from .composition import Attempt, ComposeResult, ComposeTrace, compose
+from .augclip.augment import AugmentParams, apply_params, join_params, sample_params
+from .augclip.prompt import parse_prompt
+from .augclip.rank import rank_images
+from .augclip.score import aug_clip_score, clip_score
+from .augclip.target import encode_target, image_target
+from .compose import Attempt, ComposeResult, ComposeTrace, compose
+from .compose.placement import Box, Placement, all_placements, paste
+from .compose.poisson import blend
 from .config import (
     DEFAULT,
     PAPER,
@@ -35,18 +28,7 @@ from .config import (
     Recipe,
     SearchConfig,
 )
-from .demo import (
-    demo_bank_path,
-    demo_clip_dir,
-    demo_gan_dir,
-    demo_lpips_path,
-    free_demo,
-    load_demo,
-    load_demo_bank,
-    load_demo_lpips,
-)
 from .devices import find_device
-from .download import download_model
 from .errors import (
     CheckpointError,
     ConfigError,
@@ -59,31 +41,39 @@ from .errors import (
     SaveError,
     ShapeError,
 )
-from .gan import BigGan, Gan, load_biggan
-from .invert import InvertResult, invert_image
-from .latents import GanLatent, interpolate, load_latent, save_latent
-from .optimize import optimize
-from .perceptual import Lpips, Perceptual, load_lpips
-from .pipeline import GenerationResult, generate, generate_composition, resume
-from .placement import Box, Placement, all_placements, paste
-from .poisson import blend
-from .prompt import parse_prompt
-from .provenance import Provenance
-from .rank import rank_images
-from .restart import basis_from
-from .rng import make_generator, truncated_normal
-from .run_file import RunKeeper, SavedRun, load_run
-from .score import aug_clip_score, clip_score
-from .search import search_basis
-from .types import (
-    Basis,
-    Latent,
-    OptimizeResult,
-    PromptPart,
-    Score,
-    StepInfo,
-    Target,
+from .models.catalogue import CatalogueModel, catalogue, find_model
+from .models.clip import (
+    EnsembleClip,
+    ImageTextEncoder,
+    OpenClip,
+    load_open_clip,
+    load_open_clip_file,
+    load_open_clip_folder,
+    merge_clips,
 )
+from .models.demo import (
+    demo_bank_path,
+    demo_clip_dir,
+    demo_gan_dir,
+    demo_lpips_path,
+    load_demo,
+    load_demo_lpips,
+)
+from .models.download import download_model
+from .models.gan import BigGan, Gan, load_biggan
+from .models.lpips import Lpips, Perceptual, load_lpips
+from .optimize.invert import InvertResult, invert_image
+from .optimize.latent_file import GanLatent, interpolate, load_latent, save_latent
+from .optimize.optimize import optimize
+from .pipeline.generate import GenerationResult, generate, generate_composition, resume
+from .pipeline.kept_demo import free_demo
+from .pipeline.provenance import Provenance
+from .pipeline.run_file import RunKeeper, SavedRun, load_run
+from .rng import make_generator, truncated_normal
+from .search.bank import Bank, build_bank, load_bank, load_demo_bank, save_bank
+from .search.basis_from_latents import basis_from
+from .search.search import search_basis
+from .types import Basis, Latent, OptimizeResult, PromptPart, Score, StepInfo, Target
 
 __all__ = [
     "DEFAULT",

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .catalogue import catalogue, find_model
 from .cli.arguments import parse
 from .cli.console import StoppedError, say
 from .cli.making import make
-from .download import cached_folder, download_model
 from .errors import FuseDreamError
+from .models.catalogue import catalogue, find_model
+from .models.download import cached_folder, download_model
 
 
 def _list(_: argparse.Namespace) -> str:

@@ -1,13 +1,17 @@
-"""Files that come at the end of much work: tried before it, and never lost for want of a place."""
+"""Files that are written: whole or not at all, tried before much work, and never lost."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import SaveError
-from .weights import shown, why_not_written, write_whole
+from .errors import FuseDreamError, SaveError
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 
 
 def try_output(path: Path) -> None:
@@ -70,3 +74,62 @@ def _keep(suffix: str, content: bytes) -> str | None:
     except OSError:
         return None
     return name
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn what hinders the writing of a file, or of its folder, into a ``SaveError``."""
+    try:
+        yield
+    except FuseDreamError:
+        raise
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise SaveError(
+            f"The file {shown(path)} could not be written ({why_not_written(error)}); free some "
+            "space there, or choose a folder that can be written to."
+        ) from error
+
+
+def why_not_written(error: OSError | ValueError) -> str:
+    """Why the system refused to write a file, in words, without its path."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "the disk is full"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def shown(path: Path) -> str:
+    """A path as text, also where it holds bytes that are no text."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
+
+    Raises:
+        SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
+            and what was there before is as it was.
+    """
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and move it there when it is whole."""
+    # A name of its own for each writer, and no longer than a name may be; the last to finish wins.
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name[:20], suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(part).chmod(0o666 & ~_umask())  # as any other file; mkstemp's is for one user only
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The mask of new files, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from server import PromptServer
 
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.gan.base import Gan
     from ..fusedream_core.types import Latent, StepInfo
 
 DECODED_AT_ONCE = 8  # pictures of stored latents

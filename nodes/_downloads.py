@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..fusedream_core.catalogue import CatalogueModel
-from ..fusedream_core.download import cached_folder, download_model
+from ..fusedream_core.models.catalogue import CatalogueModel
+from ..fusedream_core.models.download import cached_folder, download_model
 from ._boundary import show_text
 from ._folders import download_root, offered_model, place_of, resolve_model
 

@@ -11,10 +11,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from ..fusedream_core.catalogue import CatalogueModel, catalogue
-from ..fusedream_core.clip.loading import CONFIG_NAMES, holds_open_clip
-from ..fusedream_core.demo import demo_clip_dir, demo_gan_dir, demo_lpips_path
 from ..fusedream_core.errors import CheckpointError
+from ..fusedream_core.models.catalogue import CatalogueModel, catalogue
+from ..fusedream_core.models.clip.loading import CONFIG_NAMES, holds_open_clip
+from ..fusedream_core.models.demo import demo_clip_dir, demo_gan_dir, demo_lpips_path
 
 DEMO = "demo"
 GAN_FOLDER = "gan"

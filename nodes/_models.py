@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from ..fusedream_core.clip.lean import kept_numbers
 from ..fusedream_core.errors import ConfigError
+from ..fusedream_core.models.clip.fuse import kept_numbers
 from ._boundary import autograd_scope
 from ._types import chosen
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..fusedream_core.composition import Attempt, ComposeResult
+    from ..fusedream_core.compose import Attempt, ComposeResult
     from ..fusedream_core.config import ComposeConfig
     from ..fusedream_core.types import Basis, OptimizeResult, Score, Target
 

@@ -13,13 +13,7 @@ from typing import TypeVar, get_args
 
 from comfy_api.latest import io
 
-from ..fusedream_core.config import (
-    DEFAULT,
-    PAPER,
-    REFERENCE_CODE,
-    BlendMode,
-    ComposeConfig,
-)
+from ..fusedream_core.config import DEFAULT, PAPER, REFERENCE_CODE, BlendMode, ComposeConfig
 from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.rng import MAX_SEED
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.bank import BANK_SIZE, Bank, build_bank, load_bank, save_bank
 from ..fusedream_core.config import DEFAULT
-from ..fusedream_core.demo import demo_bank_path
 from ..fusedream_core.errors import CheckpointError
+from ..fusedream_core.models.demo import demo_bank_path
+from ..fusedream_core.search.bank import BANK_SIZE, Bank, build_bank, load_bank, save_bank
 from ._boundary import Progress, autograd_scope
 from ._models import Managed, activation_bytes, on_cpu, use_models
 from ._node import Node
@@ -29,8 +29,8 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
 
 logger = logging.getLogger(__name__)
 

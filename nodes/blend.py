@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from ..fusedream_core import poisson
+from ..fusedream_core.compose import poisson
+from ..fusedream_core.compose.placement import POSITIONS, Box, Placement, box_masks, place
 from ..fusedream_core.errors import ImageError, ShapeError
-from ..fusedream_core.placement import POSITIONS, Box, Placement, box_masks, place
 from ._boundary import (
     autograd_scope,
     core_to_image,

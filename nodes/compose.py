@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 
-from ..fusedream_core.composition import compose
-from ..fusedream_core.config import (
-    PAPER_COMPOSITION,
-    ComposeConfig,
-    CompositionRecipe,
-    Consistency,
-)
-from ..fusedream_core.latents import GanLatent
-from ..fusedream_core.pipeline import OPTIMIZE_STREAM
-from ..fusedream_core.placement import POSITIONS, SCALES, all_placements
+from ..fusedream_core.compose import compose
+from ..fusedream_core.compose.placement import POSITIONS, SCALES, all_placements
+from ..fusedream_core.config import PAPER_COMPOSITION, ComposeConfig, CompositionRecipe, Consistency
+from ..fusedream_core.optimize.latent_file import GanLatent
+from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
@@ -38,12 +33,12 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.composition import ComposeResult
+    from ..fusedream_core.compose import ComposeResult
+    from ..fusedream_core.compose.placement import Placement
     from ..fusedream_core.config import AugmentConfig, BlendMode
-    from ..fusedream_core.gan.base import Gan
-    from ..fusedream_core.perceptual import Perceptual
-    from ..fusedream_core.placement import Placement
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
+    from ..fusedream_core.models.lpips import Perceptual
     from ..fusedream_core.types import Basis, Target
 
 COMPOSE_PRESETS = {"default": ComposeConfig(), "paper": PAPER_COMPOSITION}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.ensemble import merge_clips
+from ..fusedream_core.models.clip.ensemble import merge_clips
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope
 from ._models import Managed, activation_bytes, load_managed, use_models
@@ -14,8 +14,8 @@ from ._node import Node
 from ._types import ClipSocket, GanSocket, make_schema
 
 if TYPE_CHECKING:
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
 
 _BATCH = 8
 _STREAM = 5

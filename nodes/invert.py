@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..fusedream_core.config import InvertConfig
-from ..fusedream_core.invert import invert_image
-from ..fusedream_core.latents import GanLatent
+from ..fusedream_core.optimize.invert import invert_image
+from ..fusedream_core.optimize.latent_file import GanLatent
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, image_to_core
 from ._models import Managed, activation_bytes, use_models
@@ -28,9 +28,9 @@ from ._types import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.gan.base import Gan
-    from ..fusedream_core.perceptual import Perceptual
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
+    from ..fusedream_core.models.lpips import Perceptual
 
 _D = InvertConfig()
 

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 
 from ..fusedream_core.config import DEFAULT
 from ..fusedream_core.errors import CheckpointError, ConfigError
-from ..fusedream_core.latents import GanLatent, interpolate, load_latent, save_latent
-from ..fusedream_core.restart import basis_from
+from ..fusedream_core.optimize.latent_file import GanLatent, interpolate, load_latent, save_latent
+from ..fusedream_core.output import saving
 from ..fusedream_core.rng import make_generator
-from ..fusedream_core.weights import saving
+from ..fusedream_core.search.basis_from_latents import basis_from
 from ._boundary import DECODED_AT_ONCE, autograd_scope, core_to_image, decode
 from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
@@ -29,8 +29,8 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
     from ..fusedream_core.types import Target
 
 _SUFFIX = ".safetensors"

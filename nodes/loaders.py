@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.loading import load_open_clip_file, load_open_clip_folder
-from ..fusedream_core.clip.open_clip import OpenClip
-from ..fusedream_core.gan.biggan import BigGan, load_biggan
-from ..fusedream_core.perceptual import load_lpips
+from ..fusedream_core.models.clip.loading import load_open_clip_file, load_open_clip_folder
+from ..fusedream_core.models.clip.open_clip import OpenClip
+from ..fusedream_core.models.gan.biggan import BigGan, load_biggan
+from ..fusedream_core.models.lpips import load_lpips
 from ._downloads import obtain_model
 from ._folders import (
     CLIP_FOLDER,

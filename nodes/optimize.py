@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..fusedream_core.errors import ConfigError
-from ..fusedream_core.latents import GanLatent
-from ..fusedream_core.optimize import optimize
-from ..fusedream_core.pipeline import OPTIMIZE_STREAM
+from ..fusedream_core.optimize.latent_file import GanLatent
+from ..fusedream_core.optimize.optimize import optimize
+from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
 from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
@@ -33,9 +33,9 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ..fusedream_core.clip.base import ImageTextEncoder
     from ..fusedream_core.config import Recipe
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
     from ..fusedream_core.types import Basis, Target
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.clip.target import encode_target, image_target, prompt_remarks
+from ..fusedream_core.augclip.target import encode_target, image_target, prompt_remarks
 from ._boundary import autograd_scope, image_to_core, show_text
 from ._models import Managed, use_models
 from ._node import Node
@@ -15,7 +15,7 @@ from ._types import ClipSocket, TargetSocket, make_schema
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
 
 
 class FuseDreamEncodePrompt(Node):

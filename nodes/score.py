@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from comfy_api.latest import io
 
-from ..fusedream_core.rank import rank_images
+from ..fusedream_core.augclip.rank import rank_images
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, images_to_core
 from ._models import Managed, activation_bytes, use_models
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..fusedream_core.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
     from ..fusedream_core.types import Target
 
 _D = PRESETS["default"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..fusedream_core.config import CompositionRecipe
-from ..fusedream_core.pipeline import SEARCH_STREAM
+from ..fusedream_core.pipeline.generate import SEARCH_STREAM
 from ..fusedream_core.rng import make_generator
-from ..fusedream_core.search import search_basis
+from ..fusedream_core.search.search import search_basis
 from ._boundary import Progress, autograd_scope, core_to_image, decode
 from ._models import Managed, activation_bytes, use_models
 from ._node import Node
@@ -30,9 +30,9 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ..fusedream_core.bank import Bank
-    from ..fusedream_core.clip.base import ImageTextEncoder
-    from ..fusedream_core.gan.base import Gan
+    from ..fusedream_core.models.clip.base import ImageTextEncoder
+    from ..fusedream_core.models.gan.base import Gan
+    from ..fusedream_core.search.bank import Bank
     from ..fusedream_core.types import Target
 
 _D = PRESETS["default"].search

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 import environment
 from comfy_client import ComfyClient, Prompt, Run
 from comfy_server import ComfyServer, terminate_as_interrupt
-from fusedream_core.catalogue import find_model
+from fusedream_core.models.catalogue import find_model
 from stages import say, stage
 from workflow import to_prompt
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,19 @@ HEAVY = {"open_clip", "pytorch_pretrained_biggan", "torchvision", "timm", "boto3
 
 
 def unit_of(path: Path) -> str:
-    """A module or package as docs/architecture.md names it: ``rng.py``, ``gan/``."""
+    """A module or folder as docs/architecture.md names it: ``rng.py``, ``models/``."""
     inside = path.relative_to(CORE)
     return inside.name if len(inside.parts) == 1 else f"{inside.parts[0]}/"
 
 
-def read_levels() -> dict[str, int]:
-    """The table of docs/architecture.md, which is thereby kept true."""
-    levels = {}
+def read_ladder() -> dict[str, int]:
+    """The step of each room, from the table of docs/architecture.md, which is thereby kept true."""
+    ladder = {}
     for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
         row = re.match(r"\| (\d+) \| ([^|]*) \|", line)
         if row:
-            levels.update({name: int(row[1]) for name in re.findall(r"`([\w.]+/?)`", row[2])})
-    return levels
+            ladder.update({name: int(row[1]) for name in re.findall(r"`([\w.]+/?)`", row[2])})
+    return ladder
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str, bool]]:
@@ -68,17 +69,17 @@ def resolve(path: Path, level: int, name: str) -> Path:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CORE)))
 class TestModules:
-    def test_imports_point_down(self, path: Path) -> None:
-        levels = read_levels()
+    def test_imports_go_one_way(self, path: Path) -> None:
+        ladder = read_ladder()
         unit = unit_of(path)
         if unit == "__init__.py":
             return
-        assert unit in levels, f"{unit} is missing in docs/architecture.md"
+        assert unit in ladder, f"{unit} is missing in docs/architecture.md"
         for level, name, _ in imports_of(path):
             if level == 0:
                 continue
             other = unit_of(resolve(path, level, name))
-            assert other == unit or levels[other] < levels[unit], f"{unit} imports {other}"
+            assert other == unit or ladder[other] < ladder[unit], f"{unit} imports {other}"
 
     def test_no_foreign_or_heavy_imports(self, path: Path) -> None:
         for level, name, is_lazy in imports_of(path):
@@ -94,6 +95,17 @@ class TestModules:
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) != "print"
                 assert ast.unparse(node.func) not in ("torch.manual_seed", "torch.seed")
+
+
+def test_no_circle() -> None:
+    """A module is imported after all that it imports itself, inside a folder too."""
+    graph = {
+        path: {resolve(path, level, name) for level, name, _ in imports_of(path) if level}
+        for path in MODULES
+        if path.name != "__init__.py"
+    }
+    order = list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
+    assert set(graph) <= set(order)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusedream_core.catalogue import CatalogueModel, catalogue
+from fusedream_core.models.catalogue import CatalogueModel, catalogue
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MODELS = (DOCS / "models.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from ..compose.placement import POSITIONS
 from ..config import BlendMode, Consistency
-from ..placement import POSITIONS
 
 PRESETS = ("default", "paper", "reference")
 COMPOSITION_PRESETS = ("default", "paper")

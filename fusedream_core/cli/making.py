@@ -13,12 +13,12 @@ from ..config import CompositionRecipe, InvertConfig
 from ..devices import describe_device
 from ..errors import ConfigError, SaveError
 from ..images import read_image, read_png_text, save_png
-from ..job import Job, Models, hash_image
 from ..output import try_output
-from ..provenance import CHUNK, Provenance
-from ..result import GenerationResult
-from ..run_file import SUFFIX, RunKeeper, SavedRun, load_run
-from ..work import resume, run_job
+from ..pipeline.job import Job, Models, hash_image
+from ..pipeline.provenance import CHUNK, Provenance
+from ..pipeline.result import GenerationResult
+from ..pipeline.run_file import SUFFIX, RunKeeper, SavedRun, load_run
+from ..pipeline.work import resume, run_job
 from .console import StoppedError, Watch, say, stoppable, unstoppable
 from .models import load_models, load_models_again
 from .recipes import make_composition_recipe, make_placements, make_recipe

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from ..bank import load_bank
-from ..clip.loading import load_open_clip_file, load_open_clip_folder
-from ..clip.open_clip import OpenClip
-from ..demo import kept_demo, kept_demo_bank, kept_demo_lpips
 from ..devices import find_device
 from ..errors import CheckpointError, ConfigError
-from ..gan.biggan import load_biggan
-from ..job import Job, Models
-from ..perceptual import load_lpips
-from ..pipeline import choose_models
-from ..provenance import Provenance
+from ..models.clip.loading import load_open_clip_file, load_open_clip_folder
+from ..models.clip.open_clip import OpenClip
+from ..models.gan.biggan import load_biggan
+from ..models.lpips import load_lpips
+from ..pipeline.generate import choose_models
+from ..pipeline.job import Job, Models
+from ..pipeline.kept_demo import kept_demo, kept_demo_bank, kept_demo_lpips
+from ..pipeline.provenance import Provenance
+from ..search.bank import load_bank
 
 
 def load_models(options: argparse.Namespace, job: Job) -> Models:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
+from ..compose.placement import POSITIONS, SCALES, Placement, all_placements
 from ..config import (
     DEFAULT,
     PAPER,
@@ -15,7 +16,6 @@ from ..config import (
     Recipe,
     SearchConfig,
 )
-from ..placement import POSITIONS, SCALES, Placement, all_placements
 
 ConfigT = TypeVar("ConfigT")
 

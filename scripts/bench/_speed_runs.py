@@ -17,8 +17,8 @@ import fusedream_core as core
 from _peers import LAYERS, package_generator
 from _timing import PROMPTS, Row, compare, demo_on, flops_of, flops_per_second
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.gan.lean import LeanNetwork
-from fusedream_core.optimize import optimize
+from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.optimize.optimize import optimize
 from fusedream_core.rng import make_generator
 
 PAIRS = ("a dog and a church", "a cat and a butterfly", "a red apple and a house")

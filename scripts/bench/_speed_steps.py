@@ -18,7 +18,7 @@ import fusedream_core as core
 from _measures import forget_peak, peak_memory
 from _peers import reference_copies
 from _timing import PROMPTS, Row, compare, demo_on, flops_of, flops_per_second
-from fusedream_core.augment import NUM_DRAWN, params_at
+from fusedream_core.augclip.augment import NUM_DRAWN, params_at
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
 from fusedream_core.rng import independent, make_generator, stratified
 

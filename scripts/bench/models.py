@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from _measures import forget_peak, peak_memory
 from _peers import package_generator
-from fusedream_core.catalogue import catalogue
-from fusedream_core.clip.lean import make_lean
 from fusedream_core.config import DEFAULT
-from fusedream_core.gan.lean import LeanNetwork
-from fusedream_core.gan.original import (
+from fusedream_core.models.catalogue import catalogue
+from fusedream_core.models.clip.fuse import make_lean
+from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.models.gan.biggan_original import (
     BlockWeights,
     NormWeights,
     OriginalNetwork,

@@ -34,14 +34,14 @@ from tqdm import tqdm
 import fusedream_core as core
 from _measures import JUDGE_FOLDER, OUTPUT, Counter, Judge, Verdict, mean, percent, share
 from fusedream_core import Gan, ImageTextEncoder
-from fusedream_core.augment import sample_params
+from fusedream_core.augclip.augment import sample_params
+from fusedream_core.augclip.score import aug_clip_score, clip_score
 from fusedream_core.config import DEFAULT, REFERENCE_CODE, AugmentConfig, Recipe
-from fusedream_core.demo import load_demo
 from fusedream_core.images import to_pil
-from fusedream_core.optimize import optimize
+from fusedream_core.models.demo import load_demo
+from fusedream_core.optimize.optimize import optimize
 from fusedream_core.rng import make_generator
-from fusedream_core.score import aug_clip_score, clip_score
-from fusedream_core.search import search_basis
+from fusedream_core.search.search import search_basis
 from fusedream_core.types import Basis, Target
 
 HERE = Path(__file__).resolve().parent

@@ -35,8 +35,8 @@ from _speed_runs import compositions, generator
 from _table import HEAD, line
 from _timing import Row, compare
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.gan.lean import LeanNetwork
-from fusedream_core.repeatable import repeatable
+from fusedream_core.determinism import repeatable
+from fusedream_core.models.gan.biggan_deep import LeanNetwork
 from fusedream_core.rng import make_generator
 
 AT_ONCE = 256  # copies that CLIP encodes at once, on any card

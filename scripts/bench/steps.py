@@ -24,7 +24,7 @@ import fusedream_core as core
 from _measures import JUDGE_FOLDER, Counter, Judge, mean, percent, share
 from fusedream_core import AugmentConfig, optimize, search_basis
 from fusedream_core.config import DEFAULT, OptimizeConfig
-from fusedream_core.pipeline import OPTIMIZE_STREAM, SEARCH_STREAM
+from fusedream_core.pipeline.generate import OPTIMIZE_STREAM, SEARCH_STREAM
 from fusedream_core.rng import make_generator
 
 HERE = Path(__file__).resolve().parent

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusedream_core.placement import Box, Placement, box_masks
-from fusedream_core.placement import place as place_in_box
-from fusedream_core.poisson import blend
+from fusedream_core.compose.placement import Box, Placement, box_masks
+from fusedream_core.compose.placement import place as place_in_box
+from fusedream_core.compose.poisson import blend
 from gan_quality import Draw
 from scenes import UNKNOWN, Layer, SceneMaker, Scenes, dominant_color
 from world import NUM_FACTORS, SHIFT, Z_DIM, Renderer, factors_from_z, sample_z

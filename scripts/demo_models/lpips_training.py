@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_1
 
-from fusedream_core.perceptual import Lpips, make_lpips
+from fusedream_core.models.lpips import Lpips, make_lpips
 from scenes import BACKGROUNDS, COLORS, UNKNOWN, SceneMaker, Scenes, distort, join_scenes
 from training import Clock, cosine, half_precision, load_checkpoint, save_checkpoint, set_rate
 from world import place

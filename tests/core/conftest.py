@@ -25,7 +25,7 @@ from fusedream_core import (
     load_open_clip_folder,
     make_generator,
 )
-from fusedream_core.runs import Runs
+from fusedream_core.optimize.runs import Runs
 
 TINY_GAN: dict[str, Any] = {
     "output_dim": 16,

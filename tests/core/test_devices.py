@@ -42,8 +42,8 @@ from fusedream_core import (
     merge_clips,
     rank_images,
 )
+from fusedream_core.compose.placement import Box, Placement
 from fusedream_core.config import BlendMode, Consistency
-from fusedream_core.placement import Box, Placement
 
 from ..elsewhere import ELSEWHERE, Held, elsewhere, full_precision, needs_cuda
 

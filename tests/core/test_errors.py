@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from fusedream_core import ConfigError, MissingDependencyError
-from fusedream_core.clip.package import open_clip_package
 from fusedream_core.config.require import require_count
-from fusedream_core.download import _hub
-from fusedream_core.gan.deep_files import make_network
-from fusedream_core.perceptual import make_lpips
+from fusedream_core.models.clip.package import open_clip_package
+from fusedream_core.models.download import _hub
+from fusedream_core.models.gan.deep_checkpoint import make_network
+from fusedream_core.models.lpips import make_lpips
 
 
 class TestConfigError:

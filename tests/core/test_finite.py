@@ -29,11 +29,11 @@ from fusedream_core import (
     rank_images,
     search_basis,
 )
-from fusedream_core.composition import compose
+from fusedream_core.compose import compose
+from fusedream_core.compose.placement import all_placements
 from fusedream_core.config import ComposeConfig
-from fusedream_core.demo import load_demo, load_demo_lpips
 from fusedream_core.finite import check_finite_output
-from fusedream_core.placement import all_placements
+from fusedream_core.models.demo import load_demo, load_demo_lpips
 
 AUGMENT = AugmentConfig(num_augments=2)
 SEARCH = SearchConfig(num_candidates=10, num_basis=2, num_reranked=4, rerank_augments=2)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fusedream_core.__main__ import main
-from fusedream_core.catalogue import CatalogueModel
+from fusedream_core.models.catalogue import CatalogueModel
 
 
 class TestMain:

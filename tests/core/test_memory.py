@@ -22,10 +22,10 @@ from fusedream_core import (
     optimize,
     search_basis,
 )
-from fusedream_core.composition import compose
+from fusedream_core.compose import compose
+from fusedream_core.compose.placement import all_placements
 from fusedream_core.config import ALL, ComposeConfig
 from fusedream_core.memory import Limit, is_out_of_memory
-from fusedream_core.placement import all_placements
 
 AUGMENT = AugmentConfig(num_augments=4)
 STEPS = OptimizeConfig(num_steps=4, num_snapshots=2, eval_augments=6, num_starts=4)

@@ -6,14 +6,7 @@ import pytest
 import torch
 
 from fusedream_core import CheckpointError, make_generator
-from fusedream_core.state import (
-    copy_state,
-    flatten,
-    like,
-    restore_generators,
-    restoring,
-    unflatten,
-)
+from fusedream_core.state import copy_state, flatten, like, restore_generators, restoring, unflatten
 
 TREE = {
     "step": 3,

@@ -184,7 +184,7 @@ def tiny_models(pack: SimpleNamespace) -> Path:
     for seed, name in enumerate(("tiny", "other")):
         write_tiny_gan(models / "gan" / name, seed)
         write_tiny_clip(models / "open_clip" / name, seed)
-    make_lpips = pack.module("fusedream_core.perceptual").make_lpips
+    make_lpips = pack.module("fusedream_core.models.lpips").make_lpips
     write_tiny_lpips(models / "lpips" / "tiny.safetensors", make_lpips)
     return models
 

@@ -280,7 +280,7 @@ class TestMemory:
     @pytest.fixture
     def solvers(self, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         """The boxes that solvers are made for."""
-        poisson = pack.module("fusedream_core.poisson")
+        poisson = pack.module("fusedream_core.compose.poisson")
         make_solver, boxes = poisson.make_solver, list[Any]()
 
         def spy(box: Any, like: torch.Tensor) -> Any:  # noqa: ANN401
@@ -302,7 +302,7 @@ class TestMemory:
     def test_one_picture_at_a_time(
         self, blend: Blend, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        poisson = pack.module("fusedream_core.poisson")
+        poisson = pack.module("fusedream_core.compose.poisson")
         place, placed = poisson.place, list[int]()
 
         def spy(front: torch.Tensor, *more: object) -> torch.Tensor:
@@ -364,7 +364,7 @@ class TestCancel:
     ) -> None:
         import comfy.model_management as management
 
-        poisson = pack.module("fusedream_core.poisson")
+        poisson = pack.module("fusedream_core.compose.poisson")
         place, placed = poisson.place, list[int]()
 
         def press_cancel(front: torch.Tensor, *more: object) -> torch.Tensor:

@@ -313,7 +313,7 @@ class TestCancel:
     ) -> None:
         import comfy.model_management as management
 
-        pairs = pack.module("fusedream_core.composition.pairs")
+        pairs = pack.module("fusedream_core.compose.pairs")
         clip_score, looked = pairs.clip_score, list[int]()
 
         def press_cancel(images: torch.Tensor, **more: object) -> torch.Tensor:

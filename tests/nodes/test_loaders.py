@@ -443,7 +443,7 @@ class TestCatalogue:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        download = pack.module("fusedream_core.download")
+        download = pack.module("fusedream_core.models.download")
         model = pack.module("fusedream_core.catalogue").find_model("ViT-B-32-laion2b")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         assert download.cached_folder(model) is None

@@ -23,7 +23,7 @@ class PixelDifference(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _tiny_demo(gan: BigGan, clip: OpenClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("fusedream_core.pipeline", "fusedream_core.cli.models"):
+    for module in ("fusedream_core.pipeline.generate", "fusedream_core.cli.models"):
         monkeypatch.setattr(f"{module}.kept_demo", lambda _: (gan, clip))
         monkeypatch.setattr(f"{module}.kept_demo_lpips", lambda _: PixelDifference())
 

@@ -1,0 +1,1 @@
+"""The pretrained networks: generator, CLIP, perceptual distance, and their files."""

@@ -1,0 +1,109 @@
+"""Building a CLIP from a configuration and weights, and saying what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError
+from ..weights import name_faults
+from .architectures import fitting_architectures
+from .config_file import ClipConfig
+from .package import in_one_line, open_clip_package
+from .text_files import local_tower
+
+_POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers kept them
+
+
+def build_clip(
+    config: ClipConfig, state: Mapping[str, Tensor], path: Path, folder: Path
+) -> nn.Module:
+    """Build an open_clip model with its weights, leaving the global generator as it was.
+
+    Args:
+        config: What it is built from.
+        state: Its weights, under open_clip's names.
+        path: Where they come from, for messages.
+        folder: Where the configuration of its text tower lies, if it has one.
+
+    Returns:
+        The model on the CPU, in float32; its ``visual.preprocess_cfg`` is complete.
+
+    Raises:
+        CheckpointError: If the configuration cannot be built, or the weights do not fit it.
+    """
+    open_clip = open_clip_package()
+    with local_tower(config.model["text_cfg"], folder) as text, torch.random.fork_rng(devices=[]):
+        try:
+            model: nn.Module = _empty_model({**config.model, "text_cfg": text})
+        except Exception as error:  # whatever the shapes in a file run into
+            raise CheckpointError(
+                f"open_clip {open_clip.__version__} cannot build the CLIP of {path} from its "
+                f"configuration ({in_one_line(error)}); use the one that came with "
+                "the weights."
+            ) from error
+    _load(model, state, path)
+    size = model.visual.image_size  # type: ignore[union-attr]
+    open_clip.model.set_model_preprocess_cfg(model, {**config.preprocess, "size": size})
+    return model
+
+
+def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
+    """open_clip's model of a ``model_cfg``; of the class that open_clip takes for it."""
+    open_clip = open_clip_package()
+    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"] = {**config["vision_cfg"], "timm_model_pretrained": False}
+    if not custom:
+        return open_clip.CLIP(**config)
+    if "multimodal_cfg" in config:
+        return open_clip.CoCa(**config)
+    return open_clip.CustomTextCLIP(**config)
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that must fit exactly, after the forms that open_clip itself converts.
+
+    Raises:
+        CheckpointError: If names are missing or too many, or shapes differ.
+    """
+    own = model.state_dict()
+    state = _converted(model, own, dict(state))
+    shapes = {
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    }
+    faults = name_faults(own.keys(), state.keys(), shapes)
+    if faults:
+        fitting = fitting_architectures(state)
+        hint = f"they fit {' or '.join(fitting)}" if fitting else "use those of the same model"
+        raise CheckpointError(
+            f"The weights in {path} do not fit the CLIP that they are loaded as: {faults}; {hint}."
+        )
+    model.load_state_dict(state)
+
+
+def _converted(
+    model: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights under the names of this model, from the older and foreign ones of open_clip."""
+    open_clip = open_clip_package()
+    state = dict(open_clip.convert.convert_state_dict(model, state))
+    if "positional_embedding" in state and "positional_embedding" not in own:
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):  # no feature depends on them
+        if name in own and name in state and state[name].numel() == own[name].numel():
+            state[name] = state[name].reshape(own[name].shape)
+    if "logit_bias" in own:
+        state.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
+    return {name: state[name] for name in state if name in own or not _is_buffer(name)}
+
+
+def _is_buffer(name: str) -> bool:
+    """Whether a tensor is no weight but made anew by each model; archives and old files have it."""
+    return name == _POSITION_IDS or name.endswith("attn_mask")
