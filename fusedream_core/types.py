@@ -141,11 +141,9 @@ class OptimizeResult(Record):
         images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
         latent: Their latents, mixed: ``gan.decode`` gives the pictures again.
         score: Held-out AugCLIP score.
-        trace: The score that each step optimised, shape ``(steps, B)``; NaN where a run had stopped
-            while others went on.
+        trace: The score that each step optimised, shape ``(steps, B)``.
         start: For each run, which mix it started from.
         chosen: For each run, which iterate was returned: "step 25", "average" or "last".
-        stopped: For each run, after how many steps it stopped early; None if it took all of them.
     """
 
     images: Tensor
@@ -154,7 +152,6 @@ class OptimizeResult(Record):
     trace: Tensor
     start: tuple[str, ...]
     chosen: tuple[str, ...]
-    stopped: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,10 +159,9 @@ class StepInfo:
     """Progress, handed to a callback after each scored batch and each step.
 
     Attributes:
-        stage: What is under way ("score": pictures of any origin; "review": iterates within
-            "optimize", to see whether a run is to stop).
+        stage: The stage under way ("score": images of any origin).
         step: Steps done in this stage, from 1.
-        total: Steps of this stage; as many as were done, at the last of a run that stops early.
+        total: Steps of this stage.
         score: Current score of each of the B runs, shape ``(B,)``; best so far in the search.
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
     """
@@ -179,7 +175,6 @@ class StepInfo:
         "race",
         "pair",
         "compose",
-        "review",
         "select",
         "score",
         "invert",

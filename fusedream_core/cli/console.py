@@ -93,8 +93,6 @@ class Watch:
 
     def __call__(self, info: StepInfo) -> None:
         """Show and remember."""
-        if info.stage == "review":
-            return
         self.last = info
         if self.best is None or _worth(info) >= _worth(self.best):
             self.best = info

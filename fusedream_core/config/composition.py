@@ -9,14 +9,14 @@ from typing import Literal
 
 import torch
 
-from .recipe import DEFAULT, PAPER, AugmentConfig, OptimizeConfig, SearchConfig
+from .recipe import DEFAULT, PAPER, AdamConfig, AugmentConfig, SearchConfig, require_adam_only
 from .require import require, require_choice, require_count, require_range
 
 Consistency = Literal["none", "whole", "patch", "seam"]
 BlendMode = Literal["none", "feather", "poisson", "mixed"]
 
 ALL = 1_000_000  # more configurations than anyone tries
-_OPTIMIZE = OptimizeConfig(num_steps=60, start="alone", num_starts=1, lr_y=0.02)
+_OPTIMIZE = AdamConfig(num_steps=60, lr_y=0.02)
 _AUGMENT = AugmentConfig(num_augments=8)
 _SEARCH = dataclasses.replace(DEFAULT.search, num_basis=16, max_per_class=4)
 
@@ -26,10 +26,7 @@ class ComposeConfig:
     """How two pictures become one.
 
     Attributes:
-        optimize: Steps, learning rates and what is returned, as for one picture. The pre-search
-            chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
-            objective is AugCLIP, of as many copies in every step (``first_augments`` is not read).
-            No configuration stops early; ``patience`` is None.
+        optimize: Steps, learning rates and what is returned, as for one image.
         num_basis: Latents of each picture that are optimised together, taken from its basis.
         prefer_named: Whether the pre-search looks only at pairs of two classes that the prompt
             names, where it names two of the bases' classes.
@@ -54,7 +51,7 @@ class ComposeConfig:
             halving. The pre-search and the choice of the iterate look at the composite alone.
     """
 
-    optimize: OptimizeConfig = _OPTIMIZE
+    optimize: AdamConfig = _OPTIMIZE
     num_basis: int = 5
     prefer_named: bool = True
     rungs: tuple[tuple[int, float], ...] = ((18, 0.05), (6, 0.2), (3, 0.5), (2, 1.0))
@@ -69,12 +66,8 @@ class ComposeConfig:
     part_weight: float = 0.5
 
     def __post_init__(self) -> None:
+        require_adam_only(self.optimize)
         require(self.optimize.start != "best", "start", "best", "a start of its own")
-        require(self.optimize.num_starts == 1, "num_starts", self.optimize.num_starts, "1")
-        objective = self.optimize.objective
-        require(objective == "aug_clip", "objective", objective, "'aug_clip' in a composition")
-        patience = self.optimize.patience
-        require(patience is None, "patience", patience, "None in a composition")
         require_count("num_basis", self.num_basis, 1)
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, 1)
@@ -116,7 +109,7 @@ class ComposeConfig:
 # barrier, blending as the last step. Which region its consistency compares is not told; this is
 # the likeliest reading. The paper has no pre-search: its bases are the search's own k best.
 PAPER_COMPOSITION = ComposeConfig(
-    optimize=PAPER.optimize,
+    optimize=PAPER.optimize.adam(),
     prefer_named=False,
     rungs=((ALL, 1.0),),
     consistency="patch",

@@ -22,6 +22,16 @@ _MOST_OF = {
     "num_basis": 4_096,
     "seed": 2**64 - 1,
 }
+# Settings of older versions, and their values that made no difference. Composition and inversion
+# had all settings of the optimisation, and did not use these.
+_RETIRED: dict[str, tuple[object, ...]] = {
+    "patience": (None,),
+    "y_mode": ("free",),
+    "objective": ("aug_clip",),
+    "num_starts": (1, 3),
+    "trial_share": (0.2,),
+    "first_augments": (0.5, 1.0),
+}
 _LONGEST = 10_000  # characters, and items of a list
 
 
@@ -50,6 +60,7 @@ def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> Co
     if not isinstance(plain, dict):
         raise ConfigError(f"{name} is {plain!r:.60}, but it must be an object with settings.")
     hints = get_type_hints(kind)
+    plain = {key: own for key, own in plain.items() if key in hints or not _is_retired(key, own)}
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ConfigError(f"{name} has the unknown setting {min(map(str, unknown))!r:.60}.")
@@ -63,6 +74,11 @@ def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> Co
     if missing:
         raise ConfigError(f"{name} lacks the setting {missing[0]!r}.")
     return kind(**{key: _read(hints[key], own, key) for key, own in plain.items()})
+
+
+def _is_retired(name: object, value: object) -> bool:
+    """Whether a setting is one of older versions, of a value that changed nothing."""
+    return isinstance(name, str) and name in _RETIRED and value in _RETIRED[name]
 
 
 def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a value of it

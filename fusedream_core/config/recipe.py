@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -138,25 +139,16 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizeConfig:
-    """How the basis and its mixing weights are optimised.
+class AdamConfig:
+    """How over-parameterised latents are moved, and which of them are kept.
 
     Attributes:
         num_steps: Steps of Adam.
-        objective: Score to raise: AugCLIP, or plain CLIP for comparison.
         mixing: "scalar" is the paper's form, one free weight for each basis member; "softmax" is
             the reference code's, weights for each coordinate that sum to 1.
         start: Mixing weights to begin with. "uniform" is the paper's 1/k, "random" the reference
             code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
-            widely spread as one member; "best" is whichever of these scores highest.
-        num_starts: How many starts race at first: the one above, and the best member of as many
-            other classes of the basis by itself, those that the prompt names before the rest. The
-            best by AugCLIP goes on, or one of a named class, if it is no worse than by two standard
-            errors.
-        trial_share: For which share of the steps they do, if there are several.
-        first_augments: Share of a step's changed copies that the first step has; from there their
-            number grows evenly to all of them at the last. Noise does little harm at first.
-        y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
+            widely spread as one member.
         units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
             some 15 times the smaller) or plain numbers as in the reference code ("absolute").
         lr_z: Learning rate of the basis z.
@@ -167,24 +159,15 @@ class OptimizeConfig:
             "constant" keeps both.
         z_clamp: Bound on every coordinate of z, in units of the truncation.
         selection: "best" returns the best of the snapshots, the running average and the last
-            iterate by held-out AugCLIP; "last" returns the last iterate.
-        num_snapshots: Iterates kept for that, evenly spaced, the start among them.
+            latent by held-out AugCLIP; "last" returns the last latent.
+        num_snapshots: Latents kept for that, evenly spaced, the start among them.
         ema_decay: Decay of the running average of the latent.
-        eval_augments: Fixed held-out copies that the returned score is measured on.
-        patience: After how many snapshots in a row without a better held-out score a run stops,
-            once its starts have raced; what is better is told in ``Selection.review``. Below
-            ``num_snapshots``, of which a run that may stop needs more than others: one costs about
-            as much as ``eval_augments / (2 * num_augments)`` steps. None means never.
+        eval_augments: Held-out augmented views that the returned score is measured on.
     """
 
     num_steps: int = 100
-    objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
-    start: Start = "best"
-    num_starts: int = 3
-    trial_share: float = 0.2
-    first_augments: float = 0.5
-    y_mode: Literal["free", "hull"] = "free"
+    start: Start = "alone"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
     lr_y: float = 0.04
@@ -196,20 +179,13 @@ class OptimizeConfig:
     num_snapshots: int = 4
     ema_decay: float = 0.95
     eval_augments: int = 64
-    patience: int | None = None
 
     def __post_init__(self) -> None:
         require_count("num_steps", self.num_steps, 1)
         require_count("num_snapshots", self.num_snapshots, 0)
-        require_count("num_starts", self.num_starts, 1)
-        require_range("trial_share", self.trial_share, 0.0, 1.0)
-        require_range("first_augments", self.first_augments, 0.0, 1.0)
         require_count("eval_augments", self.eval_augments, 2)
-        require_choice("objective", self.objective, ("aug_clip", "clip"))
         require_choice("mixing", self.mixing, ("scalar", "softmax"))
-        starts = ("best", "alone", "uniform", "random", "preserving")
-        require_choice("start", self.start, starts)
-        require_choice("y_mode", self.y_mode, ("free", "hull"))
+        require_choice("start", self.start, get_args(Start))
         require_choice("units", self.units, ("spread", "absolute"))
         require_choice("schedule", self.schedule, ("cosine", "constant"))
         require_choice("selection", self.selection, ("best", "last"))
@@ -218,19 +194,54 @@ class OptimizeConfig:
             require(0.0 <= value < math.inf, name, value, "a number of at least 0")
         require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
-        if self.patience is not None:
-            self._require_patience(self.patience)
 
-    def _require_patience(self, patience: int) -> None:
-        """Check that there are scores to wait for."""
-        require_count("patience", patience, 1)
-        if self.selection == "last":
-            raise ConfigError(
-                f"patience is {patience}, but with selection 'last' the last iterate is returned, "
-                "whatever its score; leave patience out, or return the best."
-            )
-        few = f"below num_snapshots, which is {self.num_snapshots}"
-        require(patience < self.num_snapshots, "patience", patience, few)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeConfig(AdamConfig):
+    """How the basis and its mixing weights are optimised.
+
+    Attributes:
+        start: As for ``AdamConfig``; "best" is whichever of these scores highest.
+        objective: Score to raise: AugCLIP, or plain CLIP for comparison.
+        num_starts: How many starts are optimised at first: the one above, and the best member of as
+            many other classes of the basis by itself, those that the prompt names before the rest.
+            The best by AugCLIP goes on, or one of a named class, if it is no worse than by two
+            standard errors.
+        trial_share: For which share of the steps they are, if there are several.
+        first_augments: Share of a step's augmented views that the first step has; from there their
+            number grows evenly to all of them at the last. Noise does little harm at first.
+    """
+
+    start: Start = "best"
+    objective: Objective = "aug_clip"
+    num_starts: int = 3
+    trial_share: float = 0.2
+    first_augments: float = 0.5
+
+    def __post_init__(self) -> None:
+        AdamConfig.__post_init__(self)  # not super(): the class is made anew for its slots
+        require_choice("objective", self.objective, ("aug_clip", "clip"))
+        require_count("num_starts", self.num_starts, 1)
+        require_range("trial_share", self.trial_share, 0.0, 1.0)
+        require_range("first_augments", self.first_augments, 0.0, 1.0)
+
+    def adam(self) -> AdamConfig:
+        """The part that composition and inversion share."""
+        names = [field.name for field in dataclasses.fields(AdamConfig)]
+        return AdamConfig(**{name: getattr(self, name) for name in names})
+
+
+def require_adam_only(config: AdamConfig) -> None:
+    """Check that a stage that has one start is not given settings of several.
+
+    Raises:
+        ConfigError: If it is an ``OptimizeConfig``.
+    """
+    if isinstance(config, OptimizeConfig):
+        raise ConfigError(
+            "optimize is an OptimizeConfig, but this stage takes an AdamConfig; give one, or call "
+            "adam() of what you have."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

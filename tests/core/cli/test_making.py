@@ -294,7 +294,7 @@ class TestStop:
 def steps_of(engine: dict[str, Any]) -> int:
     """How many steps a state has."""
     if "race" in engine:
-        return int(engine["race"]["descent"]["num_steps_done"])
+        return int(engine["trials"]["optimizer"]["num_steps"])
     return int(engine["reported"])
 
 

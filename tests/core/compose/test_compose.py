@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     Basis,
     BigGan,
@@ -22,8 +23,8 @@ from fusedream_core import (
     make_generator,
 )
 from fusedream_core.compose import ComposeResult, compose
-from fusedream_core.compose.entries import Run
-from fusedream_core.compose.objective import Compositor, Pictures
+from fusedream_core.compose.candidates import Problem
+from fusedream_core.compose.objective import FuseObjective, Images
 from fusedream_core.compose.pairs import PairSearch, best_members
 from fusedream_core.compose.placement import Placement, all_placements, box_masks, paste
 from fusedream_core.compose.poisson import blend
@@ -31,7 +32,7 @@ from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
 
 from .stand_ins import Squares
 
-STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
+STEPS = AdamConfig(num_steps=6, num_snapshots=2, eval_augments=8)
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
 BRUTE_FORCE = replace(CONFIG, rungs=((ALL, 1.0),))
 AUGMENT = AugmentConfig(num_augments=4)
@@ -97,20 +98,20 @@ class TestScorePairs:
         """The slow way: one pair at one place after the other; blended if the first step is."""
         config = replace(CONFIG, blend_from=blend_from)
         boxes = [place.box(16, 16) for place in PLACES[:3]]
-        compositor = Compositor(gan64, clip64, None, 0.6, config)
         target = encode_target(clip64, "a dog and a cat" if named else "a dog")
         bases = [
             replace(basis, class_index=torch.tensor(classes))
             for basis, classes in zip(bases64[:2], ([0, 2, 1], [1, 0, 0]), strict=True)
         ]
         draws = [make_generator(0) for _ in range(3)]
-        run = Run(target, (None, None), *bases, *draws)
-        search = PairSearch(compositor, [run], PLACES[:3], batch_size=batch_size)
-        entries, scores = search.rate(run)
-        assert [(entry.run, entry.placement) for entry in entries] == [
-            (run, placement) for placement in PLACES[:3]
+        problem = Problem(target, (None, None), *bases, *draws)
+        objective = FuseObjective(gan64, clip64, None, 0.6, config, AUGMENT, [problem])
+        search = PairSearch(objective, PLACES[:3], batch_size=batch_size)
+        candidates, scores = search.score(0)
+        assert [(own.problem, own.placement) for own in candidates] == [
+            (0, placement) for placement in PLACES[:3]
         ]
-        assert [entry.box for entry in entries] == boxes
+        assert [own.box for own in candidates] == boxes
         wanted = torch.ones(3, 3, dtype=torch.bool)
         if named:  # a dog on a cat or a cat on a dog
             wanted = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
@@ -309,12 +310,9 @@ class TestCompose:
             run(perceptual=elsewhere)
 
     def test_settings_that_do_nothing_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match="objective is 'clip'"):
-            ComposeConfig(optimize=replace(STEPS, objective="clip"))
-        with pytest.raises(ConfigError, match="num_starts is 3"):
-            ComposeConfig(optimize=replace(STEPS, num_starts=3))
-        with pytest.raises(ConfigError, match="patience is 1, but it must be None in a compos"):
-            ComposeConfig(optimize=replace(STEPS, patience=1))
+        for config in (OptimizeConfig(objective="clip"), OptimizeConfig(num_starts=3)):
+            with pytest.raises(ConfigError, match="optimize is an OptimizeConfig"):
+                ComposeConfig(optimize=config)
         with pytest.raises(ConfigError, match="beta is 0"):
             ComposeConfig(beta=0, consistency="none")
 
@@ -368,7 +366,7 @@ class TestInconsistency:
     def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """The loss, and the plain mean over the region that it should look at."""
         config = ComposeConfig(consistency=consistency, seam_width=0.25)
-        compositor = Compositor(None, None, Squares(), 1.0, config)  # type: ignore[arg-type]
+        objective = FuseObjective(None, None, Squares(), 1.0, config, AUGMENT, [])  # type: ignore[arg-type]
         draw = make_generator(3)
         front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))
         box = Placement(box_side, 0.0, 0.5).box(16, 16)  # flush left: three sides have a seam
@@ -380,8 +378,8 @@ class TestInconsistency:
             layer, region = front, torch.ones_like(region)
         difference = Squares().distance_map(layer, back)
         expected = (difference * region).sum() / region.sum()
-        pictures = Pictures(front, back, paste(front, torch.zeros_like(back), [box]), back)
-        return compositor.inconsistency(pictures, [box])[0], expected
+        images = Images(front, back, paste(front, torch.zeros_like(back), [box]), back)
+        return objective.inconsistency(images, [box])[0], expected
 
     @pytest.mark.parametrize("consistency", ["whole", "patch", "seam"])
     def test_value(self, consistency: str) -> None:

@@ -50,7 +50,7 @@ class Keeper(RunKeeper):
     def note(self, run: SavedRun) -> None:
         super().note(run)
         engine = run.state["engine"]
-        if engine is not None and engine["race"]["descent"]["num_steps_done"] == self.stop:
+        if engine is not None and engine["trials"]["optimizer"]["num_steps"] == self.stop:
             raise StopError
 
 
@@ -86,8 +86,8 @@ class TestResume:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("engine.race.descent.mixture.z_basis", torch.zeros(1, 3, 99)),
-            ("engine.race.descent.adam.0.exp_avg", torch.zeros(1, 3, 6).double()),
+            ("engine.trials.optimizer.latent.z_basis", torch.zeros(1, 3, 99)),
+            ("engine.trials.optimizer.adam.0.exp_avg", torch.zeros(1, 3, 6).double()),
             ("engine.race.generators.0", torch.zeros(3, dtype=torch.uint8)),
         ],
     )
