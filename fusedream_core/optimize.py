@@ -104,6 +104,7 @@ def optimize(
         on_state=None if on_state is None else note,
     )
     if state is not None:
+        state = copy_state(state)  # as the steps work in place
         with restoring():
             selection.restore(state["selection"])
             race.restore(state["race"])

@@ -24,7 +24,7 @@ from ..memory import Limit
 from ..perceptual import Perceptual
 from ..placement import Placement, all_placements
 from ..repeatable import repeatable
-from ..state import State, restoring
+from ..state import State, copy_state, restoring
 from ..types import Basis, Callback, Target
 from .compositor import Compositor
 from .entries import Run, make_run
@@ -115,7 +115,7 @@ def compose(
         tournament.enter(chosen)
     else:
         with restoring():
-            tournament.restore(state)
+            tournament.restore(copy_state(state))  # as the steps work in place
     tournament.play()
     return tournament.crown()
 
