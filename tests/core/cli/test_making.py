@@ -62,6 +62,7 @@ class TestGenerate:
             (["a dog", "-o", f"{__file__}/x.png"], "is a file, so"),
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
+            (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),  # no module
             (["a dog", "--start-image", __file__], "cannot be read as a picture"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
             (["--from", __file__], "cannot be read as a picture"),
