@@ -106,6 +106,9 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
             out=options.out or Path("fusedream.png"),
             start_image=image,
         )
+    start = getattr(options, "start_image", None)
+    if start is not None and plan.out.exists() and plan.out.samefile(start):
+        raise ConfigError(f"{plan.out} is the image to start from; give another name with -o.")
     if options.command != plan.command:
         raise ConfigError(
             f"{options.source or options.resume} was made by {plan.command!r}, not by "

@@ -299,6 +299,18 @@ def steps_of(engine: dict[str, Any]) -> int:
     return int(engine["reported"])
 
 
+def test_the_image_to_start_from_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name without -o is that of the last image, which is a likely one to start from."""
+    monkeypatch.chdir(tmp_path)
+    first = make(GENERATE, Path("fusedream.png"))
+    capsys.readouterr()
+    assert main([*GENERATE, "--start-image", "fusedream.png"]) == 2
+    assert "fusedream.png is the image to start from" in capsys.readouterr().err
+    assert read(Path("fusedream.png")) == first
+
+
 class TestAgain:
     @pytest.mark.parametrize("kind", KINDS)
     def test_same_pixels(self, kind: str, tmp_path: Path) -> None:
