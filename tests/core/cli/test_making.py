@@ -55,6 +55,8 @@ class TestGenerate:
         [
             ([""], "The prompt is empty"),
             (["a dog \udcff"], "The prompt holds something that is no character at place 7"),
+            (["a dog" * 2001], "must be a text of at most 10000 characters"),
+            (["a dog", "--augments", "4097"], "num_augments is 4097, but it must be a number up"),
             (["a dog", "--seed", "-1"], "The seed is -1"),
             (["a dog", "--candidates", "0"], "num_candidates is 0"),
             (["a dog", "--truncation", "2"], "truncation is 2.0"),
