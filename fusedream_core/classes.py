@@ -16,7 +16,7 @@ def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[
     Args:
         names: The GAN's class names.
         classes: Names (capitals do not matter; a name that several classes share means all of
-            them) or indices, as numbers or as text.
+            them; of several with commas between, any one) or indices, as numbers or as text.
 
     Returns:
         Sorted indices without doubles.
@@ -26,7 +26,8 @@ def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[
     """
     by_name: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        by_name.setdefault(name.casefold(), []).append(index)
+        for one in {part.strip().casefold() for part in (name, *name.split(","))}:
+            by_name.setdefault(one, []).append(index)
     found: set[int] = set()
     for wanted in classes:
         text = str(wanted).strip().casefold()
