@@ -142,7 +142,9 @@ class Race:
         self._iterates = self._iterates.restored(state["iterates"], latent)
         self._trace = [own.to(latent[0].device) for own in state["trace"]]
         self._starts = tuple(state["starts"])
-        self._running, self._stopped = list(state["running"]), list(state["stopped"])
+        everyone = range(len(self._generators))
+        self._running = [everyone[run] for run in state["running"]]
+        self._stopped = list(state["stopped"])
         shown = state["shown"]
         self._shown = shown and (shown[0].to(latent[0].device), shown[1].to(latent[0].device))
         restore_generators(self._generators, state["generators"])

@@ -78,7 +78,9 @@ class Selection:
     def restore(self, state: State) -> None:
         """Go on from what was found before."""
         device = self._runs.gan.device
-        self._reviewed, self._going = set(state["reviewed"]), list(state["going"])
+        everyone = range(len(self._generators))
+        self._going = [everyone[run] for run in state["going"]]
+        self._reviewed = set(state["reviewed"])
         self._marks, self._waits = list(state["marks"]), list(state["waits"])
         self._best = [None if own is None else _judged(own, device) for own in state["best"]]
 

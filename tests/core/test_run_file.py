@@ -101,6 +101,30 @@ class TestResume:
         with pytest.raises(CheckpointError, match="The saved run"):
             resume(load_run(rewritten(saved, change)), Models(gan, clip))
 
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (["start"], "x"),
+            (["bases", 0, "truncation"], float("nan")),
+            (["bases", 0, "scores"], None),
+            (["bases", 0, "class_index"], [1, 2]),
+            (["engine", "race", "running"], ["x"]),
+            (["engine", "selection", "going"], [7]),
+        ],
+    )
+    def test_damaged_settings(
+        self, place: list[Any], value: object, gan: BigGan, clip: OpenClip, saved: Path
+    ) -> None:
+        def change(_: dict[str, Any], notes: dict[str, str]) -> None:
+            part = state = json.loads(notes["state"])
+            for name in place[:-1]:
+                part = part[name]
+            part[place[-1]] = value
+            notes["state"] = json.dumps(state)
+
+        with pytest.raises(CheckpointError, match="The saved run is damaged"):
+            resume(load_run(rewritten(saved, change)), Models(gan, clip))
+
     @pytest.mark.parametrize("gone", ["bases", "engine"])
     def test_missing_parts(self, gone: str, gan: BigGan, clip: OpenClip, saved: Path) -> None:
         def change(_: dict[str, Any], notes: dict[str, str]) -> None:
