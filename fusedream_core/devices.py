@@ -24,7 +24,7 @@ def find_device(asked: torch.device | str | None = None) -> torch.device:
     try:
         probe = torch.zeros(1, device=asked)
         probe.tolist()  # some fail only when they have to give something back
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         there = ", ".join(dict.fromkeys([_first_accelerator() or "cpu", "cpu"]))
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ConfigError(

@@ -114,7 +114,13 @@ def read_image(path: Path) -> Tensor:
     from PIL import Image, ImageOps
 
     with _reading(path), Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGBA")
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I;16") or (upright.mode, picture.format) == ("I", "PNG"):
+            # PIL would cut off what is above 255
+            upright = upright.convert("I").point(lambda grey: grey * (1 / 257) + 0.5).convert("L")
+        elif upright.mode in ("I", "F", "LAB", "HSV"):  # whose white is not known, or not kept
+            raise ValueError(f"its colours are of the kind {upright.mode}; save it as 8-bit RGB")
+        upright = upright.convert("RGBA")
     white = Image.new("RGBA", upright.size, "white")
     flat = Image.alpha_composite(white, upright).convert("RGB")
     pixels = torch.frombuffer(bytearray(flat.tobytes()), dtype=torch.uint8)

@@ -29,7 +29,7 @@ def try_output(path: Path) -> None:
         with path.open("ab"):  # the name itself: too long, or not allowed here
             pass
         if not existed:
-            path.unlink()
+            path.resolve().unlink()  # not a link to it
         with tempfile.TemporaryFile(dir=path.parent):  # what is written goes beside it first
             pass
     except SaveError:

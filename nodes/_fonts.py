@@ -6,6 +6,7 @@ matplotlib included; emoji are drawn in colour where a font has them so.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import io as stdlib_io
@@ -90,9 +91,8 @@ def text_width(text: str, size: int) -> float:
 
 def fitted(text: str, size: int, width: float) -> str:
     """As much of a line as a width has room for."""
-    while text and text_width(text, size) > width:
-        text = text[:-1]
-    return text
+    lengths = range(1, len(text) + 1)
+    return text[: bisect.bisect(lengths, width, key=lambda end: text_width(text[:end], size))]
 
 
 def warn_of_boxes(*texts: str) -> str | None:

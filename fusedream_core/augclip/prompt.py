@@ -26,8 +26,8 @@ _WEIGHTED = re.compile(
     rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+[{_POINTS}]?\d*|[{_POINTS}]\d+)",
     re.DOTALL,
 )
-_NUMBERLIKE = re.compile(
-    rf".*[^\d/\uff0f][{_COLONS}]\s*"
+_NUMBERLIKE = re.compile(  # behind a digit only with a sign, which no time and no ratio has
+    rf".*(?:[^\d/\uff0f][{_COLONS}]\s*|[{_COLONS}]\s*(?=[{_PLUS}{_MINUS}]))"
     rf"(?P<number>[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?)",
     re.DOTALL,
 )
@@ -94,7 +94,7 @@ def misread(prompt: str) -> tuple[str, ...]:
         if like is not None and _weighted(part) is None:
             notes.append(
                 f"The end of {part!r} is not read as a weight, so all of it is plain text; write a "
-                "weight as in 'red: -0.3'."
+                "weight as in 'red: -0.3', and behind a digit as in 'area 51 :-0.3'."
             )
     return tuple(notes)
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 # In the order of a run; an image of a later kind of stage is better than any of an earlier one.
 _KINDS = (
-    ("search", "rerank", "invert", "start", "pair"),
+    ("search", "rerank"),
+    ("invert",),  # whose scores are distances, below 0
+    ("start", "pair"),
     ("optimize", "race", "compose"),
     ("select",),
 )

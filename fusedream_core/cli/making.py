@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..config import CompositionRecipe, InvertConfig
+from ..config import CompositionRecipe, InvertConfig, from_plain, to_plain
 from ..devices import describe_device
 from ..errors import ConfigError, SaveError
 from ..images import read_image, read_png_text, save_png
@@ -101,11 +101,16 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
         plan = _plan_resumed(options)
     else:
         image = _read_start(options)
+        job = _make_job(options, image)
+        from_plain(Job, to_plain(job), "job")  # or nothing could read what is saved
         plan = _Plan(
-            job=_make_job(options, image),
+            job=job,
             out=options.out or Path("fusedream.png"),
             start_image=image,
         )
+    start = getattr(options, "start_image", None)
+    if start is not None and plan.out.exists() and plan.out.samefile(start):
+        raise ConfigError(f"{plan.out} is the image to start from; give another name with -o.")
     if options.command != plan.command:
         raise ConfigError(
             f"{options.source or options.resume} was made by {plan.command!r}, not by "

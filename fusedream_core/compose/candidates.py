@@ -56,7 +56,7 @@ class Candidate:
 
 def make_candidate(problem: int, placement: Sequence[float], box: Sequence[int]) -> Candidate:
     """A candidate of its fields as plain data."""
-    return Candidate(problem, Placement(*placement), Box(*box))
+    return Candidate(int(problem), Placement(*placement), Box(*map(int, box)))
 
 
 def make_problem(

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from .recipe import DEFAULT, PAPER, AdamConfig, AugmentConfig, SearchConfig, require_adam_only
+from .recipe import DEFAULT, PAPER, AdamConfig, AugmentConfig, SearchConfig, adam_only
 from .require import require, require_choice, require_count, require_range
 
 Consistency = Literal["none", "whole", "patch", "seam"]
@@ -66,7 +66,7 @@ class ComposeConfig:
     part_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        require_adam_only(self.optimize)
+        object.__setattr__(self, "optimize", adam_only(self.optimize))
         require(self.optimize.start != "best", "start", "best", "a start of its own")
         require_count("num_basis", self.num_basis, 1)
         if self.batch_size is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .recipe import AdamConfig, SearchConfig, require_adam_only
+from .recipe import AdamConfig, SearchConfig, adam_only
 from .require import require, require_range
 
 _SEARCH = SearchConfig(ranking="clip", num_basis=4, max_per_class=2)
@@ -31,7 +31,7 @@ class InvertConfig:
     color_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        require_adam_only(self.optimize)
+        object.__setattr__(self, "optimize", adam_only(self.optimize))
         require_range("trial_share", self.trial_share, 0.0, 1.0)
         for name in ("clip_weight", "color_weight"):
             value = getattr(self, name)

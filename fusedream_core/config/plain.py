@@ -135,7 +135,8 @@ def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
         str: isinstance(value, str) and len(value) <= _LONGEST,
         type(None): value is None,
     }
-    accepted = {bool: "true or false", str: "a text", type(None): "nothing"}
+    texts = f"a text of at most {_LONGEST} characters"
+    accepted = {bool: "true or false", str: texts, type(None): "nothing"}
     require(fits[hint], name, _short(value), accepted.get(hint, f"a number up to {most}"))
     return float(value) if hint is float else value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -231,17 +232,17 @@ class OptimizeConfig(AdamConfig):
         return AdamConfig(**{name: getattr(self, name) for name in names})
 
 
-def require_adam_only(config: AdamConfig) -> None:
-    """Check that a stage that has one start is not given settings of several.
-
-    Raises:
-        ConfigError: If it is an ``OptimizeConfig``.
-    """
-    if isinstance(config, OptimizeConfig):
-        raise ConfigError(
-            "optimize is an OptimizeConfig, but this stage takes an AdamConfig; give one, or call "
-            "adam() of what you have."
-        )
+def adam_only(config: AdamConfig) -> AdamConfig:
+    """The settings of a stage that has one start; of an ``OptimizeConfig`` the part that it has."""
+    if not isinstance(config, OptimizeConfig):
+        return config
+    warnings.warn(
+        "This stage takes an AdamConfig; of an OptimizeConfig it does not read the settings of "
+        "several starts. Give OptimizeConfig.adam().",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    return config.adam()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

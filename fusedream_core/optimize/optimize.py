@@ -149,11 +149,14 @@ def _result(
         torch.stack([named[own.checkpoint][block][row] for row, own in enumerate(best)])
         for block in (0, 1)
     )
-    rows = [own.index for own in best], range(len(best))
+    mean, stderr = (
+        torch.stack([some[own.index, row] for row, own in enumerate(best)])
+        for some in (scores.mean, scores.stderr)
+    )
     return OptimizeResult(
         images=problems.decode_each(z, y),
         latent=Latent(z, y, problems.truncation),
-        score=Score(scores.mean[rows], scores.stderr[rows]),
+        score=Score(mean, stderr),
         trace=torch.stack(trials.trace)[:, 0],
         start=tuple(candidate.kind for candidate in trials.candidates),
         chosen=tuple(own.checkpoint for own in best),

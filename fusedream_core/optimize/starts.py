@@ -43,6 +43,11 @@ class Candidate:
     is_named: bool
 
 
+def make_candidate(problem: int, kind: str, is_named: bool) -> Candidate:
+    """A candidate of its fields as plain data."""
+    return Candidate(int(problem), str(kind), bool(is_named))
+
+
 class MultiStart:
     """The S starts of B problems, and the choice among them.
 
@@ -98,7 +103,7 @@ class MultiStart:
             CheckpointError: If the state is of other settings.
         """
         form = self._trials(self._make(self._bases[0], "alone"), [], generators)
-        trials = form.restored(state["trials"], Candidate)
+        trials = form.restored(state["trials"], make_candidate)
         restore_generators(self._generators, state["generators"])
         return trials
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .. import rng
 from ..config import AdamConfig
+from ..errors import CheckpointError
 from ..memory import Limit
 from ..models.gan.base import Gan
-from ..state import State, like, restore_generators, stacked
+from ..state import State, copy_state, like, restore_generators, stacked
 from .adam import LatentOptimizer
 from .latent import LatentPair, OverparameterizedLatent
 
@@ -136,17 +137,18 @@ class Trials(Generic[CandidateT]):
         Raises:
             CheckpointError: If the state is of other tensors.
         """
+        state = copy_state(state)  # as Adam works in place
         optimizer = self.optimizer.restored(state["optimizer"])
         latent = optimizer.latent.mixed()
+        checkpoints = self.checkpoints.restored(state["checkpoints"], latent)
+        candidates = [candidate(*own) for own in state["candidates"]]
+        known = range(len(self.generators))
+        strange = any(own.problem not in known for own in candidates)
+        if strange or not candidates or len(latent[0]) % len(candidates):
+            raise CheckpointError("The saved run is damaged: its candidates do not fit.")
         restore_generators(self.generators, state["generators"])
         trace = [] if state["trace"] is None else list(state["trace"].to(latent[0].device))
-        return Trials(
-            optimizer,
-            self.checkpoints.restored(state["checkpoints"], latent),
-            [candidate(*own) for own in state["candidates"]],
-            self.generators,
-            trace,
-        )
+        return Trials(optimizer, checkpoints, candidates, self.generators, trace)
 
 
 def start_trials(

@@ -84,6 +84,8 @@ class _Work:
             with restoring():
                 self._state = {name: state[name] for name in self._state}
                 self._state["seconds"] = float(self._state["seconds"])
+                if not isinstance(self._state["start"], Tensor | None):
+                    raise TypeError("its image to start from is none")
         self._seconds: float = self._state["seconds"]
         self._check_start(self._state["start"])
 
@@ -259,11 +261,13 @@ def _from_basis(basis: Basis) -> State:
 def _to_basis(state: State, models: Models) -> Basis:
     """The basis that was plain data."""
     device = models.gan.device
-    latent = Latent(state["z"].to(device), state["y"].to(device), float(state["truncation"]))
+    truncation = float(state["truncation"])
+    if not 0.0 < truncation <= 1.0:
+        raise ValueError("its truncation is none")
     return Basis(
-        latent,
-        state["scores"],
-        state["class_index"],
+        Latent(state["z"].to(device), state["y"].to(device), truncation),
+        state["scores"].detach(),  # as what is no tensor cannot
+        state["class_index"].detach(),
         state["gan_id"],
         state["prompt"],
         state["ranking"],

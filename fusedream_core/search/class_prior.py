@@ -31,7 +31,7 @@ def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[
     Args:
         names: The GAN's class names.
         classes: Names (capitals do not matter; a name that several classes share means all of
-            them) or indices.
+            them; of several with commas between, any one) or indices, as numbers or as text.
 
     Returns:
         Sorted indices without doubles.
@@ -41,13 +41,16 @@ def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[
     """
     by_name: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        by_name.setdefault(name.casefold(), []).append(index)
+        for one in {part.strip().casefold() for part in (name, *name.split(","))}:
+            by_name.setdefault(one, []).append(index)
     found: set[int] = set()
     for wanted in classes:
-        if isinstance(wanted, int) and 0 <= wanted < len(names):
-            found.add(wanted)
-        elif isinstance(wanted, str) and wanted.strip().casefold() in by_name:
-            found.update(by_name[wanted.strip().casefold()])
+        text = str(wanted).strip().casefold()
+        is_index = isinstance(wanted, int) or (text.isdecimal() and len(text) < 10)
+        if isinstance(wanted, str) and text in by_name:
+            found.update(by_name[text])
+        elif is_index and 0 <= int(wanted) < len(names):
+            found.add(int(wanted))
         else:
             raise ConfigError(_unknown_class(wanted, names))
     return sorted(found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     Basis,
     BigGan,
@@ -100,9 +101,7 @@ class TestStages:
 
     def test_compose(self, spoiled: tuple[BigGan, OpenClip], name: str, basis: Basis) -> None:
         gan, clip = spoiled
-        steps = OptimizeConfig(
-            num_steps=2, num_snapshots=1, eval_augments=2, start="alone", num_starts=1
-        )
+        steps = AdamConfig(num_steps=2, num_snapshots=1, eval_augments=2)
         with pytest.raises(NonFiniteError, match=name):
             compose(
                 gan,

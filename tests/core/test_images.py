@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -80,6 +81,15 @@ class TestReadImage:
         exif[0x0112] = 6  # lies on its side
         Image.new("RGB", (8, 4)).save(tmp_path / "photo.jpg", exif=exif)
         assert read_image(tmp_path / "photo.jpg").shape == (1, 3, 8, 4)
+
+    def test_16_bits_are_not_cut_off(self, tmp_path: Path) -> None:
+        levels = np.array([[0, 40_000, 65_535]], dtype=np.uint16)
+        Image.fromarray(levels).save(tmp_path / "scan.png")
+        found = to_images01(read_image(tmp_path / "scan.png")) * 255
+        assert found[0, :, 0].round().tolist() == [[0, 156, 255]] * 3
+        Image.fromarray(levels.astype(np.float32)).save(tmp_path / "scan.tiff")
+        with pytest.raises(ImageError, match=r"of the kind F; save it as 8-bit RGB"):
+            read_image(tmp_path / "scan.tiff")
 
     def test_exception(self, tmp_path: Path) -> None:
         (tmp_path / "odd.png").write_bytes(b"odd")

@@ -195,7 +195,7 @@ class TestGoesOnWithLess:
     ) -> None:
         """Its last batch of a single configuration has room for its two pictures at least."""
         models: dict[str, Any] = {"clip": clip64, "gan": gan64}
-        steps = replace(STEPS, start="alone", num_starts=1)
+        steps = replace(STEPS.adam(), start="alone")
         config = ComposeConfig(
             optimize=steps, rungs=((ALL, 0.5), (2, 1.0)), batch_size=4, consistency="none"
         )

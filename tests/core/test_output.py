@@ -23,6 +23,14 @@ class TestTryOutput:
         assert path.read_bytes() == b"old"
         assert path.stat().st_mtime == 1.0
 
+    def test_leaves_a_link_to_nothing(self, tmp_path: Path) -> None:
+        """It removed the link, and left an empty file where that led."""
+        path = tmp_path / "picture.png"
+        path.symlink_to(tmp_path / "later.png")
+        try_output(path)
+        assert list(tmp_path.iterdir()) == [path]
+        assert path.is_symlink()
+
     def test_longest_name(self, tmp_path: Path) -> None:
         """What is written first has another name, which must not be too long where this is not."""
         path = tmp_path / ("\u00e9" * 125 + ".png")  # 254 bytes

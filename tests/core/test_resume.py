@@ -70,6 +70,27 @@ def test_optimize(
         assert (found.start, found.chosen) == (whole.start, whole.chosen)
 
 
+def test_a_state_is_good_for_several_times(
+    gan64: BigGan, clip64: OpenClip, targets64: list[Target], bases64: list[Basis]
+) -> None:
+    """Adam works in place, and once did so in the tensors of the state that it was given."""
+    states: list[State] = []
+
+    def run(state: State | None = None) -> OptimizeResult:
+        return optimize(
+            *(gan64, clip64, targets64[:1], bases64[:1]),
+            config=SMALL,
+            augment=AUGMENT,
+            generators=[make_generator(0)],
+            state=state,
+            on_state=states.append if state is None else None,
+        )
+
+    whole = run()
+    for _ in range(2):
+        assert torch.equal(run(states[3]).images, whole.images)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_compose(
     batch_size: int,
@@ -97,7 +118,7 @@ def test_compose(
         )
 
     whole = run()
-    for state in states:
+    for state in [*states, *states]:  # twice, as a state is good for several times
         for found, wanted in zip(run(through_a_file(state)), whole, strict=True):
             assert torch.equal(found.images, wanted.images)
             assert torch.equal(found.trace.score, wanted.trace.score)

@@ -207,6 +207,25 @@ class TestFonts:
         assert (pixels.max(axis=2) - pixels.min(axis=2)).max() > 60
         assert 18 <= fonts.text_width("\U0001f431", 20) <= 30
 
+    def test_a_long_label_is_not_measured_letter_by_letter(
+        self, fonts: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of a thousand letters took two seconds, of Chinese ones half a minute."""
+        measured: list[str] = []
+        width = fonts.text_width
+
+        def count(text: str, size: int) -> float:
+            measured.append(text)
+            return float(width(text, size))
+
+        monkeypatch.setattr(fonts, "text_width", count)
+        text = "a long caption " * 70
+        short = fonts.fitted(text, 20, 200)
+        assert len(measured) < 20
+        assert width(short, 20) <= 200 < width(text[: len(short) + 1], 20)
+        assert fonts.fitted("a dog", 20, 200) == "a dog"
+        assert fonts.fitted("a dog", 20, 1) == ""
+
     def test_joiners_take_no_room(self, fonts: ModuleType) -> None:
         heart = "\u2764"
         assert fonts.text_width(f"a{heart}\ufe0f", 20) <= fonts.text_width(f"a{heart}", 20) + 1.0

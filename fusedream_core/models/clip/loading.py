@@ -40,7 +40,7 @@ WEIGHT_NAMES = (
     "model.safetensors",
     "pytorch_model.bin",
 )
-_PREFIXES = ("clip.", "clip_model.", "model.")  # of a CLIP within another model
+_PREFIXES = ("clip.", "clip_model.", "model.", "module.")  # of a CLIP within another model
 
 
 @torch.inference_mode(False)

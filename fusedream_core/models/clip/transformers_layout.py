@@ -143,11 +143,11 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
             "transformers' models only 'clip' (CLIPModel) can be loaded; use the model's files for "
             "open_clip."
         )
-    text, vision = (
-        {**usual, **(content.get(key) or {}), **(content.get(f"{key}_dict") or {})}
-        for key, usual in (("text_config", _TEXT), ("vision_config", _VISION))
-    )
     try:
+        text, vision = (
+            {**usual, **(content.get(key) or {}), **(content.get(f"{key}_dict") or {})}
+            for key, usual in (("text_config", _TEXT), ("vision_config", _VISION))
+        )
         model = _model(content.get("projection_dim", 512), text, vision, path)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(

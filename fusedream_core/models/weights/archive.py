@@ -121,6 +121,13 @@ class _Module:
     """A module of the archive: attributes and no behaviour."""
 
 
+class _Held(Tensor):
+    """A tensor as long as the pickle is read, which cannot give it another size."""
+
+    def __setstate__(self, _: object) -> None:
+        raise _RefusedError("its data.pkl changes a tensor")
+
+
 class _Archive:
     """An open archive: its pickle and its storages."""
 
@@ -163,8 +170,8 @@ class _Archive:
         if count * dtype.itemsize > len(self.bytes[key]):
             raise _RefusedError(f"its storage {key} is shorter than it says")
         if count == 0:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(self.bytes[key], dtype=dtype, count=count)
+            return torch.empty(0, dtype=dtype).as_subclass(_Held)
+        return torch.frombuffer(self.bytes[key], dtype=dtype, count=count).as_subclass(_Held)
 
     def tensor(
         self,
@@ -218,4 +225,4 @@ def _named_tensors(root: object) -> Iterator[tuple[str, Tensor]]:
             if name in names:
                 raise _RefusedError(f"it has two tensors {name[:60]}")
             names.add(name)
-            yield name, value
+            yield name, value.as_subclass(Tensor)

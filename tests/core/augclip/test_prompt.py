@@ -201,7 +201,11 @@ class TestMisread:
         assert "'a blue dog | red: -0.3'" in note
 
     @pytest.mark.parametrize(
-        "part", ["red:1.2.3", "red: --0.3", "red: +-1", "red:50%", "red: 1e-3", "red 5 : 2"]
+        "part",
+        [
+            *("red:1.2.3", "red: --0.3", "red: +-1", "red:50%", "red: 1e-3", "red 5 : 2"),
+            *("area 51: -0.3", "area 51:\u22121", "area 51 : +2"),
+        ],
     )
     def test_a_number_that_is_no_weight(self, part: str) -> None:
         assert parse_prompt(part) == (PromptPart(part, 1.0),)

@@ -55,6 +55,8 @@ class TestGenerate:
         [
             ([""], "The prompt is empty"),
             (["a dog \udcff"], "The prompt holds something that is no character at place 7"),
+            (["a dog" * 2001], "must be a text of at most 10000 characters"),
+            (["a dog", "--augments", "4097"], "num_augments is 4097, but it must be a number up"),
             (["a dog", "--seed", "-1"], "The seed is -1"),
             (["a dog", "--candidates", "0"], "num_candidates is 0"),
             (["a dog", "--truncation", "2"], "truncation is 2.0"),
@@ -62,6 +64,7 @@ class TestGenerate:
             (["a dog", "-o", f"{__file__}/x.png"], "is a file, so"),
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
+            (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),  # no module
             (["a dog", "--start-image", __file__], "cannot be read as a picture"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
             (["--from", __file__], "cannot be read as a picture"),
@@ -267,7 +270,8 @@ class TestStop:
 
         when(monkeypatch, look)
         make([*KINDS[kind], "--save-every", "2"], tmp_path / "out.png")
-        assert max(ages) == 1
+        # The placements of a composition, of which there are two at first, take a step together.
+        assert max(ages) <= (1 if kind == "generate" else 2 * 2)
         assert not saved.exists()
 
     def test_other_models_are_refused(
@@ -292,10 +296,22 @@ class TestStop:
 
 
 def steps_of(engine: dict[str, Any]) -> int:
-    """How many steps a state has."""
-    if "race" in engine:
-        return int(engine["trials"]["optimizer"]["num_steps"])
-    return int(engine["reported"])
+    """How many steps of a state were reported: of a composition those of each placement."""
+    if "progress" in engine:
+        return int(engine["progress"][0])
+    return int(engine["trials"]["optimizer"]["num_steps"])
+
+
+def test_the_image_to_start_from_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name without -o is that of the last image, which is a likely one to start from."""
+    monkeypatch.chdir(tmp_path)
+    first = make(GENERATE, Path("fusedream.png"))
+    capsys.readouterr()
+    assert main([*GENERATE, "--start-image", "fusedream.png"]) == 2
+    assert "fusedream.png is the image to start from" in capsys.readouterr().err
+    assert read(Path("fusedream.png")) == first
 
 
 class TestAgain:

@@ -310,11 +310,14 @@ class TestCompose:
             run(perceptual=elsewhere)
 
     def test_settings_that_do_nothing_are_refused(self) -> None:
-        for config in (OptimizeConfig(objective="clip"), OptimizeConfig(num_starts=3)):
-            with pytest.raises(ConfigError, match="optimize is an OptimizeConfig"):
-                ComposeConfig(optimize=config)
         with pytest.raises(ConfigError, match="beta is 0"):
             ComposeConfig(beta=0, consistency="none")
+
+    def test_settings_of_several_starts_are_left_out_with_a_warning(self) -> None:
+        given = OptimizeConfig(num_steps=7, start="uniform", num_starts=3)
+        with pytest.warns(DeprecationWarning, match="takes an AdamConfig"):
+            config = ComposeConfig(optimize=given)
+        assert config.optimize == AdamConfig(num_steps=7, start="uniform")
 
     def test_equal_boxes_are_tried_once(self, run: RunCompose) -> None:
         result = run(placements=all_placements(scales=(1.0,)))

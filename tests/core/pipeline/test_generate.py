@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     BigGan,
     ComposeConfig,
@@ -98,7 +99,7 @@ class TestGenerate:
         z = gan.sample_z(1, truncation=0.6, generator=make_generator(3))
         image = gan.decode(z, gan.embed(torch.tensor([1])), truncation=0.6).detach()
         seen: list[StepInfo] = []
-        invert = InvertConfig(search=RECIPE.search, optimize=OptimizeConfig(num_steps=20))
+        invert = InvertConfig(search=RECIPE.search, optimize=AdamConfig(num_steps=20))
         result = generate(
             "a dog",
             gan=gan,
@@ -220,7 +221,7 @@ class TestFormatScore:
 COMPOSITION = CompositionRecipe(
     search=SearchConfig(num_candidates=20, num_basis=3, batch_size=10, rerank_augments=4),
     compose=ComposeConfig(
-        optimize=OptimizeConfig(num_steps=4, eval_augments=4, start="alone", num_starts=1),
+        optimize=AdamConfig(num_steps=4, eval_augments=4),
         rungs=((3, 0.5), (1, 1.0)),
         consistency="none",
     ),

@@ -115,6 +115,7 @@ def test_weights_of_a_single_tower_are_not_fetched(
     [
         ("mean", [0.5, 0.5]),
         ("mean", [0.5, 0.5, float("nan")]),
+        ("mean", [0.5, 0.5, 10**400]),
         ("std", [0.5, 0.0, 0.5]),
         ("interpolation", "lanczos"),
         ("resize_mode", "stretch"),

@@ -200,7 +200,9 @@ class TestWeightsInAFolder:
         same(load_open_clip_folder(tmp_path), clip)
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "epoch_32.pt", "last.pth"])
-    @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "clip."])
+    @pytest.mark.parametrize(
+        "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "clip.", "model.module."]
+    )
     @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
     def test_wrapped(
         self,
