@@ -8,7 +8,6 @@ import torch
 from fusedream_core import Basis, make_generator
 from fusedream_core.config import Mixing, Start
 from fusedream_core.optimize.latent import OverparameterizedLatent, make_latent, start_weights
-from fusedream_core.optimize.starts import choose_weights
 
 STARTS = [start for start in get_args(Start) if start != "best"]
 
@@ -108,15 +107,3 @@ class TestOverparameterizedLatent:
             latent = latent_of(some, "scalar", "uniform")
             latent.z_basis.requires_grad_()
             latent.mixed()[0].sum().backward()
-
-
-class TestChooseWeights:
-    @pytest.mark.parametrize("mixing", get_args(Mixing))
-    def test_value(self, bases64: list[Basis], mixing: Mixing) -> None:
-        latents = [latent_of(bases64, mixing, start) for start in ("alone", "uniform")]
-        picked = choose_weights(latents, torch.tensor([1, 0, 1]))
-        for run, kind in enumerate((1, 0, 1)):
-            for block in (0, 1):
-                expected = latents[kind].mixed()[block][run]
-                torch.testing.assert_close(picked.mixed()[block][run], expected)
-        assert len(picked.mixes()) == (1 if mixing == "scalar" else 2)

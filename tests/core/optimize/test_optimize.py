@@ -19,7 +19,6 @@ from fusedream_core import (
     OpenClip,
     OptimizeConfig,
     OptimizeResult,
-    Score,
     SearchConfig,
     StepInfo,
     Target,
@@ -32,7 +31,7 @@ from fusedream_core import (
 )
 from fusedream_core.optimize.latent import OverparameterizedLatent
 from fusedream_core.optimize.problems import Problems
-from fusedream_core.optimize.starts import _leaders, _winners
+from fusedream_core.optimize.starts import _leaders
 from fusedream_core.rng import fork
 
 AUGMENT = AugmentConfig(num_augments=4)
@@ -198,38 +197,6 @@ class TestOptimize:
 
 
 class TestMultiStart:
-    def test_leaders(self, bases64: list[Basis]) -> None:
-        basis = replace(bases64[0], class_index=torch.tensor([4, 4, 2]))
-        orders = [order.tolist() for order in _leaders(basis, set(), 3)]
-        assert orders == [[0, 1, 2], [2, 0, 1], [1, 0, 2]]  # the other class before its own
-
-    def test_a_named_class_that_ranks_last_is_a_start(self, bases64: list[Basis]) -> None:
-        basis = replace(
-            bases64[0],
-            latent=Latent(torch.zeros(5, 3), torch.zeros(5, 3), 1.0),
-            scores=torch.zeros(5),
-            class_index=torch.tensor([4, 4, 2, 3, 1]),
-        )
-        leads = [order[0].item() for order in _leaders(basis, {1}, 3)]
-        assert leads == [0, 4, 2]
-
-    def test_a_named_class_goes_on_unless_another_is_clearly_better(self) -> None:
-        scores = Score(
-            torch.tensor([[0.5, 0.5, 0.5], [0.47, 0.45, 0.52]]), torch.full((2, 3), 0.02)
-        )
-        named = torch.tensor([[False] * 3, [True] * 3])
-        assert _winners(scores, named) == [1, 0, 1]
-        assert _winners(scores, torch.zeros_like(named)) == [0, 0, 1]
-
-    def test_the_best_of_two_named_goes_on(self) -> None:
-        scores = Score(torch.tensor([[0.50], [0.51]]), torch.tensor([[0.02], [0.001]]))
-        assert _winners(scores, torch.tensor([[True], [True]])) == [1]
-
-    def test_one_copy_has_no_standard_error(self) -> None:
-        scores = Score(torch.tensor([[0.1], [0.9]]), torch.full((2, 1), torch.nan))
-        for named in ([[False], [False]], [[True], [False]], [[True], [True]]):
-            assert _winners(scores, torch.tensor(named)) == [1]
-
     @pytest.mark.parametrize("trial_share", [0.0, 0.5, 1.0])
     def test_the_winner_ends_as_it_would_alone(
         self, run: RunOptimize, bases64: list[Basis], trial_share: float
