@@ -164,6 +164,7 @@ class StepInfo:
         total: Steps of this stage.
         score: Current score of each of the B runs, shape ``(B,)``; best so far in the search.
         preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        latent: Their latents, B rows; None in stages that do not have one for each.
     """
 
     stage: Literal[
@@ -183,6 +184,7 @@ class StepInfo:
     total: int
     score: Tensor
     preview: Tensor
+    latent: Latent | None = None
 
 
 Callback = Callable[[StepInfo], None]

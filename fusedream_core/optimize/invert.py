@@ -102,7 +102,9 @@ def invert_image(
             trials.step(trials.backward(latent, gradients), losses[None])
             trace.append(losses.min())
             if callback is not None:
-                callback(StepInfo("invert", trials.num_steps, num_steps, -losses, images))
+                z, y = (block.detach() for block in latent)
+                now = Latent(z, y, basis.latent.truncation)
+                callback(StepInfo("invert", trials.num_steps, num_steps, -losses, images, now))
     return objective.result(trials, basis, trace)
 
 

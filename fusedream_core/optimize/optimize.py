@@ -114,8 +114,9 @@ def optimize(
                 on_state(copy_state(starts.state_dict(trials)))
             if callback is not None:
                 best = _best_of_each(scores, len(problems))
-                info = trials.num_steps, config.num_steps, scores[best], images[best]
-                callback(StepInfo("optimize", *info))
+                z, y = (block.detach()[best] for block in xi)
+                now = trials.num_steps, config.num_steps, scores[best], images[best]
+                callback(StepInfo("optimize", *now, Latent(z, y, truncation)))
     return _result(judged, trials, config, held_out, callback)
 
 

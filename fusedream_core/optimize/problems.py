@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..memory import Limit
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
-from ..types import Callback, Score, StepInfo, Target
+from ..types import Callback, Latent, Score, StepInfo, Target
 from .latent import LatentPair
 from .trials import in_micro_batches
 
@@ -165,7 +165,8 @@ class Problems:
                 )
             )
             if callback is not None:
-                callback(StepInfo(stage, step, len(latents), scores[-1].mean, images))
+                latent = Latent(z.detach(), y.detach(), self.truncation)
+                callback(StepInfo(stage, step, len(latents), scores[-1].mean, images, latent))
         return Score(
             torch.stack([score.mean for score in scores]),
             torch.stack([score.stderr for score in scores]),

@@ -162,7 +162,7 @@ class TestOptimize:
         trace = run([0, 1, 2], config, augment=AugmentConfig(num_augments=8)).trace
         assert (trace[-10:].mean(dim=0) > trace[:10].mean(dim=0) + 0.02).all()
 
-    def test_callback(self, run: RunOptimize) -> None:
+    def test_callback(self, gan64: BigGan, run: RunOptimize) -> None:
         seen: list[StepInfo] = []
         result = run([0, 2], replace(CONFIG, num_starts=1), callback=seen.append)
         stages = {info.stage: (info.step, info.total) for info in seen}
@@ -172,6 +172,11 @@ class TestOptimize:
         assert [(info.step, info.total) for info in steps] == [(i, 6) for i in range(1, 7)]
         assert torch.equal(torch.stack([info.score for info in steps]), result.trace)
         assert seen[0].preview.shape == (2, 3, 16, 16)
+        for info in seen:
+            assert info.latent is not None
+            z, y = info.latent.z, info.latent.y
+            again = gan64.decode(z, y, truncation=info.latent.truncation)
+            torch.testing.assert_close(again, info.preview)
         assert not seen[0].preview.requires_grad
 
     @pytest.mark.parametrize("stage", ["start", "optimize", "select"])
