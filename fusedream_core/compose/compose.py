@@ -17,9 +17,9 @@ import torch
 from ..autograd import with_gradients
 from ..checks import check_bases, check_runs, check_targets
 from ..config import AugmentConfig, ComposeConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -32,7 +32,7 @@ from .records import ComposeResult
 from .tournament import Tournament
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def compose(
     gan: Gan,
@@ -109,7 +109,7 @@ def compose(
         raise ConfigError("There is no placement to try; give at least one scale and position.")
     distance = perceptual if config.consistency != "none" else None
     tau = foregrounds[0].latent.truncation
-    compositor = Compositor(gan, clip, distance, tau, config, Limit(clip_batch))
+    compositor = Compositor(gan, clip, distance, tau, config, AutoBatchSize(clip_batch))
     tournament = Tournament(compositor, augment, runs, callback, on_state)
     if state is None:
         tournament.enter(chosen)

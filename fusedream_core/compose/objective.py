@@ -15,7 +15,7 @@ from torch import Tensor
 from ..augclip.augment import AugmentParams
 from ..augclip.score import aug_clip_score, aug_clip_score_within
 from ..config import ComposeConfig
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -61,7 +61,7 @@ class Compositor:
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
-    limit: Limit = field(default_factory=Limit)
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
     def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, num_steps_done: int) -> Pictures:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..augclip.score import clip_score
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..search.class_prior import named_classes
 from ..types import Basis, Callback
 from .entries import Entry, Run
@@ -42,7 +42,7 @@ class PairSearch:
     ) -> None:
         """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
         self._compositor, self._placements, self._batch_size = compositor, placements, batch_size
-        self._limit = Limit()  # its own: without gradients there is room for more
+        self._limit = AutoBatchSize()  # its own: without gradients there is room for more
         self._wanted = {run: _wanted(compositor, run) for run in runs}
         self._progress = Progress("pair", self._num_told(len(placements)), callback)
 

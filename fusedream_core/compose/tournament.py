@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import AugmentConfig
-from ..memory import Limit, is_out_of_memory
+from ..memory import AutoBatchSize, is_out_of_memory
 from ..state import State, copy_state
 from ..types import Callback
 from .configurations import Configurations, join_configurations, make_configurations
@@ -45,7 +45,7 @@ class Tournament:
         self._runs, self._callback, self._on_state = runs, callback, on_state
         self._rung = 0
         self._waiting, self._done = list[Configurations](), list[Configurations]()
-        self._room = Limit(self._config.batch_size_on(compositor.gan.device))
+        self._room = AutoBatchSize(self._config.batch_size_on(compositor.gan.device))
 
     def enter(self, placements: Sequence[Placement]) -> None:
         """Pre-search, and the first rung's configurations, each at its best pair of latents."""

@@ -18,9 +18,9 @@ from ..augclip.target import image_target
 from ..autograd import with_gradients
 from ..checks import check_images
 from ..config import AugmentConfig, InvertConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -49,7 +49,7 @@ class InvertResult(Record):
     class_index: Tensor
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def invert_image(
     gan: Gan,
@@ -104,7 +104,7 @@ class _Inversion:
         config: InvertConfig,
     ) -> None:
         self.gan, self.clip, self.perceptual, self.config = gan, clip, perceptual, config
-        self.image, self.limit = image.to(gan.device), Limit()
+        self.image, self.limit = image.to(gan.device), AutoBatchSize()
         self.wanted = torch.empty(0)  # the picture at the GAN's size, once that is known
         with torch.no_grad():
             self.features = clip.encode_images(self.image)

@@ -18,9 +18,9 @@ from ..augclip.target import encode_target
 from ..autograd import with_gradients
 from ..checks import check_bases, check_runs
 from ..config import AugmentConfig, OptimizeConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..state import State, copy_state, restoring
@@ -30,7 +30,7 @@ from .race import Race
 from .runs import Runs
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def optimize(
     gan: Gan,
@@ -85,7 +85,7 @@ def optimize(
     """
     check_runs(targets=targets, bases=bases, generators=generators)
     check_bases(bases, gan.gan_id)
-    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, Limit(clip_batch))
+    runs = Runs(gan, clip, targets, bases[0].latent.truncation, augment, AutoBatchSize(clip_batch))
     # Children of each run's generator: the changes that choose the start and judge the result
     # are apart from those that train.
     start_generators = [rng.fork(generator) for generator in generators]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..augclip.augment import AugmentParams, join_params, sample_params
 from ..augclip.score import aug_clip_score, aug_clip_score_within, clip_score
 from ..config import AugmentConfig, Objective, OptimizeConfig
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..state import State, like
@@ -41,7 +41,7 @@ class Runs:
     targets: Sequence[Target]
     truncation: float
     augment: AugmentConfig
-    limit: Limit = field(default_factory=Limit)
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
 
     def pick(self, rows: Sequence[int]) -> Runs:
         """Some of the runs."""

@@ -15,7 +15,7 @@ class TestCheckImages:
 
     @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 8, 8, 3), (0, 3, 8, 8)])
     def test_shape(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ShapeError, match=r"RGB pictures of the shape \(B, 3, H, W\)"):
+        with pytest.raises(ShapeError, match=r"RGB images of the shape \(B, 3, H, W\)"):
             check_images(torch.zeros(shape))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -19,7 +19,7 @@ from fusedream_core import (
     invert_image,
     make_generator,
 )
-from fusedream_core.determinism import repeatable
+from fusedream_core.determinism import deterministic
 
 SEARCH = SearchConfig(num_candidates=20, num_basis=3)
 
@@ -130,14 +130,14 @@ class TestRepeatable:
         assert as_before()
 
     def test_as_a_context(self) -> None:
-        with repeatable():
+        with deterministic():
             assert torch.backends.cudnn.deterministic
             assert not torch.backends.cudnn.benchmark
         assert as_before()
 
     def test_overlapping_uses(self) -> None:
         """As in two threads: the one that began first ends first."""
-        first, second = repeatable(), repeatable()
+        first, second = deterministic(), deterministic()
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)

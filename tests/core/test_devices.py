@@ -56,7 +56,7 @@ Work = Callable[[Gan, ImageTextEncoder, Perceptual], Found]
 
 
 class Squares:
-    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+    """In place of LPIPS, whose nets need larger images than the tiny GAN's."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -198,7 +198,7 @@ class TestCause:
         """Its images are finite, and the next latents are not."""
         bad = copy.deepcopy(gan)
         bad.network = _BadGradient(bad.network)  # type: ignore[assignment]
-        message = f"The input of the GAN {gan.gan_id} .* come from the gradient of a step before"
+        message = f"The input of the GAN {gan.gan_id} .* come from the gradient of an earlier step"
         with pytest.raises(NonFiniteError, match=message):
             run(bad, clip, basis)
 
@@ -208,7 +208,9 @@ class TestCause:
         target = encode_target(clip, "a dog")
         with pytest.raises(ImageError, match="hold NaN or infinite values, so they cannot be"):
             rank_images(images, target, clip, config=AUGMENT, generator=make_generator(0))
-        with pytest.raises(NonFiniteError, match=r"The input of the CLIP .* whatever made the im"):
+        with pytest.raises(
+            NonFiniteError, match=r"The input of the CLIP .* other source of the im"
+        ):
             clip.encode_images(images)
 
 

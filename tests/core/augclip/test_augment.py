@@ -24,7 +24,7 @@ SIZES = [(16, 16), (17, 23), (32, 20)]
 
 
 def slow_apply(image: Tensor, params: AugmentParams, copy: int) -> Tensor:
-    """One copy of one picture ``(3, H, W)``, step by step as gnobitab/FuseDream does it."""
+    """One copy of one image ``(3, H, W)``, step by step as gnobitab/FuseDream does it."""
     drawn = {name: values[0, copy] for name, values in params.drawn().items()}
     height, width = image.shape[1:]
     if "brightness" in drawn:
@@ -167,5 +167,5 @@ class TestApplyParams:
         with pytest.raises(ShapeError, match=r"drawn for \(16, 15\) pixels, but .* \(16, 16\)"):
             apply_params(images, params)
         params = join_params([sample_params(2, 16, 16, config=ALL, generator=rng)] * 3)
-        with pytest.raises(ConfigError, match="drawn for 3 pictures, but there are 4"):
+        with pytest.raises(ConfigError, match="drawn for 3 images, but there are 4"):
             apply_params(images, params)

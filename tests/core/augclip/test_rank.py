@@ -56,7 +56,7 @@ class TestRankImages:
         assert torch.equal(generator.get_state(), other.get_state())
 
     def test_exception(self, clip: OpenClip, images: Tensor, rng: torch.Generator) -> None:
-        with pytest.raises(ShapeError, match="no pictures to rank"):
+        with pytest.raises(ShapeError, match="no images to rank"):
             rank_images([], encode_target(clip, "a"), clip, config=CONFIG, generator=rng)
         images[0, 0, 0, 0] = float("nan")
         with pytest.raises(ImageError, match="NaN"):

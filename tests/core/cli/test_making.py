@@ -1,4 +1,4 @@
-"""The commands that make pictures, in one process, with tiny models."""
+"""The commands that make images, in one process, with tiny models."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class TestGenerate:
             (["a dog", "-o", f"{__file__}/x.png"], "is a file, so"),
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
-            (["a dog", "--start-image", __file__], "cannot be read as a picture"),
+            (["a dog", "--start-image", __file__], "cannot be read as an image"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
-            (["--from", __file__], "cannot be read as a picture"),
-            (["--from", "nowhere.png"], "cannot be read as a picture"),
+            (["--from", __file__], "cannot be read as an image"),
+            (["--from", "nowhere.png"], "cannot be read as an image"),
             (["--resume", "nowhere.fusedream.safetensors"], "There is no weight file nowhere"),
             (["--resume", __file__], "is no saved run"),
         ],

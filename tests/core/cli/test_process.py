@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def arguments(gan_dir: Path, clip_dir: Path) -> list[str]:
-    """A picture with noise in each step, so that every random number counts."""
+    """An image with noise in each step, so that every random number counts."""
     return [
         *("--gan", str(gan_dir), "--clip", str(clip_dir), "--preset", "reference"),
         *("--candidates", "20", "--basis", "3", "--steps", "40", "--augments", "2"),

@@ -158,7 +158,7 @@ class TestDistanceMap:
 
     def test_exception(self, demo: Lpips, pictures: tuple[Tensor, Tensor]) -> None:
         first, second = pictures
-        with pytest.raises(ShapeError, match="only pictures of one shape"):
+        with pytest.raises(ShapeError, match="only images of one shape"):
             demo.distance_map(first, second[:1])
         with pytest.raises(ShapeError, match="at least 32 x 32"):
             demo.distance_map(first[..., :16], second[..., :16])

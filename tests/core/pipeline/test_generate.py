@@ -94,7 +94,7 @@ class TestGenerate:
         kept.unlink()
 
     def test_start_image(self, gan: BigGan, clip: OpenClip) -> None:
-        """The search is left out: what is optimised is the latent of the picture."""
+        """The search is left out: what is optimised is the latent of the image."""
         z = gan.sample_z(1, truncation=0.6, generator=make_generator(3))
         image = gan.decode(z, gan.embed(torch.tensor([1])), truncation=0.6).detach()
         seen: list[StepInfo] = []
@@ -199,7 +199,7 @@ class TestDevice:
 
 
 class Squares:
-    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+    """In place of LPIPS, whose nets need larger images than the tiny GAN's."""
 
     device = torch.device("cpu")
 

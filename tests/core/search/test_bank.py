@@ -142,10 +142,10 @@ class TestSearch:
         bank = build_bank(gan, clip, num=15)  # three a class
         basis = find(gan, clip, bank, replace(CONFIG, classes=("apple",)))
         assert basis.class_index.tolist() == [2, 2, 2]
-        message = "holds 3 pictures of the classes asked for, but num_basis is 4"
+        message = "holds 3 images of the allowed classes, but num_basis is 4"
         with pytest.raises(ConfigError, match=message):
             find(gan, clip, bank, replace(CONFIG, classes=("apple",), num_basis=4))
-        with pytest.raises(ConfigError, match="holds 0 pictures"):
+        with pytest.raises(ConfigError, match="holds 0 images"):
             find(gan, clip, build_bank(gan, clip, num=2), replace(CONFIG, classes=("apple",)))
 
     def test_a_named_class_has_a_place(self, gan: BigGan, clip: OpenClip, bank: Bank) -> None:

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Conv2d as Conv
 
-from fusedream_core.models.clip.fuse import _cuts_patches, _PatchConv, kept_numbers, make_lean
+from fusedream_core.models.clip.fuse import (
+    _cuts_patches,
+    _PatchConv,
+    activation_floats,
+    fuse_image_tower,
+)
 from fusedream_core.rng import make_generator
 
 TOWERS: dict[str, dict[str, Any]] = {
@@ -54,21 +59,21 @@ class TestMakeLean:
     def test_same_features_and_gradients(self, kind: str, images: Tensor) -> None:
         tower = make_tower(kind)
         lean = copy.deepcopy(tower)
-        make_lean(lean)
+        fuse_image_tower(lean)
         for ours, theirs in zip(seen(lean, images), seen(tower, images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
     def test_no_normalisation_is_left(self) -> None:
         lean = make_tower("resnet")
         assert any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-        make_lean(lean)
+        fuse_image_tower(lean)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
         assert not any(parameter.requires_grad for parameter in lean.parameters())
 
     def test_patches_are_cut_by_a_product(self) -> None:
         lean = make_tower("transformer")
         names = set(lean.state_dict())
-        make_lean(lean)
+        fuse_image_tower(lean)
         assert isinstance(lean.conv1, _PatchConv)
         assert set(lean.state_dict()) == names
 
@@ -80,7 +85,7 @@ class TestMakeLean:
             with torch.profiler.profile() as profile:
                 seen(lean, images)
             counts.append({event.key: event.count for event in profile.key_averages()})
-            make_lean(lean)
+            fuse_image_tower(lean)
         assert counts[0]["aten::bmm"] > counts[1].get("aten::bmm", 0)
 
     @pytest.mark.parametrize("patch_size", [8, 4])
@@ -91,7 +96,7 @@ class TestMakeLean:
         side, (width, heads) = 56, (64, 4)
         with torch.random.fork_rng(devices=[]):
             tower = VisionTransformer(side, patch_size, width, 3, heads, 4.0, output_dim=16).eval()
-        make_lean(tower)
+        fuse_image_tower(tower)
         weights = {parameter.data_ptr() for parameter in tower.parameters()}
         kept: dict[int, int] = {}
 
@@ -105,7 +110,7 @@ class TestMakeLean:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             features = tower(leaf)
         assert features.requires_grad
-        assert sum(kept.values()) <= kept_numbers(tower, (side, side)) < 4 * sum(kept.values())
+        assert sum(kept.values()) <= activation_floats(tower, (side, side)) < 4 * sum(kept.values())
 
     def test_another_attention_stays(self) -> None:
         """Where keys come from elsewhere, and in older forms with the tokens first."""
@@ -115,13 +120,13 @@ class TestMakeLean:
             crossed = ResidualAttentionBlock(16, 2, is_cross_attention=True)
             turned = ResidualAttentionBlock(16, 2, batch_first=False)
         for block in (crossed, turned):
-            make_lean(nn.Sequential(block))
+            fuse_image_tower(nn.Sequential(block))
             assert type(block.attn) is nn.MultiheadAttention
 
     def test_what_it_does_not_know_stays(self, images: Tensor) -> None:
         other = nn.Sequential(make_conv(3, 4, 3), nn.BatchNorm2d(4), make_conv(4, 4, 1)).eval()
         before = copy.deepcopy(other)
-        make_lean(other)
+        fuse_image_tower(other)
         assert [type(module) for module in other] == [type(module) for module in before]
         assert torch.equal(other(images), before(images))
 

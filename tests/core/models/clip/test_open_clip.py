@@ -136,7 +136,7 @@ class TestOpenClip:
         assert torch.equal(clip.encode_text(["a dog", "a cat"]), expected)
         clip.encode_text(["a dog"])  # in other company it may round in another way
         assert seen == [2, 1]
-        monkeypatch.setattr("fusedream_core.models.clip.open_clip._MOST_CALLS", 2)
+        monkeypatch.setattr("fusedream_core.models.clip.open_clip._MAX_CACHED_CALLS", 2)
         for text in ("a", "b"):
             clip.encode_text([text])
         assert len(clip._texts) <= 2

@@ -74,7 +74,7 @@ def make_raw(
 def slow_decode(
     raw: Raw, z: Tensor, y: Tensor, resolution: int, eps: float, row: int = 0
 ) -> Tensor:
-    """Pictures, one layer after the other as the paper's appendix and ajbrock's code have them."""
+    """Images, one layer after the other as the paper's appendix and ajbrock's code have them."""
     assert sum(name.endswith("conv1") for name in raw) == len(UNITS[resolution][0])
     pieces = z.split(CHUNK, dim=1)
     h = F.linear(pieces[0], normed(raw["first"]), raw["first bias"]).view(len(z), -1, 4, 4)
@@ -108,7 +108,7 @@ def slow_block(raw: Raw, block: int, x: Tensor, condition: Tensor, eps: float, r
 
 
 def slow_attention(raw: Raw, block: int, x: Tensor) -> Tensor:
-    """Every pixel looks at the pixels of a picture of half the side."""
+    """Every pixel looks at the pixels of an image of half the side."""
     theta, phi, g = (F.conv2d(x, normed(raw[f"{block} {name}"])) for name in ("theta", "phi", "g"))
     phi, g = F.max_pool2d(phi, 2), F.max_pool2d(g, 2)
     weights = torch.einsum("bchw,bcij->bhwij", theta, phi).flatten(3).softmax(-1)

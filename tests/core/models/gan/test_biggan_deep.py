@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusedream_core import make_generator
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 
 UP, SAME = True, False
 _TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
@@ -28,9 +28,9 @@ def latents(rng: torch.Generator) -> Tensor:
     return torch.randn(2, 12, generator=rng, dtype=torch.float64)
 
 
-def lean_of(network: nn.Module) -> LeanNetwork:
+def lean_of(network: nn.Module) -> DeepNetwork:
     """The lean form of a network, which stays as it is."""
-    return LeanNetwork(copy.deepcopy(network))  # type: ignore[arg-type]
+    return DeepNetwork(copy.deepcopy(network))  # type: ignore[arg-type]
 
 
 def with_statistics_at(network: nn.Module, truncation: float) -> nn.Module:

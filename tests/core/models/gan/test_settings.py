@@ -166,7 +166,7 @@ class TestEffect:
         torch.testing.assert_close(ours, network.generator(latent, 1.0), rtol=1e-4, atol=1e-5)
 
     def test_a_weight_of_zero_under_spectral_normalisation(self, tmp_path: Path) -> None:
-        """The public code makes NaN of it as well, and black pictures."""
+        """The public code makes NaN of it as well, and black images."""
         state = WRITERS["ajbrock"](make_raw(128))
         state["blocks.1.0.conv1.weight"] = torch.zeros_like(state["blocks.1.0.conv1.weight"])
         with pytest.raises(CheckpointError, match="not finite"):
