@@ -66,8 +66,8 @@ class MissingDependencyError(FuseDreamError, ImportError):
             purpose: What the package is needed for.
             distribution: Name on the package index, where it differs.
         """
-        command = pip_install(distribution or package)
-        return cls(f"The package {package} is needed for {purpose}; run: {command}")
+        advice = f"run: {pip_install(distribution or package)}"
+        return cls(f"The package {package} is needed for {purpose}; {advice}")
 
 
 def pip_install(arguments: str) -> str:

@@ -32,8 +32,8 @@ def check_finite_output(
     if math.isfinite(float(output.detach().sum())):
         return output
     if dtype in (torch.float16, torch.bfloat16):
-        computes = f"it computes in {str(dtype).removeprefix('torch.')}"
-        advice = f"{computes}, and a half precision can overflow; load it in float32"
+        name = str(dtype).removeprefix("torch.")
+        advice = f"it computes in {name}, and a half precision can overflow; load it in float32"
     else:
         advice = "if another model is in half precision, which can overflow, load it in float32"
     if all(math.isfinite(float(part.detach().sum())) for part in inputs):

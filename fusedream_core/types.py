@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, TypeVar
 
 import torch
@@ -32,14 +33,9 @@ class Record:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors of the record, nested ones included."""
-        found: list[Tensor] = []
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                found.append(value)
-            elif isinstance(value, Record):
-                found.extend(value.tensors())
-        return found
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        lists = [own.tensors() if isinstance(own, Record) else [own] for own in values]
+        return [tensor for tensor in chain(*lists) if isinstance(tensor, Tensor)]
 
     @property
     def nbytes(self) -> int:

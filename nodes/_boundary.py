@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fusedream_core.determinism import deterministic
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.images import from_images01, to_images01, to_pil
 from ..fusedream_core.memory import AutoBatchSize
@@ -180,7 +181,7 @@ def decode(gan: Gan, latent: Latent) -> Tensor:
         return gan.decode(z, y, truncation=latent.truncation).cpu()
 
     there = latent.to(gan.device)
-    with torch.no_grad():
+    with torch.no_grad(), deterministic():
         return AutoBatchSize(DECODED_AT_ONCE).map(draw, there.z, there.y)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import check_images
 from ..config import AugmentConfig
+from ..determinism import deterministic
 from ..errors import ShapeError
 from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
@@ -21,6 +22,7 @@ _VIEWS_PER_BATCH = 16  # larger batches are hardly faster without gradients
 _MAX_SHORT_SIDE_PX = 448  # twice the input size of most CLIP models
 
 
+@deterministic()
 def rank_images(
     images: Tensor | Sequence[Tensor],
     target: Target,
@@ -56,7 +58,7 @@ def rank_images(
     for batch in batches:
         check_images(batch)
     singles = [image for batch in batches for image in batch.split(1)]
-    means, errors = [], []
+    scores: list[Score] = []
     params: dict[torch.Size, AugmentParams] = {}  # by size, from the same random numbers
     batch_size, start = AutoBatchSize(_VIEWS_PER_BATCH), generator.get_state()
     with torch.no_grad():
@@ -68,12 +70,10 @@ def rank_images(
                     config.num_augments, *size, config=config, generator=generator.set_state(start)
                 ).to(clip.device)
             score = aug_clip_score_within(batch_size, image, target, clip, params=params[size])
-            score = score.to("cpu")
-            means.append(score.mean)
-            errors.append(score.stderr)
+            scores.append(score.to("cpu"))
             if callback is not None:
-                callback(StepInfo("score", step, len(singles), score.mean, image))
-    return Score(torch.cat(means), torch.cat(errors))
+                callback(StepInfo("score", step, len(singles), scores[-1].mean, image))
+    return Score(torch.cat([own.mean for own in scores]), torch.cat([own.stderr for own in scores]))
 
 
 def _shrink(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import check_images
 from ..config.require import require_range
+from ..determinism import deterministic
 from ..errors import PromptError
 from ..models.clip.base import ImageTextEncoder
 from ..models.clip.words import unknown_words
@@ -22,6 +23,7 @@ _MAX_NAMED_WORDS = 8  # in one warning
 _MIN_NORM = 1e-4  # below this, the parts have cancelled and only rounding is left
 
 
+@deterministic()
 def image_target(
     clip: ImageTextEncoder, images: Tensor, *, prompt: str = "", text_share: float = 0.5
 ) -> Target:

@@ -241,8 +241,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, for an image's metadata."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return dict(to_plain(self))
 
 
 DEFAULT = Recipe()

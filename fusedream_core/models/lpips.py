@@ -98,13 +98,14 @@ class Lpips(nn.Module):
         network: Any = self.network
         # One batch of both: on a CPU, the gradient of a batch of one with 1 x 1 maps is not
         # deterministic.
-        layers = network.net(network.scaling_layer(torch.cat([images, others])))
+        both = torch.cat([images, others]).to(next(network.parameters()))
+        layers = network.net(network.scaling_layer(both))
         pairs = (normalize_tensor(layer).chunk(2) for layer in layers)
         parts = [
             _upsample(head((own - other).square()), images)
             for (own, other), head in zip(pairs, network.lins, strict=True)
         ]
-        distance = torch.stack(parts).sum(dim=0)
+        distance = torch.stack(parts).sum(dim=0).to(images)
         return check_finite_output(
             distance,
             "LPIPS",
@@ -112,6 +113,8 @@ class Lpips(nn.Module):
             inputs=(images, others),
             source="the images",
         )
+
+    forward = distance_map
 
 
 @torch.inference_mode(False)
@@ -140,7 +143,8 @@ def load_lpips(path: Path | str) -> Lpips:
         net = _net_of(set(state), path)
         state = _sliced(state, net)
     network = make_lpips(net)
-    scaling = {f"scaling_layer.{name}": value for name, value in _scaling(network).items()}
+    constants = network.get_submodule("scaling_layer").named_buffers()  # ImageNet's mean and std
+    scaling = {f"scaling_layer.{name}": value for name, value in constants}
     heads = _package_heads(net) if "lin0.model.1.weight" not in state else {}
     whole = scaling | heads | state
     whole |= {f"lins.{name[3:]}": value for name, value in whole.items() if name[:3] == "lin"}
@@ -206,11 +210,6 @@ def _sliced(state: dict[str, Tensor], net: str) -> dict[str, Tensor]:
         number = sum(int(index) >= start for start in _SLICES[net])
         sliced[".".join([f"net.slice{number}", index, *rest])] = value
     return sliced
-
-
-def _scaling(network: nn.Module) -> dict[str, Tensor]:
-    """Return ImageNet's mean and standard deviation, buffers of the package."""
-    return dict(network.get_submodule("scaling_layer").named_buffers())
 
 
 def _package_heads(net: str) -> dict[str, Tensor]:

@@ -94,8 +94,7 @@ class Models:
 
 def same_device(first: torch.device, second: torch.device) -> bool:
     """Return whether two devices are the same; a missing index matches any."""
-    numbers = {first.index, second.index} - {None}
-    return first.type == second.type and len(numbers) < 2
+    return first.type == second.type and len({first.index, second.index} - {None}) < 2
 
 
 def hash_image(image: Tensor) -> str:

@@ -104,8 +104,12 @@ class Provenance:
     @classmethod
     def of(cls, job: Job, models: Models) -> Provenance:
         """Return the record of a run in this process."""
-        device = describe_device(models.gan.device)
-        return cls(job=job, models=ModelRecords.of(models), device=device, versions=Versions.here())
+        return cls(
+            job=job,
+            models=ModelRecords.of(models),
+            device=describe_device(models.gan.device),
+            versions=Versions.here(),
+        )
 
     def to_json(self) -> str:
         """Return the record as ASCII JSON."""
@@ -165,9 +169,8 @@ class Provenance:
 def _identify(model: object, name: str | None) -> ModelRecord:
     """Return a model's identity; the hash replaces a missing name."""
     digest = hash_weights(model.state_dict()) if isinstance(model, nn.Module) else None
-    kind = type(model).__name__
-    own = f"{kind}-{digest[:12]}" if digest else kind
-    return ModelRecord(id=own if name is None else name, sha256=digest)
+    default = f"{type(model).__name__}-{digest[:12]}" if digest else type(model).__name__
+    return ModelRecord(id=default if name is None else name, sha256=digest)
 
 
 def hash_weights(state: Mapping[str, torch.Tensor]) -> str:

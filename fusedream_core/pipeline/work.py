@@ -11,6 +11,7 @@ from ..augclip.target import encode_target
 from ..autograd import with_gradients
 from ..compose import ComposeResult, compose
 from ..config import CompositionRecipe, Recipe
+from ..determinism import deterministic
 from ..errors import ConfigError
 from ..optimize.invert import invert_image
 from ..optimize.optimize import optimize
@@ -29,6 +30,7 @@ SEARCH_STREAM = 0
 OPTIMIZE_STREAM = 1
 
 
+@deterministic()
 @with_gradients
 def run_job(
     job: Job,

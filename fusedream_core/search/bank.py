@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config.require import require, require_count
+from ..determinism import deterministic
 from ..errors import CheckpointError
 from ..models.clip.base import ImageTextEncoder
 from ..models.demo import demo_bank_path
@@ -85,6 +86,7 @@ class Bank(Record):
         return gan.sample_z(len(self), truncation=self.truncation, generator=generator)
 
 
+@deterministic()
 @torch.no_grad()
 def build_bank(
     gan: Gan,

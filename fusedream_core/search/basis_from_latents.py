@@ -10,6 +10,7 @@ from ..augclip.augment import sample_params
 from ..augclip.score import aug_clip_score_within
 from ..checks import check_targets
 from ..config import AugmentConfig
+from ..determinism import deterministic
 from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
@@ -18,6 +19,7 @@ from ..types import Basis, Latent, Target
 _DECODE_BATCH = 10
 
 
+@deterministic()
 @torch.no_grad()
 def basis_from(
     gan: Gan,
@@ -45,8 +47,9 @@ def basis_from(
     """
     check_targets([target], clip.clip_id)
     z, y = latent.z.to(gan.device), latent.y.to(gan.device)
-    decode = partial(gan.decode, truncation=latent.truncation)
-    images = AutoBatchSize(_DECODE_BATCH).map(decode, z, y)
+    images = AutoBatchSize(_DECODE_BATCH).map(
+        partial(gan.decode, truncation=latent.truncation), z, y
+    )
     params = sample_params(
         augment.num_augments, *images.shape[-2:], config=augment, generator=generator
     )

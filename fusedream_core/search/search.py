@@ -22,6 +22,7 @@ from ..augclip.augment import AugmentParams, sample_params
 from ..augclip.score import aug_clip_score_within, text_features
 from ..augclip.target import similarities
 from ..config import AugmentConfig, SearchConfig
+from ..determinism import deterministic
 from ..errors import ConfigError
 from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
@@ -37,6 +38,7 @@ _Stream = tuple[tuple[int, ...], Tensor, torch.Generator]
 _Scorer = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
+@deterministic()
 def search_basis(
     gan: Gan,
     clip: ImageTextEncoder,
@@ -206,8 +208,7 @@ class _Search:
         half = rng.permutation(len(rows), generator=generator)[:num]
         rows = rows[half.sort().values]
         classes = index[rows]
-        z = bank.sample_z(self.gan)
-        z, y = z[rows.to(z.device)], self.gan.embed(classes)
+        z, y = bank.sample_z(self.gan)[rows.to(self.gan.device)], self.gan.embed(classes)
         texts = text_features(self.targets, self.clip)  # (T, D)
         features = bank.features.cpu()[rows].to(texts)
         scores = similarities(texts, features).cpu()  # (T, N)
@@ -277,9 +278,8 @@ class _Search:
         """Return the best of a pool as a basis."""
         config = self.config
         best = with_named(pool.best(config.num_basis, config.max_per_class), pool, named)
-        latent = Latent(best.z, best.y, self.truncation)
         return Basis(
-            latent,
+            Latent(best.z, best.y, self.truncation),
             best.scores,
             best.class_index,
             self.gan.gan_id,

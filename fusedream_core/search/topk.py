@@ -59,11 +59,9 @@ class Pool:
         ``best`` with the same arguments, also of a named class, has the same result on a shortlist
         as on the whole pool.
         """
-        rows = [self._best_rows(num, max_per_class)]
-        for index in named:
-            own = (self.class_index == index).nonzero()[:, 0]
-            rows.append(own[self.pick(own)._best_rows(1)])
-        return self.pick(torch.cat(rows).unique())
+        classes = [(self.class_index == index).nonzero()[:, 0] for index in named]
+        rows = [own[self.pick(own)._best_rows(1)] for own in classes]
+        return self.pick(torch.cat([self._best_rows(num, max_per_class), *rows]).unique())
 
     def _best_rows(self, num: int, max_per_class: int | None = None) -> Tensor:
         """Return the indices of ``best``."""

@@ -36,7 +36,7 @@ def generator(
         network = package_generator(resolution, channel_width).to(device)
         lean = DeepNetwork(copy.deepcopy(network))
         half = copy.deepcopy(lean)
-        half.compute_in(torch.bfloat16)
+        half.to(torch.bfloat16)
         latent = 0.3 * torch.randn(1, 256, generator=make_generator(0)).to(device)
         ways = {"package": network.generator, "lean": lean, "lean, bfloat16": half}
         with torch.no_grad():

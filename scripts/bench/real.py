@@ -126,8 +126,8 @@ class Step:
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let ours compute in a precision."""
-        self.lean.compute_in(dtype)
-        self.clip.compute_in(dtype)
+        self.lean.to(dtype)
+        self.clip.to(dtype)
 
     def latents(self, batch: int) -> Tensor:
         """Latents and classes side by side, with a gradient."""
@@ -210,7 +210,7 @@ def memory(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         lean = DeepNetwork(package_generator(resolution, sizes.width).to(device))
         latent = torch.zeros(1, 256, device=device)
         for dtype in (torch.float32, torch.bfloat16):
-            lean.compute_in(dtype)
+            lean.to(dtype)
 
             def both(lean: DeepNetwork = lean, latent: Tensor = latent) -> None:
                 lean(latent.clone().requires_grad_(), 1.0).sum().backward()

@@ -83,8 +83,8 @@ class TestSameSeedSamePicture:
         self, pair: tuple[BigGan, OpenClip], bank: Bank, dtype: torch.dtype
     ) -> None:
         gan, clip = copy.deepcopy(pair)
-        gan.compute_in(dtype)
-        clip.compute_in(dtype)
+        gan.to(dtype)
+        clip.to(dtype)
         assert torch.equal(picture((gan, clip), bank), picture((gan, clip), bank))
 
     def test_composition(self, pair: tuple[BigGan, OpenClip], bank: Bank, lpips: Lpips) -> None:
@@ -134,7 +134,7 @@ def test_many_tokens_have_the_same_gradient_twice(
     (tmp_path / "open_clip_config.json").write_text(config, encoding="utf-8")
     save_file(state, tmp_path / "open_clip_model.safetensors")
     clip = load_open_clip_folder(tmp_path).to(CUDA)
-    clip.compute_in(dtype)
+    clip.to(dtype)
     pictures = torch.rand(8, 3, side, side, generator=make_generator(0)).mul(2).sub(1).to(CUDA)
 
     def gradient() -> Tensor:
@@ -152,7 +152,7 @@ def test_half_precision_draws_the_same_picture(
 ) -> None:
     z, y = bank.sample_z(pair[0])[:4], pair[0].embed(bank.class_index[:4])
     gan = copy.deepcopy(pair[0])
-    gan.compute_in(dtype)
+    gan.to(dtype)
     with torch.no_grad(), full_precision():
         exact, coarse = (one.decode(z, y, truncation=bank.truncation) for one in (pair[0], gan))
     assert coarse.dtype == torch.float32

@@ -189,7 +189,7 @@ class TestCause:
         rough.network.layers[0].up.data *= 3e4  # type: ignore[union-attr, operator]
         z, y = torch.ones(1, 6), gan.embed(torch.tensor([0]))
         rough.decode(z, y, truncation=0.6)  # in float32 it is well
-        rough.compute_in(torch.float16)
+        rough.to(torch.float16)
         message = r"computes in float16, and a half precision can overflow; load it in float32"
         with pytest.raises(NonFiniteError, match=message):
             rough.decode(z, y, truncation=0.6)

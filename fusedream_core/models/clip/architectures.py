@@ -147,19 +147,15 @@ def shape_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 def fitting_architectures(state: Mapping[str, Tensor]) -> list[str]:
     """Return up to 4 names of open_clip architectures with the shapes of the weights."""
     found = shape_config(state)
-    if found is None:
-        return []
-    open_clip = open_clip_package()
-    names = (name for name in open_clip.list_models() if _has_shapes(name, found))
-    return list(names)[:_MAX_NAMED]
+    known = open_clip_package().list_models() if found else []
+    return [name for name in known if found and _has_shapes(name, found)][:_MAX_NAMED]
 
 
 def preprocess_of_shapes(state: Mapping[str, Tensor], *, quick: bool) -> list[dict[str, Any]]:
     """Return all preprocessing settings of open_clip for these shapes and this activation."""
     found = shape_config(state)
-    open_clip = open_clip_package()
     ways: list[dict[str, Any]] = []
-    for name in open_clip.list_models() if found else []:
+    for name in open_clip_package().list_models() if found else []:
         if found and _has_shapes(name, found):
             entries = (e for e in _tags(name).values() if bool(e.get("quick_gelu")) == quick)
             ways += (way for way in map(_way, entries) if way not in ways)

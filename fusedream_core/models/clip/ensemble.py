@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ... import rng
 from ...config.require import require
+from ...determinism import deterministic
 from ...errors import ConfigError
 from ...memory import AutoBatchSize
 from ...types import Callback, StepInfo
@@ -77,6 +78,8 @@ class EnsembleClip(nn.Module):
         """Concatenate the members' image features, each scaled by the root of its share."""
         return self._joined([clip.encode_images(images) for clip in self._clips])
 
+    forward = encode_images
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Concatenate the members' text features in the same way."""
         return self._joined([clip.encode_text(texts) for clip in self._clips])
@@ -97,6 +100,7 @@ class EnsembleClip(nn.Module):
         )
 
 
+@deterministic()
 def merge_clips(
     clips: Sequence[ImageTextEncoder],
     gan: Gan,

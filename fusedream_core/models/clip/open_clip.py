@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...determinism import deterministic, deterministic_attention
+from ...determinism import deterministic_attention
 from ...finite import check_finite_output
+from ..precision import MixedPrecision
 from .fuse import activation_floats, fuse_image_tower
 from .words import untrained_words
 
@@ -20,8 +21,11 @@ _PIXEL_EPS = 1e-6  # rounds 30 * (16 / 30) to 16, and truncates 26.7 to 26, as t
 Tokenizer = Callable[..., Tensor]
 
 
-class OpenClip(nn.Module):
+class OpenClip(MixedPrecision):
     """A frozen open_clip model that follows the ``ImageTextEncoder`` protocol.
+
+    In half precision, as after ``.to(torch.bfloat16)``, only the image tower is; resizing, texts
+    and features stay in float32.
 
     Attributes:
         clip_id: Name of the weights.
@@ -31,6 +35,7 @@ class OpenClip(nn.Module):
         std: Standard deviation of the same, shape ``(1, 3, 1, 1)``.
     """
 
+    half_prefixes = ("model.visual.",)
     mean: Tensor
     std: Tensor
 
@@ -56,7 +61,6 @@ class OpenClip(nn.Module):
         bilinear = preprocess["interpolation"] == "bilinear"
         self._interpolation = "bilinear" if bilinear else "bicubic"  # "random" is for training
         self._resize_mode: str = preprocess["resize_mode"]
-        self._precision: torch.dtype | None = None
         self._texts: dict[tuple[torch.dtype, tuple[str, ...]], Tensor] = {}
         self._fill = preprocess["fill_color"] / 127.5 - 1.0
         for name in ("mean", "std"):
@@ -74,7 +78,6 @@ class OpenClip(nn.Module):
         """Floats saved per image for the backward pass, approximately."""
         return activation_floats(self.model.visual, self.image_size)  # type: ignore[arg-type]
 
-    @deterministic()
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images with the model's preprocessing and an antialiased resize.
 
@@ -90,10 +93,12 @@ class OpenClip(nn.Module):
             so a quarter of the pixels of a 512 px image get no gradient.
         """
         pixels = (self._resize(images.to(self.mean)) + 1.0) / 2.0
-        pixels = ((pixels - self.mean) / self.std).to(self._precision or pixels.dtype)
+        pixels = ((pixels - self.mean) / self.std).to(next(self.model.visual.parameters()))  # type: ignore[union-attr]
         with deterministic_attention(self.device):
             features = _unit(self.model.encode_image(pixels))  # type: ignore[operator]
         return self._checked(features, images, pixels.dtype)
+
+    forward = encode_images
 
     def _checked(self, features: Tensor, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Return features if all values are finite."""
@@ -104,14 +109,6 @@ class OpenClip(nn.Module):
             inputs=(images,),
             source="the GAN or other source of the images",
         )
-
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Look at images in this precision, for devices that are good at a lower one.
-
-        Resizing, features and all of the text stay as they are.
-        """
-        self.model.visual.to(dtype)
-        self._precision = dtype
 
     def resizing(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """Return the matrices that resize images of this size to the model's input.

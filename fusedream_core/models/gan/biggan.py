@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ... import rng
-from ...determinism import deterministic
 from ...errors import ConfigError
 from ...finite import check_finite_output
+from ..precision import MixedPrecision
 from ..weights import (
     check_finite,
     find_weights,
@@ -42,8 +42,11 @@ WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 TRUNCATED_NORMAL_STD = 0.8796  # of N(0, 1) within [-2, 2]
 
 
-class BigGan(nn.Module):
+class BigGan(MixedPrecision):
     """A frozen BigGAN or BigGAN-deep that follows the ``Gan`` protocol.
+
+    In half precision, as after ``.to(torch.bfloat16)``, only the convolutions are; latents, class
+    embeddings and images stay in float32.
 
     Attributes:
         gan_id: Name of the weights.
@@ -56,6 +59,8 @@ class BigGan(nn.Module):
         z_std: Standard deviation of a coordinate of z at truncation 1.
         y_std: Standard deviation of the class embeddings, about 0.067 for the released weights.
     """
+
+    half_prefixes = ("network.",)
 
     def __init__(
         self,
@@ -106,13 +111,6 @@ class BigGan(nn.Module):
         """Device of the weights."""
         return self.class_weight.device
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the bulk of ``decode`` in this precision, for devices that are good at a lower one.
-
-        Latents and images stay as they are. float16 and bfloat16 take half the memory.
-        """
-        self.network.compute_in(dtype)
-
     def sample_z(self, num: int, *, truncation: float, generator: torch.Generator) -> Tensor:
         """Draw ``z ~ truncation * truncnorm(-2, 2)``, shape ``(num, dim_z)``.
 
@@ -131,14 +129,14 @@ class BigGan(nn.Module):
         """Return class embeddings, shape ``(N, dim_y)``, of indices ``(N,)``."""
         return self.class_weight[:, class_index.to(self.device)].T.contiguous()
 
-    @deterministic()
-    def decode(self, z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
+    def decode(self, z: Tensor, y: Tensor, *, truncation: float | None = None) -> Tensor:
         """Decode latents to images.
 
         Args:
             z: Latent noise, shape ``(N, dim_z)``.
             y: Class embeddings, shape ``(N, dim_y)``.
-            truncation: tau, above 0 and at most 1, which selects the normalisation statistics.
+            truncation: tau, above 0 and at most 1, which selects the normalisation statistics; None
+                means the recommended one.
 
         Returns:
             Images, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
@@ -146,7 +144,7 @@ class BigGan(nn.Module):
         Raises:
             NonFiniteError: If an image or a latent has NaN or infinite values.
         """
-        images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
+        images: Tensor = self.network(torch.cat((z, y), dim=1), truncation or self.truncation)
         return check_finite_output(
             images,
             f"the GAN {self.gan_id}",
@@ -154,6 +152,8 @@ class BigGan(nn.Module):
             inputs=(z, y),
             source="the gradient of an earlier step",
         )
+
+    forward = decode
 
 
 def _usual_names(num_classes: int) -> Sequence[str]:

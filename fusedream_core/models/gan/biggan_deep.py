@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import MixedPrecision
 from .attention import Attention
 from .norms import Norm, Norms
 from .ops import (
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from pytorch_pretrained_biggan.model import BigGANBatchNorm, GenBlock, SelfAttn
 
 
-class DeepNetwork(nn.Module):
+class DeepNetwork(MixedPrecision):
     """BigGAN-deep from latents and class embeddings to images."""
+
+    half_prefixes = ("layers.", "rgb_")  # convolutions; the conditioning needs float32
 
     def __init__(self, network: BigGAN) -> None:
         """Copy the weights of the package's network; its spectral norm hooks are removed."""
@@ -64,15 +67,6 @@ class DeepNetwork(nn.Module):
         self.last_norm = Norms([_norm(source.bn, carried[-1])], source.bn.eps)
         self.rgb_weight = frozen(source.conv_to_rgb.weight[:3])
         self.rgb_bias = frozen(source.conv_to_rgb.bias[:3])
-
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the convolutions in this precision. Latents, normalisations and images keep theirs.
-
-        These are a small part of the work, and half a precision would blur where a latent leads.
-        """
-        self.layers.to(dtype)
-        for parameter in (self.rgb_weight, self.rgb_bias):
-            parameter.data = parameter.data.to(dtype)
 
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
         """Return images ``(B, 3, H, W)`` in [-1, 1].

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import MixedPrecision
 from .attention import Attention
 from .norms import Norm, Norms
 from .ops import Affine, frozen, pixelwise, scale_shift_relu, to_rgb, upsampling_kernel
@@ -77,8 +78,10 @@ class OriginalWeights:
     eps: float
 
 
-class OriginalNetwork(nn.Module):
+class OriginalNetwork(MixedPrecision):
     """BigGAN from latents and class embeddings to images."""
+
+    half_prefixes = ("blocks.", "attentions.", "rgb_")  # the conditioning needs float32
 
     def __init__(self, weights: OriginalWeights) -> None:
         """Copy the weights."""
@@ -102,16 +105,6 @@ class OriginalNetwork(nn.Module):
         self.attentions = nn.ModuleDict(attentions)
         self.last_norm = Norms([weights.last.missing(missing)], weights.eps)
         self.rgb_weight, self.rgb_bias = (frozen(tensor) for tensor in weights.rgb)
-
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the convolutions in this precision. Latents, normalisations and images keep theirs.
-
-        These are a small part of the work, and half a precision would blur where a latent leads.
-        """
-        self.blocks.to(dtype)
-        self.attentions.to(dtype)
-        for parameter in (self.rgb_weight, self.rgb_bias):
-            parameter.data = parameter.data.to(dtype)
 
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
         """Return images ``(B, 3, H, W)`` in [-1, 1].

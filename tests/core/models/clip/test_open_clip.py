@@ -104,7 +104,7 @@ class TestOpenClip:
         self, clip: OpenClip, clip_dir: Path, images: Tensor, dtype: torch.dtype
     ) -> None:
         rough = load_open_clip_folder(clip_dir)
-        rough.compute_in(dtype)
+        rough.to(dtype)
         features = rough.encode_images(images)
         assert features.dtype == torch.float32
         assert not torch.equal(features, clip.encode_images(images))

@@ -77,7 +77,7 @@ class TestAttention:
         network = OriginalNetwork(read_original(WRITERS["ajbrock"](raw), PATH)).float()
         latent = torch.randn(1, network.dim_z + DIM_Y, generator=make_generator(0))
         exact = network(latent, 1.0)
-        network.compute_in(torch.bfloat16)
+        network.to(torch.bfloat16)
         assert {p.dtype for p in network.attentions.parameters()} == {torch.bfloat16}
         assert (network(latent, 1.0) - exact).abs().max() < 0.5
 
