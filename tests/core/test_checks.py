@@ -30,8 +30,8 @@ class TestCheckRuns:
         check_runs(targets=[1, 2], part_targets=None, bases=(3, 4))
 
     def test_exception(self) -> None:
-        told = "There are 2 targets, 1 bases and 0 part targets, but each run needs one of each"
-        with pytest.raises(ConfigError, match=told):
+        message = "There are 2 targets, 1 bases and 0 part targets, but each run needs one of each"
+        with pytest.raises(ConfigError, match=message):
             check_runs(targets=[1, 2], bases=[3], part_targets=[])
         with pytest.raises(ConfigError, match="There are 0 targets and 0 bases"):
             check_runs(targets=[], bases=[])

@@ -76,7 +76,7 @@ class TestOptimizeConfig:
             ({"patience": 4}, "patience is 4, but it must be below num_snapshots, which is 4"),
             (
                 {"patience": 2, "selection": "last"},
-                "patience is 2, but with selection 'last' the last iterate is returned",
+                "patience is 2, but with selection 'last' the last latent is returned",
             ),
         ],
     )

@@ -38,11 +38,11 @@ class Watch:
     """A callback that notes how cuDNN is set, and stops the work at a stage."""
 
     def __init__(self, stop_at: str | None = None) -> None:
-        self.seen: dict[str, bool] = {}
+        self.flags: dict[str, bool] = {}
         self.stop_at = stop_at
 
     def __call__(self, info: StepInfo) -> None:
-        self.seen[info.stage] = torch.backends.cudnn.deterministic
+        self.flags[info.stage] = torch.backends.cudnn.deterministic
         if info.stage == self.stop_at:
             raise InterruptedError
 
@@ -84,8 +84,8 @@ class TestDeterministic:
         watch = Watch()
         recipe = replace(DEFAULT, search=SEARCH, optimize=replace(DEFAULT.optimize, num_steps=2))
         generate("a dog", gan=gan, clip=clip, recipe=recipe, callback=watch)
-        assert watch.seen["optimize"]
-        assert watch.seen["select"]
+        assert watch.flags["optimize"]
+        assert watch.flags["select"]
         assert as_before()
 
     def test_composition(self, gan: BigGan, clip: OpenClip) -> None:
@@ -96,20 +96,20 @@ class TestDeterministic:
         generate_composition(
             "a dog", gan=gan, clip=clip, perceptual=Squares(), recipe=recipe, callback=watch
         )
-        assert watch.seen["compose"]
+        assert watch.flags["compose"]
         assert as_before()
 
     def test_inversion(self, gan: BigGan, clip: OpenClip) -> None:
         watch, config = Watch(), InvertConfig()
         config = replace(config, search=SEARCH, optimize=replace(config.optimize, num_steps=2))
-        picture = torch.rand(1, 3, 16, 16, generator=make_generator(0)).mul(2).sub(1)
+        image = torch.rand(1, 3, 16, 16, generator=make_generator(0)).mul(2).sub(1)
         invert_image(
-            *(gan, clip, Squares(), picture),
+            *(gan, clip, Squares(), image),
             config=config,
             generator=make_generator(0),
             callback=watch,
         )
-        assert watch.seen["invert"]
+        assert watch.flags["invert"]
         assert as_before()
 
     def test_cancel_leaves_all_as_it_was(self, gan: BigGan, clip: OpenClip) -> None:
@@ -124,8 +124,8 @@ class TestDeterministic:
         generate(
             "a dog", gan=gan, clip=clip, recipe=replace(DEFAULT, search=SEARCH), callback=watch
         )
-        assert watch.seen["search"]
-        assert watch.seen["rerank"]
+        assert watch.flags["search"]
+        assert watch.flags["rerank"]
         assert as_before()
 
     @pytest.mark.parametrize("stage", ["search", "bank", "score", "merge", "basis", "target"])
@@ -169,20 +169,20 @@ class TestDeterministic:
         self, clip: OpenClip, monkeypatch: pytest.MonkeyPatch, differentiated: bool
     ) -> None:
         """Attention is taken by its definition where its gradient will be asked for."""
-        seen: list[bool] = []
+        fused_flags: list[bool] = []
         encode = clip.model.encode_image
 
         def watched(pixels: Tensor) -> Tensor:
             fused = torch.backends.cuda.flash_sdp_enabled()
             fused |= torch.backends.cuda.mem_efficient_sdp_enabled()
-            seen.append(fused)
+            fused_flags.append(fused)
             return encode(pixels)
 
         monkeypatch.setattr(clip.model, "encode_image", watched)
         monkeypatch.setattr(OpenClip, "device", torch.device("meta"))  # any but the CPU
         with torch.set_grad_enabled(differentiated):
             clip.encode_images(torch.zeros(1, 3, 16, 16))
-        assert seen == [not differentiated]
+        assert fused_flags == [not differentiated]
         assert as_before()
 
     def test_as_a_context(self) -> None:

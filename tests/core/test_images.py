@@ -31,15 +31,15 @@ class TestPng:
     def test_value(self, images: Tensor, tmp_path: Path) -> None:
         path = tmp_path / "new" / "image.png"
         save_png(images[0], path, {"prompt": "ein Wört", "seed": "7"})
-        with Image.open(path) as picture:
-            assert picture.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
-            assert picture.tobytes() == to_pil(images[:1])[0].tobytes()
-            assert picture.getpixel((3, 5)) == tuple(
+        with Image.open(path) as image:
+            assert image.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
+            assert image.tobytes() == to_pil(images[:1])[0].tobytes()
+            assert image.getpixel((3, 5)) == tuple(
                 round((value + 1) * 127.5) for value in images[0, :, 5, 3].tolist()
             )
 
 
-def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
+def test_images_are_saved_as_png_alone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"does not end in \.png"):
         save_png(torch.zeros(3, 4, 4), tmp_path / "image.jpg", {})
     assert not any(tmp_path.iterdir())

@@ -62,13 +62,13 @@ class TestAutoBatchSize:
                 raise MemoryError
             return "done"
 
-        limit = AutoBatchSize()
+        batch_size = AutoBatchSize()
         with caplog.at_level(logging.WARNING):
-            assert limit.run(work, most=20) == "done"
-            assert limit.run(work, most=20) == "done"
+            assert batch_size.run(work, most=20) == "done"
+            assert batch_size.run(work, most=20) == "done"
         assert tried == [20, 10, 5, 3, 3]  # it remembers
         assert len(caplog.messages) == 3
-        assert limit.run(work, most=2) == "done"
+        assert batch_size.run(work, most=2) == "done"
         assert tried[-1] == 2
 
     def test_gives_up_at_one(self) -> None:

@@ -42,9 +42,9 @@ def slow_apply(image: Tensor, params: AugmentParams, copy: int) -> Tensor:
         image = slow_resize(image, *drawn["size"].tolist())
     if "box" in drawn:
         image = image.clone()
-        (top, left), (tall, wide) = drawn["box"].tolist(), params.box_size
-        for row in range(max(0, top), min(height, top + tall)):
-            for column in range(max(0, left), min(width, left + wide)):
+        (top, left), (box_height, box_width) = drawn["box"].tolist(), params.box_size
+        for row in range(max(0, top), min(height, top + box_height)):
+            for column in range(max(0, left), min(width, left + box_width)):
                 image[:, row, column] = 0.0
     return image
 
@@ -136,7 +136,7 @@ class TestApplyParams:
             for n in range(20):
                 torch.testing.assert_close(copies[b, n], slow_apply(image, params, n))
 
-    def test_own_draw_for_each_picture(self, images: Tensor, rng: torch.Generator) -> None:
+    def test_own_draw_for_each_image(self, images: Tensor, rng: torch.Generator) -> None:
         draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in images]
         copies = apply_params(images, join_params(draws))
         for image, draw, own in zip(images, draws, copies, strict=True):

@@ -192,7 +192,7 @@ class TestAugClipScore:
         torch.testing.assert_close(parts.stderr, whole.stderr)
 
     @pytest.mark.parametrize("clip_batch", [1, 2, 3, 7])
-    def test_gradient_in_pieces(
+    def test_gradient_in_micro_batches(
         self,
         clip64: OpenClip,
         images: Tensor,
@@ -219,8 +219,8 @@ class TestAugClipScore:
         batches: list[Tensor] = []
         encode = clip.encode_images
 
-        def spy(pictures: Tensor) -> Tensor:
-            batches.append(encode(pictures))
+        def spy(images: Tensor) -> Tensor:
+            batches.append(encode(images))
             return batches[-1]
 
         monkeypatch.setattr(clip, "encode_images", spy)
@@ -272,7 +272,7 @@ class TestAugClipScore:
         images.requires_grad_()
         score = aug_clip_score(images, target, clip, params=params, clip_batch=8)
         sizes = [len(features) for features in encoded]
-        assert set(sizes) == {7, 8}  # a small rest would cost nearly as much as a whole piece
+        assert set(sizes) == {7, 8}  # a small rest would cost nearly as much as a whole micro-batch
         assert sum(sizes) == 200
         (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]
         assert kept.shape == images.shape

@@ -31,8 +31,8 @@ Saved = tuple[bytes, dict[str, str]]
 
 def read(path: Path) -> Saved:
     """Pixels and text chunks of a PNG."""
-    with Image.open(path) as picture:
-        return picture.tobytes(), dict(picture.text)  # type: ignore[attr-defined]
+    with Image.open(path) as image:
+        return image.tobytes(), dict(image.text)  # type: ignore[attr-defined]
 
 
 def make(arguments: list[str], out: Path) -> Saved:
@@ -118,7 +118,7 @@ class TestGenerate:
         assert first != make(GENERATE, tmp_path / "other.png")[0]
         assert json.loads(text["fusedream"])["models"]["perceptual"]["id"]
 
-    def test_picture_that_cannot_be_saved_is_kept(
+    def test_image_that_cannot_be_saved_is_kept(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its folder goes while the work is done."""
@@ -259,13 +259,13 @@ class TestStop:
         saved = tmp_path / "out.fusedream.safetensors"
         ages: list[int] = []
 
-        def look(info: StepInfo) -> None:
+        def check(info: StepInfo) -> None:
             assert saved.is_file()
             if info.stage in ("optimize", "compose"):
                 engine: Any = load_run(saved).state["engine"]
                 ages.append(info.step - (0 if engine is None else steps_of(engine)))
 
-        when(monkeypatch, look)
+        when(monkeypatch, check)
         make([*KINDS[kind], "--save-every", "2"], tmp_path / "out.png")
         assert max(ages) == 1
         assert not saved.exists()

@@ -47,49 +47,49 @@ def images() -> Tensor:
     return torch.randn(3, 3, 32, 32, generator=make_generator(0))
 
 
-def seen(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def outputs(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     leaf = images.clone().requires_grad_()
     features = tower(leaf)
     weights = torch.randn(features.shape, generator=make_generator(1))
     return features, torch.autograd.grad((features * weights).sum(), leaf)[0]
 
 
-class TestMakeLean:
+class TestFuseImageTower:
     @pytest.mark.parametrize("kind", TOWERS)
-    def test_same_features_and_gradients(self, kind: str, images: Tensor) -> None:
+    def test_same_outputss(self, kind: str, images: Tensor) -> None:
         tower = make_tower(kind)
-        lean = copy.deepcopy(tower)
-        fuse_image_tower(lean)
-        for ours, theirs in zip(seen(lean, images), seen(tower, images), strict=True):
+        fused = copy.deepcopy(tower)
+        fuse_image_tower(fused)
+        for ours, theirs in zip(outputs(fused, images), outputs(tower, images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
     def test_no_normalisation_is_left(self) -> None:
-        lean = make_tower("resnet")
-        assert any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-        fuse_image_tower(lean)
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-        assert not any(parameter.requires_grad for parameter in lean.parameters())
+        fused = make_tower("resnet")
+        assert any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        fuse_image_tower(fused)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        assert not any(parameter.requires_grad for parameter in fused.parameters())
 
     def test_patches_are_cut_by_a_product(self) -> None:
-        lean = make_tower("transformer")
-        names = set(lean.state_dict())
-        fuse_image_tower(lean)
-        assert isinstance(lean.conv1, _PatchConv)
-        assert set(lean.state_dict()) == names
+        fused = make_tower("transformer")
+        names = set(fused.state_dict())
+        fuse_image_tower(fused)
+        assert isinstance(fused.conv1, _PatchConv)
+        assert set(fused.state_dict()) == names
 
     def test_attention_is_one_product_for_all_tokens(self, images: Tensor) -> None:
-        lean = make_tower("transformer")
-        lean.requires_grad_(False)
+        fused = make_tower("transformer")
+        fused.requires_grad_(False)
         counts = []
         for _ in range(2):
             with torch.profiler.profile() as profile:
-                seen(lean, images)
+                outputs(fused, images)
             counts.append({event.key: event.count for event in profile.key_averages()})
-            fuse_image_tower(lean)
+            fuse_image_tower(fused)
         assert counts[0]["aten::bmm"] > counts[1].get("aten::bmm", 0)
 
     @pytest.mark.parametrize("patch_size", [8, 4])
-    def test_kept_numbers(self, patch_size: int) -> None:
+    def test_activation_floats(self, patch_size: int) -> None:
         """At least what autograd keeps beside the weights, and not many times that."""
         from open_clip.transformer import VisionTransformer
 
