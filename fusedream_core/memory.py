@@ -75,7 +75,7 @@ class AutoBatchSize:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is out-of-memory; not every device has an error class for it."""
+    """Return whether an error is out-of-memory; not every device has a class for it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES)

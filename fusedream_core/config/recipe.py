@@ -86,7 +86,7 @@ class SearchConfig:
         num_reranked: Number of candidates, the best by plain CLIP, that AugCLIP ranks. None means
             all.
         rerank_augments: Augmented views per ranked candidate.
-        truncation: tau, above 0 and at most 1. None means the GAN's recommendation.
+        truncation: Above 0 and at most 1. None means the GAN's recommendation.
         guided_share: Share of the candidates drawn from the class prior: classes that the prompt
             names or that are near it in CLIP. Each named class is then in the basis. The other
             candidates are drawn from all classes uniformly, as in the paper.

@@ -1,7 +1,7 @@
 """Seed banks: precomputed CLIP features of a fixed set of candidates.
 
 The paper draws 10,000 latents per prompt. The features of their images do not depend on the prompt,
-so a bank stores them, and a search over the bank is a matrix product. The latents are drawn again
+so a bank stores them. A search over the bank is a matrix product. The latents are drawn again
 from the bank's seed.
 """
 
@@ -41,7 +41,7 @@ class Bank(Record):
         class_index: Class of each candidate, shape ``(M,)``, int64, cycling over all classes.
         gan_id: Name of the GAN.
         clip_id: Name of the CLIP.
-        truncation: tau of the latents.
+        truncation: Truncation of the latents.
         seed: Seed of the latents.
     """
 
@@ -71,12 +71,12 @@ class Bank(Record):
 
     @property
     def key(self) -> str:
-        """Hash of models, tau, seed and size, which determine the bank."""
+        """Hash of models, truncation, seed and size, which determine the bank."""
         own = (_FORMAT, len(self), self.gan_id, self.clip_id, self.truncation, self.seed)
         return hashlib.sha256(repr(own).encode()).hexdigest()[:24]
 
     def fits(self, gan: Gan, clip: ImageTextEncoder, truncation: float) -> bool:
-        """Return whether the bank is of these models, at this tau."""
+        """Return whether the bank is of these models, at this truncation."""
         own = (self.gan_id, self.clip_id, self.truncation)
         return own == (gan.gan_id, clip.clip_id, truncation)
 
@@ -103,7 +103,7 @@ def build_bank(
     Args:
         gan: The generator.
         clip: The encoder.
-        truncation: tau; None means the GAN's recommendation.
+        truncation: None means the GAN's recommendation.
         num: M, the number of candidates.
         seed: Seed of the latents, from 0 to 2**64 - 1.
         batch_size: Images per decoded batch; changes memory, not the result.
@@ -113,12 +113,14 @@ def build_bank(
         ConfigError: If a number is below 1, or the truncation not above 0 and at most 1.
     """
     require_count("batch_size", batch_size, 1)
-    tau = gan.truncation if truncation is None else truncation
-    bank = Bank.empty(num, gan, clip, truncation=tau, seed=seed)
+    truncation = gan.truncation if truncation is None else truncation
+    bank = Bank.empty(num, gan, clip, truncation=truncation, seed=seed)
     z, features = bank.sample_z(gan), list[Tensor]()
     total = -(-num // batch_size)
     for step, rows in enumerate(torch.arange(num).split(batch_size), start=1):
-        images = gan.decode(z[rows.to(z.device)], gan.embed(bank.class_index[rows]), truncation=tau)
+        images = gan.decode(
+            z[rows.to(z.device)], gan.embed(bank.class_index[rows]), truncation=truncation
+        )
         features.append(clip.encode_images(images).half().cpu())
         if callback is not None:
             callback(StepInfo("bank", step, total, torch.zeros(1), images[:1]))

@@ -109,7 +109,7 @@ class _Search:
 
     @property
     def truncation(self) -> float:
-        """The tau of the settings, or the GAN's recommendation."""
+        """The truncation of the settings, or the GAN's recommendation."""
         asked = self.config.truncation
         return self.gan.truncation if asked is None else asked
 
@@ -178,8 +178,9 @@ class _Search:
         self, images: Tensor, augment: AugmentConfig, generator: torch.Generator
     ) -> AugmentParams:
         """Draw the augmentations of the ranking."""
-        num, size = self.config.rerank_augments, images.shape[-2:]
-        return sample_params(num, *size, config=augment, generator=generator)
+        return sample_params(
+            self.config.rerank_augments, *images.shape[-2:], config=augment, generator=generator
+        )
 
     def _aug_clip(self, images: Tensor, target: Target, params: AugmentParams) -> Tensor:
         """Return AugCLIP scores ``(N,)``."""

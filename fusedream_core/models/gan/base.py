@@ -24,7 +24,7 @@ class Gan(Protocol):
 
     @property
     def truncation(self) -> float:
-        """Recommended tau, the default of the settings."""
+        """Recommended truncation, the default of the settings."""
         ...
 
     @property

@@ -51,7 +51,7 @@ class BigGan(MixedPrecision):
     Attributes:
         gan_id: Name of the weights.
         class_names: One name per class.
-        truncation: Recommended tau.
+        truncation: Recommended value.
         dim_z: Length of z.
         dim_y: Length of y.
         num_classes: Number of classes.
@@ -79,10 +79,10 @@ class BigGan(MixedPrecision):
             gan_id: Name of the weights.
             class_names: One name per class; None means ImageNet's for 1,000 classes, else
                 "class 0" and so on.
-            truncation: Recommended tau, above 0 and at most 1.
+            truncation: Recommended value, above 0 and at most 1.
 
         Raises:
-            ConfigError: If the number of names is wrong, or tau is out of range.
+            ConfigError: If the number of names is wrong, or the truncation is out of range.
         """
         super().__init__()
         self.dim_y, self.num_classes = class_weight.shape
@@ -116,7 +116,7 @@ class BigGan(MixedPrecision):
 
         Args:
             num: Number of rows.
-            truncation: tau, above 0 and at most 1.
+            truncation: Above 0 and at most 1.
             generator: CPU generator, advanced by this call.
 
         References:
@@ -135,7 +135,7 @@ class BigGan(MixedPrecision):
         Args:
             z: Latent noise, shape ``(N, dim_z)``.
             y: Class embeddings, shape ``(N, dim_y)``.
-            truncation: tau, above 0 and at most 1, which selects the normalisation statistics; None
+            truncation: Above 0 and at most 1, which selects the normalisation statistics; None
                 means the recommended one.
 
         Returns:

@@ -73,7 +73,7 @@ class DeepNetwork(MixedPrecision):
 
         Args:
             latent: z and y concatenated, shape ``(B, dim_z + dim_y)``.
-            truncation: tau, from 0 to 1, which selects the normalisation statistics.
+            truncation: From 0 to 1; selects the normalisation statistics.
         """
         x = F.linear(latent, self.first_weight, self.first_bias)
         x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)

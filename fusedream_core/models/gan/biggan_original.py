@@ -27,7 +27,7 @@ AttentionWeights = tuple[Tensor, Tensor, Tensor, Tensor]  # theta, phi, g and ou
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NormWeights:
-    """A normalisation: statistics ``(S, C)`` for S values of tau from 0 to 1, gain and offset.
+    """A normalisation: statistics ``(S, C)`` for S truncations from 0 to 1, gain and offset.
 
     Gain and offset are matrices ``(C, dim_y + chunk)`` for y and a block's chunk of z, or vectors
     ``(C,)`` of the last normalisation. A gain matrix gives the difference from 1.
@@ -111,7 +111,7 @@ class OriginalNetwork(MixedPrecision):
 
         Args:
             latent: z and y concatenated, shape ``(B, dim_z + dim_y)``.
-            truncation: tau, from 0 to 1, which selects the normalisation statistics, if the weights
+            truncation: From 0 to 1; selects the normalisation statistics, if the weights
                 have several.
         """
         z, y = latent[:, : self.dim_z], latent[:, self.dim_z :]

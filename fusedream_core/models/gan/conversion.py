@@ -228,9 +228,9 @@ class _Reader:
         return weight, bias
 
     def _statistics(self, name: str) -> tuple[Tensor, Tensor]:
-        """Read means and variances, with rows for tau from 0 to 1.
+        """Read means and variances, with rows for truncations from 0 to 1.
 
-        The first of 50 rows is for tau 0.02 and is used for 0 too. A single row is for all tau.
+        The first of 50 rows is for truncation 0.02, and also for 0. A single row is for all.
         """
         mean, variance = (self.state[name + suffix] for suffix in self.statistics)
         tables = (table if table.ndim == 2 else table[None] for table in (mean, variance))

@@ -77,7 +77,7 @@ def as_package(state: State) -> dict[str, Tensor]:
         if name == "embeddings.weight":
             renamed[name] = tensor.T
         elif name.endswith(("running_means", "running_vars")):
-            renamed[name] = tensor.expand(2, -1)  # the same for all tau
+            renamed[name] = tensor.expand(2, -1)  # the same for all truncations
         elif name.endswith(".gamma"):
             renamed[name] = tensor.reshape(1)
         elif name.startswith("generator.conv_to_rgb.") and not name.endswith("weight_v"):

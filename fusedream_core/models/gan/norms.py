@@ -17,7 +17,7 @@ class Norm:
     """``(x + missing - mean) / sqrt(variance + eps) * scale + offset`` of C channels.
 
     Attributes:
-        means: Means of the channels, shape ``(S, C)``, with rows for tau from 0 to 1.
+        means: Means of the channels, shape ``(S, C)``, with rows for truncations from 0 to 1.
         variances: Variances, same shape.
         scale: Shape ``(C,)``, or ``(C, D)`` for 1 plus the product with a condition of length D.
         offset: Shape ``(C,)``, or ``(C, D)`` for the product with the condition.
@@ -60,7 +60,7 @@ class Norms(nn.Module):
 
 
 def _at(table: Tensor, truncation: float) -> Tensor:
-    """Interpolate statistics for tau; the rows are for tau from 0 to 1.
+    """Interpolate statistics; the rows are for truncations from 0 to 1.
 
     The package swaps the two interpolation weights; here they are correct.
     """

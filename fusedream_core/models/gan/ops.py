@@ -74,8 +74,8 @@ def upsampled_plus_pixelwise(plus: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def upsampling_kernel(weight: Tensor) -> Tensor:
     """Return the transposed convolution equal to nearest upsampling and a 3 x 3 convolution.
 
-    Along one axis, the weight of input q in output p is ``T[p + 1 - 2 q]``, the sum of the taps
-    that fall on either copy of q.
+    Along one axis, the weight of input q in output p is ``T[p + 1 - 2 q]``. It is the sum of the
+    taps on either copy of q.
 
     Args:
         weight: Shape ``(C_out, C_in, 3, 3)``.

@@ -29,7 +29,7 @@ class GanSettings:
 
     Attributes:
         class_names: One name per class.
-        truncation: Recommended tau, above 0 and at most 1.
+        truncation: Recommended value, above 0 and at most 1.
         eps: Epsilon of the normalisations; None means that of the weights' layout.
         channel_order: Order of the output channels; None means unspecified.
         network: Fields of ``BigGANConfig``, including ``eps``.
