@@ -1,4 +1,4 @@
-"""Which device a run is on: the one that was asked for, or else the first accelerator."""
+"""Choice of the device: the requested one, or the first accelerator."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _ACCELERATORS = ("cuda", "xpu", "mps")
 
 
 def find_device(asked: torch.device | str | None = None) -> torch.device:
-    """The device that was asked for, as its tensors name it; or else the best there is.
+    """Return the requested device with its index, or the first accelerator.
 
     Args:
         asked: A device or its name, such as "cuda", "cuda:1" or "cpu". None means the first
-            accelerator of this machine, or the CPU if it has none.
+            accelerator, or the CPU if there is none.
 
     Raises:
-        ConfigError: If there is no such device, or it cannot be used.
+        ConfigError: If the device does not exist or cannot be used.
     """
     if asked is None:
         asked = _first_accelerator() or "cpu"
     try:
         probe = torch.zeros(1, device=asked)
-        probe.tolist()  # some fail only when they have to give something back
+        probe.tolist()  # some devices fail only at a transfer
     except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         there = ", ".join(dict.fromkeys([_first_accelerator() or "cpu", "cpu"]))
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
@@ -34,7 +34,7 @@ def find_device(asked: torch.device | str | None = None) -> torch.device:
 
 
 def _first_accelerator() -> str | None:
-    """The name of the first accelerator of this machine."""
+    """Return the type of the first accelerator, or None."""
     if hasattr(torch, "accelerator"):  # since PyTorch 2.6
         found = (
             torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -48,7 +48,7 @@ def _first_accelerator() -> str | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device's name as people know it, such as "cuda:0 (NVIDIA H100 80GB HBM3)"."""
+    """Return a device with its product name, such as "cuda:0 (NVIDIA H100 80GB HBM3)"."""
     kind = getattr(torch, device.type, None)
     if device.type in ("cuda", "xpu") and kind is not None:
         return f"{device} ({kind.get_device_name(device)})"

@@ -1,4 +1,4 @@
-"""Pictures between the core's range [-1, 1], the range [0, 1] and PNG files."""
+"""Conversion of images between [-1, 1], [0, 1], PIL and PNG files."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
 
 
 def to_images01(images: Tensor) -> Tensor:
-    """Map pictures from ``[-1, 1]`` to ``[0, 1]``, clamping; any shape.
+    """Map images of any shape from ``[-1, 1]`` to ``[0, 1]``, with clamping.
 
     References:
-        Differs from gnobitab/FuseDream, which stretches the saved picture to its own minimum
-        and maximum, so that its colours are not those that were scored.
+        gnobitab/FuseDream stretches a saved image to its own minimum and maximum instead, so its
+        colours differ from those that were scored.
     """
     return ((images + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 def from_images01(images01: Tensor) -> Tensor:
-    """Map pictures from ``[0, 1]`` to ``[-1, 1]``; any shape."""
+    """Map images of any shape from ``[0, 1]`` to ``[-1, 1]``."""
     return images01 * 2.0 - 1.0
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Turn pictures ``(B, 3, H, W)`` in ``[-1, 1]`` into 8-bit PIL images."""
+    """Convert images ``(B, 3, H, W)`` in ``[-1, 1]`` to 8-bit PIL images."""
     from PIL import Image
 
     # (B, 3, H, W) -> (B, H, W, 3)
     pixels = (to_images01(images.detach()) * 255.0).round().to(torch.uint8).movedim(1, -1).cpu()
-    return [Image.fromarray(picture.numpy()) for picture in pixels]
+    return [Image.fromarray(image.numpy()) for image in pixels]
 
 
 def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
-    """Save one picture ``(3, H, W)`` in ``[-1, 1]`` as PNG, with text chunks, whole or not at all.
+    """Save one image as PNG with text chunks, atomically.
 
     Args:
-        image: The picture.
-        path: Where to, ending in .png; missing folders are made.
+        image: Shape ``(3, H, W)``, in ``[-1, 1]``.
+        path: Output file, ending in .png; missing folders are created.
         metadata: Text chunks, such as prompt, seed and score.
 
     Raises:
-        ImageError: If the name is of another kind of file.
-        PromptError: If a text cannot be written.
-        SaveError: If the file cannot be written; says where the picture is kept instead.
+        ImageError: If the name does not end in .png.
+        PromptError: If a text is not valid Unicode.
+        SaveError: If the file cannot be written; the message has the path of a fallback copy.
     """
     check_png_name(path)
     from PIL.PngImagePlugin import PngInfo
@@ -68,20 +68,20 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def check_png_name(path: Path) -> None:
-    """Check that a name is one of a PNG file.
+    """Check that a file name ends in .png.
 
     Raises:
         ImageError: If not.
     """
     if path.suffix.lower() != ".png":
-        raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
+        raise ImageError(f"{path} does not end in .png, but images are saved as PNG; rename it.")
 
 
 def check_text(name: str, text: str) -> None:
-    """Check that a text can be kept in a file.
+    """Check that a text can be encoded as UTF-8.
 
     Raises:
-        PromptError: If it holds what is no character, such as a byte that is not UTF-8.
+        PromptError: If not, as with a lone surrogate.
     """
     try:
         text.encode()
@@ -93,29 +93,29 @@ def check_text(name: str, text: str) -> None:
 
 
 def read_png_text(path: Path, key: str) -> str | None:
-    """A text chunk of a PNG file, None if it has none of this name; no pixel is read.
+    """Return a text chunk of a PNG file, or None; pixels are not decoded.
 
     Raises:
-        ImageError: If the file is missing or no PNG.
+        ImageError: If the file is missing or not a PNG.
     """
     from PIL import Image
 
-    with _reading(path), Image.open(path, formats=["PNG"]) as picture:
-        text = picture.info.get(key)
+    with _reading(path), Image.open(path, formats=["PNG"]) as image:
+        text = image.info.get(key)
     return text if isinstance(text, str) else None
 
 
 def read_image(path: Path) -> Tensor:
-    """A picture from a file, shape ``(1, 3, H, W)``, in ``[-1, 1]``, upright, alpha over white.
+    """Read an image file as ``(1, 3, H, W)`` in ``[-1, 1]``, upright, alpha over white.
 
     Raises:
-        ImageError: If the file is missing, no picture, or too large.
+        ImageError: If the file is missing, not an image, or too large.
     """
     from PIL import Image, ImageOps
 
-    with _reading(path), Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I;16") or (upright.mode, picture.format) == ("I", "PNG"):
+    with _reading(path), Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16") or (upright.mode, image.format) == ("I", "PNG"):
             # PIL would cut off what is above 255
             upright = upright.convert("I").point(lambda grey: grey * (1 / 257) + 0.5).convert("L")
         elif upright.mode in ("I", "F", "LAB", "HSV"):  # whose white is not known, or not kept
@@ -130,12 +130,12 @@ def read_image(path: Path) -> Tensor:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever fails in reading a picture into an ``ImageError``."""
+    """Convert errors of reading an image to ``ImageError``."""
     from PIL import Image
 
     try:
         yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(
-            f"{path} cannot be read as a picture ({error}); check its name and what it is."
+            f"{path} cannot be read as an image ({error}); check its name and what it is."
         ) from error

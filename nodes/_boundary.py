@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fusedream_core.determinism import deterministic
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.images import from_images01, to_images01, to_pil
-from ..fusedream_core.memory import Limit
+from ..fusedream_core.memory import AutoBatchSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -180,8 +181,8 @@ def decode(gan: Gan, latent: Latent) -> Tensor:
         return gan.decode(z, y, truncation=latent.truncation).cpu()
 
     there = latent.to(gan.device)
-    with torch.no_grad():
-        return Limit(DECODED_AT_ONCE).map(draw, there.z, there.y)
+    with torch.no_grad(), deterministic():
+        return AutoBatchSize(DECODED_AT_ONCE).map(draw, there.z, there.y)
 
 
 def pictures_to_image(pictures: Sequence[Image]) -> Tensor:

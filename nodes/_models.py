@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from ..fusedream_core.errors import ConfigError
-from ..fusedream_core.models.clip.fuse import kept_numbers
+from ..fusedream_core.models.clip.fuse import activation_floats
 from ._boundary import autograd_scope
 from ._types import chosen
 
@@ -240,7 +240,9 @@ def activation_bytes(
         seen = pictures if scored is None else scored
         height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
         if gradients:
-            each = getattr(clip.model, "kept_numbers", kept_numbers(None, (height, width)))
+            each = getattr(
+                clip.model, "activation_floats", activation_floats(None, (height, width))
+            )
         else:
             each = height * width * _FLOATS_PER_PIXEL["clip", False]
         floats += seen * augments * each

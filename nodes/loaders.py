@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from comfy_api.latest import io
 
 from ..fusedream_core.models.clip.loading import load_open_clip_file, load_open_clip_folder
 from ..fusedream_core.models.clip.open_clip import OpenClip
-from ..fusedream_core.models.gan.biggan import BigGan, load_biggan
+from ..fusedream_core.models.gan.biggan import load_biggan
 from ..fusedream_core.models.lpips import load_lpips
 from ._downloads import obtain_model
 from ._folders import (
@@ -27,8 +25,6 @@ from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
 from ._node import Node
 from ._types import ClipSocket, GanSocket, LpipsSocket, NameInput, make_schema
 
-ModelT = TypeVar("ModelT", BigGan, OpenClip)
-
 
 def _precision_input() -> io.Combo.Input:
     """What a model computes in."""
@@ -44,12 +40,6 @@ def _precision_input() -> io.Combo.Input:
             "in another precision."
         ),
     )
-
-
-def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
-    """A model that was just read, told what to compute in."""
-    model.compute_in(dtype)
-    return model
 
 
 def _load_clip(path: Path, architecture: str) -> OpenClip:
@@ -108,9 +98,7 @@ class FuseDreamLoadGAN(Node):
         path = obtain_model(GAN_FOLDER, gan_name)
         dtype = compute_dtype(precision)
         key = ("gan", file_identity(path), dtype)
-        return io.NodeOutput(
-            load_managed(key, gan_name, lambda: _computing(load_biggan(path), dtype))
-        )
+        return io.NodeOutput(load_managed(key, gan_name, lambda: load_biggan(path).to(dtype)))
 
 
 class FuseDreamLoadCLIP(Node):
@@ -187,7 +175,7 @@ class FuseDreamLoadCLIP(Node):
         dtype = compute_dtype(precision)
         key = ("clip", file_identity(path), architecture, dtype)
         return io.NodeOutput(
-            load_managed(key, clip_name, lambda: _computing(_load_clip(path, architecture), dtype))
+            load_managed(key, clip_name, lambda: _load_clip(path, architecture).to(dtype))
         )
 
 

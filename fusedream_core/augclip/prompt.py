@@ -1,8 +1,8 @@
-"""The prompt language: parts of text with weights.
+"""The prompt syntax: parts of text with weights.
 
-Parts are lines, or are separated by ``|``; a part may end in ``: weight``, and a negative weight
-says what to avoid: ``a blue dog | blurry: -0.3``. Signs and digits count in every form in which
-people type them: full-width, with a decimal comma, with a dash for a minus.
+Parts are lines, or are separated by ``|``. A part may end in ``: weight``, and a negative weight
+avoids its text: ``a blue dog | blurry: -0.3``. Full-width signs and digits, a decimal comma, and a
+dash as minus are accepted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBERLIKE = re.compile(  # behind a digit only with a sign, which no time and 
     rf"(?P<number>[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?)",
     re.DOTALL,
 )
-# What other programs take for a weight, a choice or a schedule, in ASCII.
+# Syntax of other programs for weights, choices and schedules, in ASCII.
 _FOREIGN = re.compile(
     r"""\([^()|]*:\s*[+-]?[\d.,]+\s*\)          # (text:1.2)
       | \([^()]+\)(?:\d+\.\d+|\+\+|--)         # (text)1.2, (text)++
@@ -64,22 +64,22 @@ def parse_prompt(prompt: str) -> tuple[PromptPart, ...]:
     """
     parts = tuple(_parse_part(part) for part in _split(prompt))
     if not parts:
-        raise PromptError("The prompt is empty; write what the picture shows, as 'a blue dog'.")
+        raise PromptError("The prompt is empty; describe the image, as 'a blue dog'.")
     if all(part.weight == 0.0 for part in parts):
         raise PromptError(
-            f"All weights of the prompt {prompt!r} are 0; give at least one piece another weight."
+            f"All weights of the prompt {prompt!r} are 0; give at least one part another weight."
         )
     return parts
 
 
 def misread(prompt: str) -> tuple[str, ...]:
-    """What in a prompt looks like a weight or a choice, and is read as plain text.
+    """Find text that resembles a weight or a choice but is read as plain text.
 
     Args:
-        prompt: As for :func:`parse_prompt`, which takes no notice of it.
+        prompt: See :func:`parse_prompt`.
 
     Returns:
-        One sentence for each kind of it that there is; usually none.
+        One sentence per finding; usually none.
     """
     notes = []
     foreign = _FOREIGN.search(unicodedata.normalize("NFKC", prompt))
@@ -100,15 +100,15 @@ def misread(prompt: str) -> tuple[str, ...]:
 
 
 def _split(prompt: str) -> list[str]:
-    """The parts as they are typed, without the empty ones."""
+    """Return the parts as typed, without empty ones."""
     return [part.strip() for part in _SEPARATOR.split(prompt) if part.strip()]
 
 
 def _weighted(part: str) -> re.Match[str] | None:
-    """The text and the weight of a part that ends in one.
+    """Match the text and weight of a part, or return None.
 
-    A colon behind a digit is a time or a ratio ("at 10:30", "16 : 9"), and behind a slash part of
-    an address; but "room 5 :2" gives such a text a weight.
+    A colon after a digit is a time or a ratio ("at 10:30", "16 : 9"), and after a slash part of an
+    address; but "room 5 :2" has a weight.
     """
     match = _WEIGHTED.fullmatch(part)
     if match is None:
@@ -118,7 +118,7 @@ def _weighted(part: str) -> re.Match[str] | None:
 
 
 def _parse_part(part: str) -> PromptPart:
-    """Read one part that is not empty."""
+    """Parse one non-empty part."""
     match = _weighted(part)
     if match is None:
         return PromptPart(part, 1.0)

@@ -1,4 +1,4 @@
-"""What the command line says, shows and hears: text, progress bars, signals."""
+"""Text output, progress bars and signals of the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-# In the order of a run; an image of a later kind of stage is better than any of an earlier one.
+# Stages in order; an image of a later group ranks above any of an earlier one.
 _KINDS = (
     ("search", "rerank"),
     ("invert",),  # whose scores are distances, below 0
@@ -27,9 +27,9 @@ _KINDS = (
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line, on standard output if not told otherwise.
+    """Write a line to a stream, by default standard output.
 
-    What the stream's encoding does not have, and bytes that are no text, are written as escapes.
+    Characters outside of the stream's encoding are written as escapes.
     """
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -38,7 +38,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 class StoppedError(KeyboardInterrupt):
-    """The run was asked to stop, by Ctrl-C or by the system."""
+    """A signal, such as Ctrl-C, stopped the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -47,7 +47,7 @@ class StoppedError(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While it lasts, Ctrl-C and a request to end raise ``StoppedError``; but for threads."""
+    """Raise ``StoppedError`` on SIGINT and SIGTERM, in the main thread only."""
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         raise StoppedError(number)
@@ -58,34 +58,34 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def unstoppable() -> Iterator[None]:
-    """While it lasts, nothing stops: for what is done in moments."""
+    """Ignore both signals, for short work."""
     with _handling(signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def _handling(handler: object) -> Iterator[None]:
-    """Handle both signals in one way; only the main thread may."""
+    """Set one handler for both signals, in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
-    for number in heard:  # what was to be ignored, as in the background, stays so
+    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in handled:  # ignored signals, as of background jobs, stay ignored
         signal.signal(number, handler)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for number, old in heard.items():
+        for number, old in handled.items():
             signal.signal(number, old)
 
 
 class Watch:
-    """A callback that shows a bar for each stage, and remembers the best image so far.
+    """A callback that shows a progress bar per stage and stores the best image.
 
     Attributes:
-        best: The last stage's best report, by the score of the image in it; None before any.
-        last: The last report; None before any.
+        best: Report with the best image of the last group of stages; None before any.
+        last: Latest report; None before any.
     """
 
     def __init__(self) -> None:
@@ -94,9 +94,9 @@ class Watch:
         self._bars: dict[str, tqdm[NoReturn]] = {}
 
     def __call__(self, info: StepInfo) -> None:
-        """Show and remember."""
+        """Update the bar and the best report."""
         self.last = info
-        if self.best is None or _worth(info) >= _worth(self.best):
+        if self.best is None or _rank(info) >= _rank(self.best):
             self.best = info
         from tqdm import tqdm
 
@@ -109,12 +109,12 @@ class Watch:
             bar.close()
 
     def close(self) -> None:
-        """Leave the bars as they are, so that what is said next has a line of its own."""
+        """Close the bars, so that the next output starts a new line."""
         for bar in self._bars.values():
             bar.close()
 
 
-def _worth(info: StepInfo) -> tuple[int, float]:
-    """How good an image is: by its stage, then by its score."""
+def _rank(info: StepInfo) -> tuple[int, float]:
+    """Return the sort key of an image: group of its stage, then score."""
     kind = next((kind for kind, stages in enumerate(_KINDS) if info.stage in stages), 0)
     return kind, float(info.score.max())

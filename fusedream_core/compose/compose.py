@@ -17,9 +17,9 @@ import torch
 from ..autograd import with_gradients
 from ..checks import check_bases, check_runs, check_targets
 from ..config import AugmentConfig, ComposeConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -34,7 +34,7 @@ from .result import ComposeResult
 from .run import PlacementRun, rung_ends
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def compose(
     gan: Gan,
@@ -114,7 +114,7 @@ def compose(
     truncation = foregrounds[0].latent.truncation
     objective = FuseObjective(
         *(gan, clip, perceptual if config.consistency != "none" else None, truncation),
-        *(config, augment, problems, Limit(clip_batch)),
+        *(config, augment, problems, AutoBatchSize(clip_batch)),
     )
     run = PlacementRun(objective, all_placements() if placements is None else placements, callback)
     trials = run.begin() if state is None else run.restored(state)

@@ -17,7 +17,7 @@ from .. import rng
 from ..augclip.augment import AugmentParams, join_params, sample_params
 from ..augclip.score import aug_clip_score, aug_clip_score_within
 from ..config import AugmentConfig, ComposeConfig
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -71,7 +71,7 @@ class FuseObjective:
     config: ComposeConfig
     augment: AugmentConfig
     problems: Sequence[Problem]
-    limit: Limit = field(default_factory=Limit)
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
     def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, num_steps: int) -> Images:
@@ -168,7 +168,7 @@ class FuseObjective:
         def report_found(found: tuple[Tensor, ...]) -> None:
             report(found[0], found[2])
 
-        groups, limit = self.groups(len(trials.candidates)), Limit()
+        groups, limit = self.groups(len(trials.candidates)), AutoBatchSize()
         scores = list[tuple[Tensor, ...]]()
         for latent in latents:
             work = partial(evaluate, latent=latent)

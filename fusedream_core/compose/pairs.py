@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..augclip.score import clip_score
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..search.class_prior import named_classes
 from ..types import Basis, Callback, Target
 from .candidates import Candidate, Problem
@@ -41,7 +41,7 @@ class PairSearch:
     ) -> None:
         """Take what every pair needs; ``batch_size`` sets the memory, not the result."""
         self._objective, self._placements, self._batch_size = objective, placements, batch_size
-        self._limit = Limit()  # its own: without gradients there is room for more
+        self._limit = AutoBatchSize()  # its own: without gradients there is room for more
         self._wanted = [_wanted(objective, problem) for problem in objective.problems]
         self._progress = Progress("pair", self._num_reports(len(placements)), callback)
 

@@ -1,4 +1,4 @@
-"""Settings of the inversion of pictures."""
+"""Settings of GAN inversion."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _OPTIMIZE = AdamConfig(num_steps=200, lr_z=0.1, lr_y=0.1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvertConfig:
-    """How a latent is found for a picture.
+    """Settings of the search and optimisation that find the latent of an image.
 
     Attributes:
-        search: Finds the starts, by plain CLIP of the image.
+        search: Finds the starts, by the CLIP similarity to the image.
         optimize: Steps and learning rates; the last latent is returned.
-        trial_share: After which share of the steps only the best start goes on.
-        clip_weight: How much one minus the cosine of CLIP's features counts beside LPIPS.
-        color_weight: How much the mean absolute difference of the pixels counts.
+        trial_share: Share of the steps after which only the best start is kept.
+        clip_weight: Weight of one minus the cosine of CLIP features, relative to LPIPS.
+        color_weight: Weight of the mean absolute difference of pixels, relative to LPIPS.
     """
 
     search: SearchConfig = _SEARCH

@@ -1,4 +1,4 @@
-"""Settings as plain data, for a picture's metadata, and back from data that nobody vouches for."""
+"""Conversion of settings to plain data for an image's metadata, and back from untrusted data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .require import require
 
 ConfigT = TypeVar("ConfigT")
 
-# The largest numbers that are taken from plain data: larger ones could only fill the memory.
-_MOST = 1_000_000
-_MOST_OF = {
+# Largest numbers accepted from plain data; larger ones could exhaust memory.
+_MAX_NUMBER = 1_000_000
+_MAX_NUMBER_OF = {
     "batch_size": 4_096,
     "num_augments": 4_096,
     "rerank_augments": 4_096,
@@ -32,11 +32,11 @@ _RETIRED: dict[str, tuple[object, ...]] = {
     "trial_share": (0.2,),
     "first_augments": (0.5, 1.0),
 }
-_LONGEST = 10_000  # characters, and items of a list
+_MAX_LENGTH = 10_000  # characters, and items of a list
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
-    """Settings as dicts, lists, numbers and words."""
+    """Convert settings to dicts, lists, numbers and strings."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -45,17 +45,16 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
 
 
 def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> ConfigT:
-    """Settings from plain data; what is missing has its default.
-
-    Only the fields of the dataclass are taken, each only of its own type, no number above a limit.
+    """Build a dataclass from untrusted plain data; missing fields have their defaults.
 
     Args:
         kind: The dataclass.
-        plain: What ``to_plain`` gave, maybe changed by anyone.
-        name: What to call it in messages.
+        plain: Output of ``to_plain``, possibly modified.
+        name: Name of the object in messages.
 
     Raises:
-        ConfigError: If a name is unknown, or a value of another type or out of range.
+        ConfigError: If a field is unknown or missing, or a value has the wrong type or is out of
+            range.
     """
     if not isinstance(plain, dict):
         raise ConfigError(f"{name} is {plain!r:.60}, but it must be an object with settings.")
@@ -82,7 +81,7 @@ def _is_retired(name: object, value: object) -> bool:
 
 
 def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a value of it
-    """A value of a type."""
+    """Convert a value to the type of its field."""
     if get_origin(hint) in (Union, types.UnionType):
         return _read_one_of(get_args(hint), value, name)
     if get_origin(hint) is tuple:
@@ -100,7 +99,7 @@ def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a 
 
 
 def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa: ANN401
-    """A value of the first type that it fits."""
+    """Convert a value to the first type of a union that accepts it."""
     if isinstance(value, dict):
         kinds = [hint for hint in hints if dataclasses.is_dataclass(hint)] or [hints[0]]
         fitting = [kind for kind in kinds if value.keys() <= get_type_hints(kind).keys()]
@@ -115,9 +114,9 @@ def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa:
 
 
 def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:  # noqa: ANN401
-    """A tuple of one type and any length, or of these types."""
-    short = isinstance(value, list) and len(value) <= _LONGEST
-    require(short, name, _short(value), f"a list of at most {_LONGEST}")
+    """Convert a list to a tuple, of one type and any length, or of the given types."""
+    short = isinstance(value, list) and len(value) <= _MAX_LENGTH
+    require(short, name, _short(value), f"a list of at most {_MAX_LENGTH}")
     if hints[-1] is Ellipsis:
         return tuple(_read(hints[0], own, name) for own in value)
     require(len(value) == len(hints), name, _short(value), f"a list of {len(hints)}")
@@ -125,23 +124,23 @@ def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...
 
 
 def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
-    """A number, a word, yes or no, or nothing."""
-    most = _MOST_OF.get(name, _MOST)
+    """Convert a number, a string, a boolean or None."""
+    most = _MAX_NUMBER_OF.get(name, _MAX_NUMBER)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {
         bool: isinstance(value, bool),
         int: number and isinstance(value, int) and abs(value) <= most,
         float: number and abs(value) <= most,
-        str: isinstance(value, str) and len(value) <= _LONGEST,
+        str: isinstance(value, str) and len(value) <= _MAX_LENGTH,
         type(None): value is None,
     }
-    texts = f"a text of at most {_LONGEST} characters"
+    texts = f"a text of at most {_MAX_LENGTH} characters"
     accepted = {bool: "true or false", str: texts, type(None): "nothing"}
     require(fits[hint], name, _short(value), accepted.get(hint, f"a number up to {most}"))
     return float(value) if hint is float else value
 
 
 def _short(value: object) -> object:
-    """What a message shows of a value."""
+    """Return a value as a message shows it."""
     number = isinstance(value, (int, float)) and not abs(value) > 1e20
     return value if number else f"{value!r:.60}"

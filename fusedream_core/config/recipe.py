@@ -24,7 +24,7 @@ CANDIDATES_ON_CPU = 400
 
 
 class Augment(enum.Enum):
-    """The random changes of AugCLIP, in the order in which they are applied."""
+    """The random augmentations of AugCLIP, in the order of their application."""
 
     BRIGHTNESS = "brightness"
     SATURATION = "saturation"
@@ -36,21 +36,20 @@ class Augment(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How AugCLIP changes its copies of a picture. The strengths are the reference code's.
+    """Augmentations of AugCLIP. The default strengths are the reference code's.
 
     Attributes:
-        num_augments: Changed copies of each picture (50 in the reference code).
-        policy: Which changes are used. They are applied in the order of ``Augment``.
-        brightness: Largest brightness added, on pictures in [-1, 1].
-        saturation: Saturation factors are drawn from 1 -/+ this.
-        contrast: Contrast factors are drawn from 1 -/+ this.
+        num_augments: Augmented views per image (50 in the reference code).
+        policy: Augmentations, applied in the order of ``Augment``.
+        brightness: Largest added brightness, on images in [-1, 1].
+        saturation: Saturation factors are within 1 -/+ this.
+        contrast: Contrast factors are within 1 -/+ this.
         translation: Largest shift, as a fraction of the side.
-        resize: Zoom factors are drawn from 1 -/+ this.
-        cutout: Side of the grey box, as a fraction of the picture's side.
-        shared_zoom: One zoom for all copies of a draw, as the reference code has it, instead
-            of one for each.
-        draws: "stratified" spreads the copies evenly over the range of each change, for less noise
-            from as many; "independent" draws each by itself, as the reference code.
+        resize: Zoom factors are within 1 -/+ this.
+        cutout: Side of the grey box, as a fraction of the image's side.
+        shared_zoom: Whether all views of a draw share one zoom, as in the reference code.
+        draws: "stratified" is a Latin hypercube over the parameters, with lower variance;
+            "independent" draws each view independently, as the reference code.
     """
 
     num_augments: int = 6
@@ -77,24 +76,25 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """How the basis is found among random latents.
+    """Settings of the seed search among random latents.
 
     Attributes:
-        num_candidates: Random latents that are scored (M of the paper, 10,000 there). None means
-            10,000 on an accelerator and 400 on a CPU.
-        num_basis: How many of the best are kept (k of the paper, 5 there).
-        batch_size: Pictures decoded at once; sets the memory, not the result.
-        ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
-            the reference code.
-        num_reranked: How many of them, the best by plain CLIP, AugCLIP ranks. None means all.
-        rerank_augments: Changed copies of each of those.
-        truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
-        guided_share: Share of the candidates from classes that the prompt names or that CLIP finds
-            near it, of which one that is named then has a place in the basis; the others come from
-            all classes alike, as in the paper.
-        classes: Names or indices of the classes to draw from. None means all.
-        max_per_class: At most this many of the basis from one class, as far as other classes fill
-            the rest. None means no limit.
+        num_candidates: Number of random latents (M of the paper, 10,000 there). None means 10,000
+            on an accelerator and 400 on a CPU.
+        num_basis: Number of latents that are kept (k of the paper, 5 there).
+        batch_size: Images per decoded batch; changes memory, not the result.
+        ranking: Score of the candidates: AugCLIP as in the paper, or plain CLIP as in the
+            reference code.
+        num_reranked: Number of candidates, the best by plain CLIP, that AugCLIP ranks. None means
+            all.
+        rerank_augments: Augmented views per ranked candidate.
+        truncation: Above 0 and at most 1. None means the GAN's recommendation.
+        guided_share: Share of the candidates drawn from the class prior: classes that the prompt
+            names or that are near it in CLIP. Each named class is then in the basis. The other
+            candidates are drawn from all classes uniformly, as in the paper.
+        classes: Names or indices of the allowed classes. None means all.
+        max_per_class: Largest number of basis members of one class, where other classes can fill
+            the rest. None means unlimited.
     """
 
     num_candidates: int | None = None
@@ -132,7 +132,7 @@ class SearchConfig:
             require_count("max_per_class", self.max_per_class, 1)
 
     def candidates_on(self, device: torch.device) -> int:
-        """Number of candidates for a GAN on this device."""
+        """Return the number of candidates for a GAN on a device."""
         if self.num_candidates is not None:
             return self.num_candidates
         default = CANDIDATES_ON_CPU if device.type == "cpu" else CANDIDATES_ON_ACCELERATOR
@@ -141,29 +141,29 @@ class SearchConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamConfig:
-    """How over-parameterised latents are moved, and which of them are kept.
+    """Settings of Adam on over-parameterised latents, and of the returned checkpoint.
 
     Attributes:
         num_steps: Steps of Adam.
-        mixing: "scalar" is the paper's form, one free weight for each basis member; "softmax" is
-            the reference code's, weights for each coordinate that sum to 1.
-        start: Mixing weights to begin with. "uniform" is the paper's 1/k, "random" the reference
-            code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
-            widely spread as one member.
-        units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
-            some 15 times the smaller) or plain numbers as in the reference code ("absolute").
+        mixing: "scalar" is the paper's form, one free weight per basis member; "softmax" is the
+            reference code's, weights per coordinate that sum to 1.
+        start: Initial mixing weights. "uniform" is the paper's 1/k, "random" the reference code's
+            softmax of noise, "alone" the best member only, "preserving" a mix with the standard
+            deviation of one member.
+        units: Units of the next three settings: the standard deviations of z and y ("spread"; that
+            of y is about 15 times smaller), or plain numbers as in the reference code ("absolute").
         lr_z: Learning rate of the basis z.
         lr_y: Learning rate of the basis y.
-        latent_noise_std: Noise added to z and y at each step.
+        latent_noise_std: Standard deviation of the noise added to z and y at each step.
         lr_w: Learning rate of the mixing weights (of their logits under "softmax").
-        schedule: "cosine" lowers the learning rates to a tenth and the noise to nothing;
-            "constant" keeps both.
+        schedule: "cosine" decays the learning rates to a tenth and the noise to 0; "constant"
+            keeps both.
         z_clamp: Bound on every coordinate of z, in units of the truncation.
-        selection: "best" returns the best of the snapshots, the running average and the last
+        selection: "best" returns the best of the checkpoints, the moving average and the last
             latent by held-out AugCLIP; "last" returns the last latent.
-        num_snapshots: Latents kept for that, evenly spaced, the start among them.
-        ema_decay: Decay of the running average of the latent.
-        eval_augments: Held-out augmented views that the returned score is measured on.
+        num_snapshots: Number of checkpoints, evenly spaced, including the start.
+        ema_decay: Decay of the exponential moving average of the latent.
+        eval_augments: Fixed held-out augmented views of the returned score.
     """
 
     num_steps: int = 100
@@ -199,18 +199,17 @@ class AdamConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizeConfig(AdamConfig):
-    """How the basis and its mixing weights are optimised.
+    """Settings of Algorithm 1, which optimises the basis and its mixing weights.
 
     Attributes:
-        start: As for ``AdamConfig``; "best" is whichever of these scores highest.
-        objective: Score to raise: AugCLIP, or plain CLIP for comparison.
-        num_starts: How many starts are optimised at first: the one above, and the best member of as
-            many other classes of the basis by itself, those that the prompt names before the rest.
-            The best by AugCLIP goes on, or one of a named class, if it is no worse than by two
-            standard errors.
-        trial_share: For which share of the steps they are, if there are several.
-        first_augments: Share of a step's augmented views that the first step has; from there their
-            number grows evenly to all of them at the last. Noise does little harm at first.
+        start: As in ``AdamConfig``; "best" is the one of these with the highest score.
+        objective: Score to maximise: AugCLIP, or plain CLIP for comparison.
+        num_starts: Number of starts: the one above, and the best member alone of other classes of
+            the basis, named classes first. The best by AugCLIP is kept, or one of a named class
+            within two standard errors of it.
+        trial_share: Share of the steps after which only one start is kept.
+        first_augments: Share of the augmented views at the first step. Their number grows linearly
+            to all of them at the last step; early steps tolerate noise.
     """
 
     start: Start = "best"
@@ -220,20 +219,20 @@ class OptimizeConfig(AdamConfig):
     first_augments: float = 0.5
 
     def __post_init__(self) -> None:
-        AdamConfig.__post_init__(self)  # not super(): the class is made anew for its slots
+        AdamConfig.__post_init__(self)  # slots replace the class, which super() would miss
         require_choice("objective", self.objective, ("aug_clip", "clip"))
         require_count("num_starts", self.num_starts, 1)
         require_range("trial_share", self.trial_share, 0.0, 1.0)
         require_range("first_augments", self.first_augments, 0.0, 1.0)
 
     def adam(self) -> AdamConfig:
-        """The part that composition and inversion share."""
+        """Return the settings that composition and inversion share."""
         names = [field.name for field in dataclasses.fields(AdamConfig)]
         return AdamConfig(**{name: getattr(self, name) for name in names})
 
 
 def adam_only(config: AdamConfig) -> AdamConfig:
-    """The settings of a stage that has one start; of an ``OptimizeConfig`` the part that it has."""
+    """Return the settings of a stage with one start, without those of an ``OptimizeConfig``."""
     if not isinstance(config, OptimizeConfig):
         return config
     warnings.warn(
@@ -247,22 +246,21 @@ def adam_only(config: AdamConfig) -> AdamConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The settings of all stages of a text-to-image run."""
+    """Settings of all stages of text-to-image generation."""
 
     search: SearchConfig = SearchConfig()
     optimize: OptimizeConfig = OptimizeConfig()
     augment: AugmentConfig = AugmentConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers, words and lists, for a picture's metadata."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        """Return the settings as plain data, for an image's metadata."""
+        return dict(to_plain(self))
 
 
 DEFAULT = Recipe()
 
-# The paper (arXiv:2112.01573): every candidate ranked by AugCLIP, scalar weights from 1/k. It names
-# neither steps nor learning rate, so those are the reference code's.
+# The paper (arXiv:2112.01573): AugCLIP ranks all candidates, scalar weights start at 1/k. The paper
+# specifies neither steps nor learning rate; those are the reference code's.
 PAPER = Recipe(
     search=SearchConfig(
         num_candidates=10_000, num_reranked=None, guided_share=0.0, max_per_class=None
@@ -283,8 +281,8 @@ PAPER = Recipe(
     augment=AugmentConfig(num_augments=50, draws="independent"),
 )
 
-# gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
-# a truncated one, and it returns the iterate before the last step where we return the one after.
+# The defaults of the script of gnobitab/FuseDream. Two differences: z is a truncated N(0, 1), not a
+# clamped one; and the latent after the last step is returned, not the one before it.
 REFERENCE_CODE = Recipe(
     search=SearchConfig(
         num_candidates=10_000, ranking="clip", guided_share=0.0, max_per_class=None

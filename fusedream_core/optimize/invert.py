@@ -18,9 +18,9 @@ from ..augclip.target import image_target
 from ..autograd import with_gradients
 from ..checks import check_images
 from ..config import AugmentConfig, InvertConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
@@ -49,7 +49,7 @@ class InvertResult(Record):
     class_index: Tensor
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def invert_image(
     gan: Gan,
@@ -157,7 +157,7 @@ class _Objective:
     wanted: Tensor
     truncation: float
     config: InvertConfig
-    limit: Limit = field(default_factory=Limit)
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
 
     def __post_init__(self) -> None:
         with torch.no_grad():

@@ -17,8 +17,8 @@ from .. import rng
 from ..autograd import with_gradients
 from ..checks import check_bases, check_runs
 from ..config import AugmentConfig, OptimizeConfig
-from ..determinism import repeatable
-from ..memory import Limit
+from ..determinism import deterministic
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..state import State, copy_state, restoring
@@ -29,7 +29,7 @@ from .starts import Candidate, MultiStart
 from .trials import Trials
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def optimize(
     gan: Gan,
@@ -89,7 +89,7 @@ def optimize(
     check_runs(targets=targets, bases=bases, generators=generators)
     check_bases(bases, gan.gan_id)
     truncation = bases[0].latent.truncation
-    problems = Problems(gan, clip, targets, truncation, augment, Limit(clip_batch))
+    problems = Problems(gan, clip, targets, truncation, augment, AutoBatchSize(clip_batch))
     # Children of each problem's generator: the augmentations that choose the start and those that
     # choose the result are apart from those that train.
     start_generators, held_out = ([rng.fork(own) for own in generators] for _ in range(2))

@@ -15,7 +15,7 @@ from ..augclip.score import aug_clip_score, aug_clip_score_within, clip_score
 from ..augclip.target import encode_target
 from ..config import AugmentConfig, Objective
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..types import Callback, Latent, Score, StepInfo, Target
@@ -41,7 +41,7 @@ class Problems:
     targets: Sequence[Target]
     truncation: float
     augment: AugmentConfig
-    limit: Limit = field(default_factory=Limit)
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
 
     def __len__(self) -> int:
         """B."""
@@ -69,7 +69,7 @@ class Problems:
         """Images ``(B, 3, H, W)`` of one latent for each problem."""
         groups = self._groups(list(range(len(self))))
         return in_micro_batches(
-            Limit(), groups, 1, lambda rows, _: (self.decode(z[rows], y[rows]),)
+            AutoBatchSize(), groups, 1, lambda rows, _: (self.decode(z[rows], y[rows]),)
         )[0]
 
     def score_and_grad(

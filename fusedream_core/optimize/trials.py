@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import rng
 from ..config import AdamConfig
 from ..errors import CheckpointError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.gan.base import Gan
 from ..state import State, copy_state, like, restore_generators, stacked
 from .adam import LatentOptimizer
@@ -187,7 +187,7 @@ def keep_best(
 
 
 def in_micro_batches(
-    limit: Limit,
+    limit: AutoBatchSize,
     groups: Sequence[list[int]],
     copies_each: int,
     work: Callable[[list[int], int], tuple[Tensor, ...]],

@@ -1,4 +1,4 @@
-"""What an image is made from: the job, which is plain settings, and the models that do it."""
+"""Inputs of a run: a job of plain settings, and the models."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..search.bank import Bank
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that decides an image, but for the models and the machine.
+    """All settings that determine an image, besides models and hardware.
 
     Attributes:
-        prompt: What it is to show.
+        prompt: Text of the image.
         seed: From 0 to 2**64 - 1.
-        recipe: The settings; that of a composition makes one.
-        placements: Scales and positions that a composition tries; None means the paper's 18.
-        foreground_prompt: What the pasted image is to show by itself.
-        background_prompt: The same of the image that it is pasted on.
-        start_image: Hash of an image to start from instead of a search; see ``hash_image``.
-        invert: How that image's latent is found.
+        recipe: Settings; a ``CompositionRecipe`` makes a composition.
+        placements: Scales and positions of a composition; None means the paper's 18.
+        foreground_prompt: Text of the foreground.
+        background_prompt: Text of the background.
+        start_image: Hash of the initial image, see ``hash_image``; None means a search.
+        invert: Settings of the inversion of the initial image.
     """
 
     prompt: str
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def needs_perceptual(self) -> bool:
-        """Whether images are compared by LPIPS."""
+        """Whether the job needs a perceptual distance."""
         if isinstance(self.recipe, CompositionRecipe):
             return self.recipe.compose.consistency != "none"
         return self.start_image is not None
@@ -61,7 +61,7 @@ class Job:
             if text is not None:
                 check_text(name, text)
                 parse_prompt(text)
-        make_generator(self.seed)  # refuses what is no seed
+        make_generator(self.seed)  # checks the seed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +71,9 @@ class Models:
     Attributes:
         gan: The generator.
         clip: The encoder.
-        bank: Candidates for the search.
-        selector: A second encoder, which chooses among the iterates and gives the score.
-        perceptual: The distance behind consistency and inversion.
+        bank: Precomputed candidates of the search.
+        selector: A second encoder, which selects the checkpoint and computes the final score.
+        perceptual: Perceptual distance of consistency loss and inversion.
     """
 
     gan: Gan
@@ -93,13 +93,12 @@ class Models:
 
 
 def same_device(first: torch.device, second: torch.device) -> bool:
-    """Whether two devices are one; a name without a number is any of its kind."""
-    numbers = {first.index, second.index} - {None}
-    return first.type == second.type and len(numbers) < 2
+    """Return whether two devices are the same; a missing index matches any."""
+    return first.type == second.type and len({first.index, second.index} - {None}) < 2
 
 
 def hash_image(image: Tensor) -> str:
-    """A hash of an image's size and pixels."""
+    """Return a hash of an image's size and pixels."""
     digest = hashlib.sha256(repr(tuple(image.shape)).encode())
     digest.update(image.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

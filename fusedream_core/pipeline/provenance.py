@@ -1,8 +1,8 @@
-"""How an image came about, as one JSON text: enough to make it again.
+"""The record of an image as JSON, sufficient to make it again.
 
-It holds the job, which models did it and their hashes, device and versions. What is read from a
-image may have been written by anyone: names and types are compared with a fixed list, sizes are
-bounded, and nothing in it is taken for a path or an address.
+It has the job, ids and hashes of the models, device and versions. Records from files are untrusted:
+names and types are checked against the dataclasses, sizes are bounded, and no value is used as a
+path or an address.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .job import Job, Models
 
 logger = logging.getLogger(__name__)
 
-CHUNK = "fusedream"  # the name of the PNG's text chunk
+CHUNK = "fusedream"  # name of the PNG text chunk
 _FORMAT = "fusedream-run-1"
-_LONGEST = 200_000  # characters; a record has some 3,000
+_MAX_RECORD_LENGTH = 200_000  # characters; a typical record has 3,000
 _NAMES = {"gan": "GAN", "clip": "CLIP", "selector": "selector", "perceptual": "LPIPS"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
-    """Which weights a model has.
+    """Identity of a model.
 
     Attributes:
-        id: Its name; of models from files it has the files' hash.
-        sha256: Hash of all its tensors; None if it is no module.
+        id: Name; for models from files it has the hash of the files.
+        sha256: Hash of the state dict; None if the model is not a module.
     """
 
     id: str
@@ -48,7 +48,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecords:
-    """Which models did it; None where there was none of the kind."""
+    """Identities of the models of a run; None for unused ones."""
 
     gan: ModelRecord
     clip: ModelRecord
@@ -58,7 +58,7 @@ class ModelRecords:
 
     @classmethod
     def of(cls, models: Models) -> ModelRecords:
-        """Those of a run."""
+        """Return the identities of given models."""
         perceptual, selector = models.perceptual, models.selector
         return cls(
             gan=_identify(models.gan, models.gan.gan_id),
@@ -71,7 +71,7 @@ class ModelRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """What the numbers of a run depend on beside models and settings."""
+    """Versions and thread count, on which results can depend."""
 
     fusedream: str
     torch: str
@@ -81,7 +81,7 @@ class Versions:
 
     @classmethod
     def here(cls) -> Versions:
-        """Those of this process."""
+        """Return the versions of this process."""
         return cls(
             fusedream=VERSION,
             torch=torch.__version__,
@@ -93,7 +93,7 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How an image came about."""
+    """The record of an image."""
 
     job: Job
     models: ModelRecords
@@ -103,22 +103,26 @@ class Provenance:
 
     @classmethod
     def of(cls, job: Job, models: Models) -> Provenance:
-        """That of a run in this process."""
-        device = describe_device(models.gan.device)
-        return cls(job=job, models=ModelRecords.of(models), device=device, versions=Versions.here())
+        """Return the record of a run in this process."""
+        return cls(
+            job=job,
+            models=ModelRecords.of(models),
+            device=describe_device(models.gan.device),
+            versions=Versions.here(),
+        )
 
     def to_json(self) -> str:
-        """It as JSON, in plain ASCII."""
+        """Return the record as ASCII JSON."""
         return json.dumps(to_plain(self))
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Read it, trusting nothing.
+        """Parse an untrusted record.
 
         Raises:
-            ConfigError: If it is something else, or has a name, type or size that none has.
+            ConfigError: If the text is not a record, or a name, type or size is invalid.
         """
-        if len(text) > _LONGEST:
+        if len(text) > _MAX_RECORD_LENGTH:
             raise ConfigError(f"The record has {len(text)} characters, but none has so many.")
         try:
             plain: Any = json.loads(text)
@@ -129,20 +133,20 @@ class Provenance:
         return from_plain(cls, plain, "record")
 
     def check(self, models: Models) -> None:
-        """Check that models are those of the record, and warn of what else has changed.
+        """Check that models equal those of the record, and warn about other differences.
 
         Raises:
-            ConfigError: If a model is missing, another, or one too many.
+            ConfigError: If a model is missing, different, or additional.
         """
         here = Provenance.of(self.job, models)
         changed = self._changes(here)
         for field, name in _NAMES.items():
             own, given = getattr(self.models, field), getattr(here.models, field)
-            # The same file may be worked out in another way by another version.
+            # Another version may convert the same file differently.
             if own != given and not (changed and own and given and own.id == given.id):
                 raise ConfigError(
-                    f"This was made with {_said(name, own)}, but here is {_said(name, given)}; "
-                    "give the models that it was made with."
+                    f"This was made with {_describe(name, own)}, but here is "
+                    f"{_describe(name, given)}; give the models that it was made with."
                 )
         if self.models.bank != here.models.bank:
             raise ConfigError(
@@ -153,7 +157,7 @@ class Provenance:
             logger.warning("The image may come out otherwise: %s.", "; ".join(changed))
 
     def _changes(self, here: Provenance) -> list[str]:
-        """What has changed between the record and this process, in words."""
+        """List the differences of versions and device between two records."""
         then, now = ({**to_plain(own.versions), "device": own.device} for own in (self, here))
         return [
             f"{name} was {then[name]!r:.80} and is {now[name]!r:.80}"
@@ -163,26 +167,25 @@ class Provenance:
 
 
 def _identify(model: object, name: str | None) -> ModelRecord:
-    """A model's name, and the hash of its weights; without a name it is called by that."""
+    """Return a model's identity; the hash replaces a missing name."""
     digest = hash_weights(model.state_dict()) if isinstance(model, nn.Module) else None
-    kind = type(model).__name__
-    own = f"{kind}-{digest[:12]}" if digest else kind
-    return ModelRecord(id=own if name is None else name, sha256=digest)
+    default = f"{type(model).__name__}-{digest[:12]}" if digest else type(model).__name__
+    return ModelRecord(id=default if name is None else name, sha256=digest)
 
 
 def hash_weights(state: Mapping[str, torch.Tensor]) -> str:
-    """A hash of tensors and their names; the same on every device."""
+    """Return a hash of tensors and their names, equal on every device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # As bytes, since NumPy does not know all types.
+        # As bytes, since NumPy does not have all dtypes.
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(content)  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
-def _said(name: str, model: ModelRecord | None) -> str:
-    """A model in words."""
+def _describe(name: str, model: ModelRecord | None) -> str:
+    """Describe a model for a message."""
     if model is None:
         return f"no {name}"
     weights = f" with the weights {model.sha256[:12]}" if model.sha256 else ""
@@ -190,12 +193,12 @@ def _said(name: str, model: ModelRecord | None) -> str:
 
 
 def _bank(key: str | None) -> str:
-    """A bank in words."""
+    """Describe a bank for a message."""
     return "no seed bank" if key is None else f"the seed bank {key!r:.80}"
 
 
 def _installed(package: str) -> str:
-    """The version of a package, "none" without it."""
+    """Return the version of a package, or "none"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

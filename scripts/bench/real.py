@@ -35,8 +35,8 @@ from _speed_runs import compositions, generator
 from _table import HEAD, line
 from _timing import Row, compare
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.determinism import repeatable
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.determinism import deterministic
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 from fusedream_core.rng import make_generator
 
 AT_ONCE = 256  # copies that CLIP encodes at once, on any card
@@ -111,7 +111,7 @@ class Step:
         torch.manual_seed(0)
         self.sizes, self.device = sizes, device
         self.network = package_generator(sizes.gan, sizes.width).to(device)
-        self.lean = LeanNetwork(copy.deepcopy(self.network))
+        self.lean = DeepNetwork(copy.deepcopy(self.network))
         if sizes.small_clip:
             model = open_clip.model.CLIP(**TINY_CLIP)
             model.visual.preprocess_cfg = PREPROCESS
@@ -126,8 +126,8 @@ class Step:
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Let ours compute in a precision."""
-        self.lean.compute_in(dtype)
-        self.clip.compute_in(dtype)
+        self.lean.to(dtype)
+        self.clip.to(dtype)
 
     def latents(self, batch: int) -> Tensor:
         """Latents and classes side by side, with a gradient."""
@@ -186,7 +186,7 @@ def step(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             "ours, bfloat16": partial(half.ours, batch),
         }
         name = f"step, {batch} x {sizes.copies} copies, {full.name}"
-        with repeatable():
+        with deterministic():
             rows = compare(name, calls, sizes.rounds)
             for row, call in zip(rows, calls.values(), strict=True):
                 yield row | {"peak MB": peak_of(call, device)}
@@ -207,12 +207,12 @@ def composition(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 def memory(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Forward and backward through each generator, and through the CLIP."""
     for resolution in sizes.resolutions:
-        lean = LeanNetwork(package_generator(resolution, sizes.width).to(device))
+        lean = DeepNetwork(package_generator(resolution, sizes.width).to(device))
         latent = torch.zeros(1, 256, device=device)
         for dtype in (torch.float32, torch.bfloat16):
-            lean.compute_in(dtype)
+            lean.to(dtype)
 
-            def both(lean: LeanNetwork = lean, latent: Tensor = latent) -> None:
+            def both(lean: DeepNetwork = lean, latent: Tensor = latent) -> None:
                 lean(latent.clone().requires_grad_(), 1.0).sum().backward()
 
             both()
@@ -228,7 +228,7 @@ def bits(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         one = Step(sizes, device)
         one.compute_in(dtype)
-        with repeatable():
+        with deterministic():
             first = one.ours(2)
             equal = [torch.equal(first, one.ours(2)) for _ in range(sizes.repeats)]
         yield {

@@ -161,7 +161,7 @@ def rng() -> torch.Generator:
 
 @pytest.fixture
 def images(rng: torch.Generator) -> Tensor:
-    """Four pictures of 16 px in [-1, 1]."""
+    """Four images of 16 px in [-1, 1]."""
     return torch.rand(4, 3, 16, 16, generator=rng) * 2 - 1
 
 

@@ -30,25 +30,25 @@ class TestRanges:
 
 class TestPng:
     def test_value(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "new" / "picture.png"
+        path = tmp_path / "new" / "image.png"
         save_png(images[0], path, {"prompt": "ein Wört", "seed": "7"})
-        with Image.open(path) as picture:
-            assert picture.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
-            assert picture.tobytes() == to_pil(images[:1])[0].tobytes()
-            assert picture.getpixel((3, 5)) == tuple(
+        with Image.open(path) as image:
+            assert image.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
+            assert image.tobytes() == to_pil(images[:1])[0].tobytes()
+            assert image.getpixel((3, 5)) == tuple(
                 round((value + 1) * 127.5) for value in images[0, :, 5, 3].tolist()
             )
 
 
-def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
+def test_images_are_saved_as_png_alone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"does not end in \.png"):
-        save_png(torch.zeros(3, 4, 4), tmp_path / "picture.jpg", {})
+        save_png(torch.zeros(3, 4, 4), tmp_path / "image.jpg", {})
     assert not any(tmp_path.iterdir())
 
 
 class TestText:
     def test_read(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         save_png(images[0], path, {"prompt": "ein W\u00f6rt", "long": "x" * 50_000})
         assert read_png_text(path, "prompt") == "ein W\u00f6rt"
         assert read_png_text(path, "long") == "x" * 50_000
@@ -56,19 +56,19 @@ class TestText:
 
     def test_what_is_no_text_is_refused(self, images: Tensor, tmp_path: Path) -> None:
         with pytest.raises(PromptError, match="The prompt holds something that is no character"):
-            save_png(images[0], tmp_path / "picture.png", {"prompt": "a\udcff"})
+            save_png(images[0], tmp_path / "image.png", {"prompt": "a\udcff"})
         assert not any(tmp_path.iterdir())
 
     def test_other_files(self, tmp_path: Path) -> None:
-        Image.new("RGB", (4, 4)).save(tmp_path / "picture.jpg")
-        for name in ("picture.jpg", "nowhere.png"):
-            with pytest.raises(ImageError, match="cannot be read as a picture"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "image.jpg")
+        for name in ("image.jpg", "nowhere.png"):
+            with pytest.raises(ImageError, match="cannot be read as an image"):
                 read_png_text(tmp_path / name, "prompt")
 
 
 class TestReadImage:
     def test_value(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         save_png(images[0], path, {})
         found = read_image(path)
         assert to_pil(found)[0].tobytes() == to_pil(images[:1])[0].tobytes()
@@ -93,5 +93,5 @@ class TestReadImage:
 
     def test_exception(self, tmp_path: Path) -> None:
         (tmp_path / "odd.png").write_bytes(b"odd")
-        with pytest.raises(ImageError, match="cannot be read as a picture"):
+        with pytest.raises(ImageError, match="cannot be read as an image"):
             read_image(tmp_path / "odd.png")

@@ -12,11 +12,11 @@ from fusedream_core.output import try_output, write_or_keep
 
 class TestTryOutput:
     def test_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        try_output(tmp_path / "new" / "picture.png")
+        try_output(tmp_path / "new" / "image.png")
         assert list((tmp_path / "new").iterdir()) == []
 
     def test_leaves_what_is_there(self, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         path.write_bytes(b"old")
         os.utime(path, (1.0, 1.0))
         try_output(path)
@@ -43,7 +43,7 @@ class TestTryOutput:
         [
             ("/proc/x.png", "cannot be written"),
             ("/dev/null", "is there and is no file"),
-            (f"{__file__}/picture.png", "is a file, so"),
+            (f"{__file__}/image.png", "is a file, so"),
             ("x" * 300, "File name too long"),
             ("a\0b.png", "cannot be written"),
         ],
@@ -61,7 +61,7 @@ class TestTryOutput:
     def test_folder_without_the_right(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(SaveError, match="Permission denied"):
-            try_output(tmp_path / "picture.png")
+            try_output(tmp_path / "image.png")
 
 
 class TestWriteOrKeep:
@@ -72,7 +72,7 @@ class TestWriteOrKeep:
         gone = tmp_path / "gone"
         gone.write_bytes(b"")
         with pytest.raises(SaveError, match="could not be written") as caught:
-            write_or_keep(gone / "picture.png", b"content")
+            write_or_keep(gone / "image.png", b"content")
         (kept,) = tmp_path.glob("fusedream-*.png")
         assert str(kept) in str(caught.value)
         assert kept.read_bytes() == b"content"

@@ -692,7 +692,7 @@ class TestRankingOfAList:
         assert type(nothing[0]).__name__ == "ExecutionBlocker"
 
     def test_no_pictures(self, rank: Run, errors: ModuleType) -> None:
-        with pytest.raises(errors.ShapeError, match="no pictures to rank"):
+        with pytest.raises(errors.ShapeError, match="no images to rank"):
             rank([])
 
     def test_one_augmentation_has_no_error(self, pack: SimpleNamespace) -> None:

@@ -248,7 +248,9 @@ class TestActivationBytes:
         assert compared < models.activation_bytes(gan, clip, lpips, pictures=2, gradients=True)
 
     def test_a_clip_tells_what_it_keeps(self, models: ModuleType) -> None:
-        large = SimpleNamespace(model=SimpleNamespace(image_size=(224, 224), kept_numbers=10**9))
+        large = SimpleNamespace(
+            model=SimpleNamespace(image_size=(224, 224), activation_floats=10**9)
+        )
         assert models.activation_bytes(None, large, pictures=2, gradients=True) == 8 * 10**9
         assert models.activation_bytes(None, large, pictures=2) < 10**9
 

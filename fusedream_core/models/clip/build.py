@@ -1,4 +1,4 @@
-"""Building a CLIP from a configuration and weights, and saying what does not fit."""
+"""Construction of a CLIP from a configuration and weights, with a report of mismatches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers
 def build_clip(
     config: ClipConfig, state: Mapping[str, Tensor], path: Path, folder: Path
 ) -> nn.Module:
-    """Build an open_clip model with its weights, leaving the global generator as it was.
+    """Build an open_clip model with its weights; the global generator is not advanced.
 
     Args:
-        config: What it is built from.
-        state: Its weights, under open_clip's names.
-        path: Where they come from, for messages.
-        folder: Where the configuration of its text tower lies, if it has one.
+        config: Configuration of the model.
+        state: Weights under open_clip's names.
+        path: File of the weights, for messages.
+        folder: Folder of the text tower's configuration, if it has one.
 
     Returns:
         The model on the CPU, in float32; its ``visual.preprocess_cfg`` is complete.
@@ -40,7 +40,7 @@ def build_clip(
     with local_tower(config.model["text_cfg"], folder) as text, torch.random.fork_rng(devices=[]):
         try:
             model: nn.Module = _empty_model({**config.model, "text_cfg": text})
-        except Exception as error:  # whatever the shapes in a file run into
+        except Exception as error:  # invalid shapes raise errors of many kinds
             raise CheckpointError(
                 f"open_clip {open_clip.__version__} cannot build the CLIP of {path} from its "
                 f"configuration ({in_one_line(error)}); use the one that came with "
@@ -53,7 +53,7 @@ def build_clip(
 
 
 def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
-    """open_clip's model of a ``model_cfg``; of the class that open_clip takes for it."""
+    """Build the model of a ``model_cfg``, of the class that open_clip chooses."""
     open_clip = open_clip_package()
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     if "timm_model_name" in config["vision_cfg"]:
@@ -66,10 +66,10 @@ def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that must fit exactly, after the forms that open_clip itself converts.
+    """Load weights strictly, after open_clip's own conversions.
 
     Raises:
-        CheckpointError: If names are missing or too many, or shapes differ.
+        CheckpointError: If names are missing or unexpected, or shapes differ.
     """
     own = model.state_dict()
     state = _converted(model, own, dict(state))
@@ -91,12 +91,12 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 def _converted(
     model: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Weights under the names of this model, from the older and foreign ones of open_clip."""
+    """Convert older and foreign names of weights to those of the model."""
     open_clip = open_clip_package()
     state = dict(open_clip.convert.convert_state_dict(model, state))
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
-    for name in ("logit_scale", "logit_bias"):  # no feature depends on them
+    for name in ("logit_scale", "logit_bias"):  # features do not depend on them
         if name in own and name in state and state[name].numel() == own[name].numel():
             state[name] = state[name].reshape(own[name].shape)
     if "logit_bias" in own:
@@ -105,5 +105,5 @@ def _converted(
 
 
 def _is_buffer(name: str) -> bool:
-    """Whether a tensor is no weight but made anew by each model; archives and old files have it."""
+    """Return whether a tensor is a non-persistent buffer, which old files and archives have."""
     return name == _POSITION_IDS or name.endswith("attn_mask")

@@ -1,7 +1,7 @@
-"""``open_clip_config.json``, read through a list of the keys that are accepted.
+"""``open_clip_config.json``, read with an allow-list of keys.
 
-The file decides what open_clip builds. Some keys make other libraries fetch files or run code that
-lies beside the weights, so a key that is not listed here is refused, whatever it may do.
+The file determines what open_clip builds. Some keys make other libraries download files or run code
+beside the weights, so unlisted keys are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..weights import read_json
 
 CONFIG_NAME = "open_clip_config.json"
 
-# Each key with the keys that its own object may have; None where it is no object.
+# Each key with the keys of its object; None if its value is not an object.
 Keys = Mapping[str, "Keys | None"]
 
 
@@ -67,11 +67,11 @@ RESIZE_MODES = ("shortest", "longest", "squash")
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What a CLIP is built from beside its weights.
+    """Configuration of a CLIP.
 
     Attributes:
         model: open_clip's ``model_cfg``.
-        preprocess: open_clip's ``preprocess_cfg``, complete but for the size.
+        preprocess: open_clip's ``preprocess_cfg``, complete except for the size.
     """
 
     model: dict[str, Any]
@@ -79,16 +79,16 @@ class ClipConfig:
 
 
 def read_open_clip_config(path: Path) -> ClipConfig:
-    """Read the configuration of a CLIP's folder.
+    """Read the open_clip configuration of a CLIP.
 
     Args:
         path: An ``open_clip_config.json``.
 
     Returns:
-        The configuration. It loads no weights of a single tower.
+        The configuration.
 
     Raises:
-        CheckpointError: If it is no such file, or has a key or value that is not accepted.
+        CheckpointError: If the file is of another kind, or has a refused key or value.
     """
     content = read_json(path)
     check_keys(content, _KEYS, path)
@@ -102,22 +102,22 @@ def read_open_clip_config(path: Path) -> ClipConfig:
     if timm_name is not None and not re.fullmatch(r"[\w.\-]+", str(timm_name)):
         raise CheckpointError(
             f"The file {path} names the image tower {timm_name!r}, but only a plain name of timm's "
-            "is accepted, as others would be fetched or read from elsewhere."
+            "is accepted, as others would be downloaded or read from elsewhere."
         )
     return ClipConfig(model, complete_preprocess(content.get("preprocess_cfg") or {}, path))
 
 
 def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str = "") -> None:
-    """Accept only keys that are listed, at every depth.
+    """Refuse unlisted keys, at every depth.
 
     Args:
-        content: An object of a JSON file.
-        keys: Those that it may have.
+        content: A JSON object.
+        keys: Allowed keys.
         path: The file, for the message.
-        within: Where in the file the object stands, with a dot at its end.
+        within: Path of the object in the file, with a dot at its end.
 
     Raises:
-        CheckpointError: If there is another key, or another kind of value.
+        CheckpointError: If there is an unlisted key or a value of the wrong kind.
     """
     for key, value in content.items():
         inner = keys.get(key)
@@ -133,7 +133,7 @@ def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str =
 
 
 def refused_key(path: Path, key: str) -> CheckpointError:
-    """The error for a key that is not accepted."""
+    """Return the error for a refused key."""
     return CheckpointError(
         f"The file {path} has the key {key}, which is refused, as a model's file may only have "
         "keys that are known to run no code and to reach no network; delete the key, or use the "
@@ -142,10 +142,10 @@ def refused_key(path: Path, key: str) -> CheckpointError:
 
 
 def complete_preprocess(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """How images are prepared, with open_clip's values where nothing is said.
+    """Complete a ``preprocess_cfg`` with open_clip's defaults.
 
     Raises:
-        CheckpointError: If a value is not one that is supported.
+        CheckpointError: If a value is not supported.
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
@@ -176,14 +176,14 @@ def complete_preprocess(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is a text, a number, a flag, or a short list of numbers."""
+    """Return whether a value is a string, a number, a boolean, or a short list of numbers."""
     if isinstance(value, list):
         return len(value) <= 8 and all(isinstance(entry, (int, float)) for entry in value)
     return isinstance(value, (str, int, float))
 
 
 def _is_triple(value: object) -> bool:
-    """Whether a value is three numbers that a float32 can hold."""
+    """Return whether a value is three numbers that a float32 can hold."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return False
     return all(isinstance(entry, (int, float)) and abs(entry) < 1e38 for entry in value)

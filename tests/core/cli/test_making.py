@@ -1,4 +1,4 @@
-"""The commands that make pictures, in one process, with tiny models."""
+"""The commands that make images, in one process, with tiny models."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Saved = tuple[bytes, dict[str, str]]
 
 def read(path: Path) -> Saved:
     """Pixels and text chunks of a PNG."""
-    with Image.open(path) as picture:
-        return picture.tobytes(), dict(picture.text)  # type: ignore[attr-defined]
+    with Image.open(path) as image:
+        return image.tobytes(), dict(image.text)  # type: ignore[attr-defined]
 
 
 def make(arguments: list[str], out: Path) -> Saved:
@@ -65,10 +65,10 @@ class TestGenerate:
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
             (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),  # no module
-            (["a dog", "--start-image", __file__], "cannot be read as a picture"),
+            (["a dog", "--start-image", __file__], "cannot be read as an image"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
-            (["--from", __file__], "cannot be read as a picture"),
-            (["--from", "nowhere.png"], "cannot be read as a picture"),
+            (["--from", __file__], "cannot be read as an image"),
+            (["--from", "nowhere.png"], "cannot be read as an image"),
             (["--resume", "nowhere.fusedream.safetensors"], "There is no weight file nowhere"),
             (["--resume", __file__], "is no saved run"),
         ],
@@ -121,7 +121,7 @@ class TestGenerate:
         assert first != make(GENERATE, tmp_path / "other.png")[0]
         assert json.loads(text["fusedream"])["models"]["perceptual"]["id"]
 
-    def test_picture_that_cannot_be_saved_is_kept(
+    def test_image_that_cannot_be_saved_is_kept(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its folder goes while the work is done."""
@@ -262,13 +262,13 @@ class TestStop:
         saved = tmp_path / "out.fusedream.safetensors"
         ages: list[int] = []
 
-        def look(info: StepInfo) -> None:
+        def check(info: StepInfo) -> None:
             assert saved.is_file()
             if info.stage in ("optimize", "compose"):
                 engine: Any = load_run(saved).state["engine"]
                 ages.append(info.step - (0 if engine is None else steps_of(engine)))
 
-        when(monkeypatch, look)
+        when(monkeypatch, check)
         make([*KINDS[kind], "--save-every", "2"], tmp_path / "out.png")
         # The placements of a composition, of which there are two at first, take a step together.
         assert max(ages) <= (1 if kind == "generate" else 2 * 2)

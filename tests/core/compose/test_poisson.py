@@ -288,7 +288,7 @@ class TestBlend:
         source, background = pair
         with pytest.raises(ShapeError, match=r"source has the shape \(1, 3, 11, 10\) and the"):
             blend(source[:1], background, BOX, mode="none")
-        with pytest.raises(ShapeError, match="RGB pictures"):
+        with pytest.raises(ShapeError, match="RGB images"):
             blend(source[0], background[0], BOX, mode="none")
 
 

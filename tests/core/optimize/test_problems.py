@@ -18,7 +18,7 @@ from fusedream_core import (
     make_generator,
     sample_params,
 )
-from fusedream_core.memory import Limit
+from fusedream_core.memory import AutoBatchSize
 from fusedream_core.optimize.problems import Problems
 
 AUGMENT = AugmentConfig(num_augments=3)
@@ -47,7 +47,7 @@ class TestScoreAndGrad:
         grouping: str,
     ) -> None:
         """The slow way: a row, its problem's draw, and autograd through all of it."""
-        problems = Problems(gan64, clip64, targets64, 0.6, AUGMENT, Limit(limit))
+        problems = Problems(gan64, clip64, targets64, 0.6, AUGMENT, AutoBatchSize(limit))
         z, y = sample(gan64, 5)
         of = [0, 1, 2, 0, 2]
         scores, images, gradients = problems.score_and_grad(

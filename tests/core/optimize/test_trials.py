@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
-from fusedream_core.memory import Limit
+from fusedream_core.memory import AutoBatchSize
 from fusedream_core.optimize.latent import make_latent
 from fusedream_core.optimize.trials import (
     Checkpoints,
@@ -124,14 +124,14 @@ class TestInMicroBatches:
             return torch.tensor(rows), 2 * torch.tensor(rows)
 
         found = in_micro_batches(
-            Limit(4), [[3, 0, 1], [2]], 2, work, lambda own: reported.append(len(own[0]))
+            AutoBatchSize(4), [[3, 0, 1], [2]], 2, work, lambda own: reported.append(len(own[0]))
         )
         assert seen == [[3, 0], [1], [2]]
         assert [own.tolist() for own in found] == [[0, 1, 2, 3], [0, 2, 4, 6]]
         assert reported == [3, 1]
 
     def test_a_group_that_does_not_fit_is_split_and_the_rest_with_it(self) -> None:
-        limit, sizes = Limit(), list[int]()
+        limit, sizes = AutoBatchSize(), list[int]()
 
         def work(rows: list[int], _: int) -> tuple[Tensor, ...]:
             sizes.append(len(rows))
