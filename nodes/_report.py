@@ -80,8 +80,6 @@ def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset
         f"{len(result.trace)} steps, preset {preset}, from {_start(result.start[0])}, "
         f"returned: {result.chosen[0]}"
     )
-    if result.stopped[0] is not None:
-        lines.append(f"stopped early, after step {result.stopped[0]}: the score rose no more")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -119,9 +117,9 @@ def latent_notes(target: Target, clip_name: str, **settings: object) -> dict[str
 
 
 def _start(start: str) -> str:
-    """What a run started from: a mix, or for "rival 2" the 2nd of the starts that raced."""
-    word, _, rank = start.partition(" ")
-    if word != "rival":
+    """The start of a run: the name of its mix, or its rank among several, as in "rival 2"."""
+    rank = start.split()[-1]
+    if not rank.isdigit():
         return f"the mix '{start}'"
     suffix = {"2": "nd", "3": "rd"}.get(rank, "th")
     return f"the {rank}{suffix} start"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.optimize.latent_file import GanLatent
 from ..fusedream_core.optimize.optimize import optimize
 from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
@@ -42,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 _D = PRESETS["default"]
 _REFERENCE = PRESETS["reference code"]
-_SNAPSHOTS = 20  # of a run that may stop early: one each 5 % of the steps
 
 
 class FuseDreamOptimize(Node):
@@ -108,19 +106,7 @@ class FuseDreamOptimize(Node):
                         "does not win. Without it, the first does so by changes it has not met."
                     ),
                 ),
-                io.Int.Input(
-                    "patience",
-                    default=0,
-                    min=0,
-                    max=_SNAPSHOTS - 1,
-                    optional=True,  # so that prompts from before it are valid
-                    tooltip=(
-                        "Stop early: each 5 % of the steps the score is measured on held-out "
-                        "augmentations, and after this many scores in a row that are no better the "
-                        "run ends. Meant for many hundreds of steps, and only for the preset "
-                        "default. 0: never stop early."
-                    ),
-                ),
+                _patience_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture."),
@@ -152,7 +138,9 @@ class FuseDreamOptimize(Node):
         selector: Managed[ImageTextEncoder] | None = None,
         patience: int = 0,
     ) -> io.NodeOutput:
-        recipe = _recipe(preset, num_steps, num_augments, patience)
+        if patience != 0:
+            logger.warning("FuseDream: patience is ignored; every run takes all of its steps.")
+        recipe = _recipe(preset, num_steps, num_augments)
         starts = min(recipe.optimize.num_starts, len(basis.scores))
         each = activation_bytes(gan, pictures=1, gradients=True)
         rows = fit_batch(starts, 2 * each)
@@ -179,7 +167,6 @@ class FuseDreamOptimize(Node):
         score = float(result.score.mean[0])
         report = optimize_report(result, target, basis, preset)
         settings = {"seed": seed, "steps": recipe.optimize.num_steps, "preset": preset}
-        settings |= {"patience": patience} if patience else {}
         about = latent_notes(target, clip.name, **settings, augments=recipe.augment.num_augments)
         about |= {"score": f"{score:.4f}"}
         latent = GanLatent(result.latent, basis.gan_id, about, (image.shape[1], image.shape[2]))
@@ -188,20 +175,25 @@ class FuseDreamOptimize(Node):
         return io.NodeOutput(image, latent, score, report, trace)
 
 
-def _recipe(preset: str, num_steps: int, num_augments: int, patience: int) -> Recipe:
+def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
     """A preset with the numbers that the node asks for."""
     recipe = chosen(PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
     if num_augments != AS_PRESET:
         recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
-    if patience != 0 and recipe.optimize.selection == "last":
-        raise ConfigError(
-            f"patience is {patience}, but the preset {preset!r} returns the last picture, whatever "
-            "its score; set patience to 0, or choose the preset default.",
-            setting="patience",
-        )
-    if patience != 0:
-        stopping = replace(recipe.optimize, patience=patience, num_snapshots=_SNAPSHOTS)
-        recipe = replace(recipe, optimize=stopping)
     return recipe
+
+
+def _patience_input() -> io.Int.Input:
+    """An input without effect: saved workflows and API prompts hold a value for it."""
+    entry = io.Int.Input(
+        "patience",
+        default=0,
+        min=0,
+        max=19,
+        optional=True,
+        tooltip="Has no effect. It is kept so that old workflows load; leave it at 0.",
+    )
+    entry.extra_dict["advanced"] = True  # ComfyUI 0.3.75 has no argument for it
+    return entry
