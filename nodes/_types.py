@@ -112,8 +112,9 @@ def truncation_input() -> io.Float.Input:
         max=1.0,
         step=0.05,
         tooltip=(
-            "How far from its average the GAN may draw: low is plain and clean, high is varied and "
-            "riskier. 0: the value that the GAN comes with."
+            "How far latents may deviate from their mean. Low values give clean pictures "
+            "with little variety, high values more variety and more artefacts. 0: the GAN's "
+            "own value."
         ),
     )
 
@@ -127,9 +128,9 @@ def blend_inputs() -> list[io.Input]:
             options=list(get_args(BlendMode)),
             default=default.blend,
             tooltip=(
-                "How the border of what is pasted is hidden. poisson: its colours are fitted to "
-                "what surrounds it. mixed: the background's stronger edges show through as well. "
-                "feather: a soft edge. none: a plain paste."
+                "How the border of the pasted picture is hidden. poisson: its colours are "
+                "fitted to the surroundings. mixed: stronger edges of the background also "
+                "show through. feather: a soft edge. none: a plain paste."
             ),
         ),
         io.Float.Input(
@@ -138,6 +139,6 @@ def blend_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="From 0, the plain paste, to 1, the blended picture.",
+            tooltip="Strength of the blend, from 0, the plain paste, to 1, the blended picture.",
         ),
     ]

@@ -48,10 +48,10 @@ class FuseDreamSeedBank(Node):
             node_id="FuseDreamSeedBank",
             display_name="Seed Bank (FuseDream)",
             description=(
-                "Draws a fixed set of random pictures and remembers how CLIP sees each, in a file "
-                "in ComfyUI's user folder. The first time takes as long as a search of as many; "
-                "after that every Seed Search over it, for any prompt, takes moments. The demo "
-                "models' bank comes with the pack."
+                "Generates a fixed set of random pictures and stores their CLIP features in "
+                "a file in ComfyUI's user folder. The first run takes as long as a search of "
+                "the same size. After that, every Seed Search over the bank takes moments, "
+                "for any prompt. The bank of the demo models comes with the pack."
             ),
             search_aliases=["FuseDream", "cache", "fast search"],
             inputs=[
@@ -63,13 +63,13 @@ class FuseDreamSeedBank(Node):
                     min=AS_PRESET,
                     max=1_000_000,
                     tooltip=(
-                        "How many pictures there are; each search looks at a random half of them. "
-                        f"-1: {BANK_SIZE:,} on a GPU, or where the demo models' own bank serves "
+                        "Number of pictures; each search uses a random half of them. -1: "
+                        f"{BANK_SIZE:,} on a GPU, or where the demo models' own bank serves "
                         f"(seed 0, truncation 0); otherwise {_SIZE_ON_CPU:,} on a CPU."
                     ),
                 ),
                 truncation_input(),
-                seed_input("Which random pictures these are.", changes=False),
+                seed_input("Which random pictures are drawn.", changes=False),
             ],
             outputs=[
                 BankSocket.Output(

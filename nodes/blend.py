@@ -35,9 +35,9 @@ class FuseDreamPoissonBlend(Node):
             node_id="FuseDreamPoissonBlend",
             display_name="Poisson Blend (FuseDream)",
             description=(
-                "Pastes any picture into any other and hides the seam: its colours are fitted to "
-                "what surrounds it by an exact solution of Poisson's equation. Batches of any "
-                "size; needs no GAN and no other package."
+                "Pastes any picture into any other and hides the seam: an exact solution of "
+                "Poisson's equation fits its colours to the surroundings. It takes batches "
+                "of any size, and needs no GAN and no other package."
             ),
             search_aliases=[
                 "FuseDream",
@@ -49,7 +49,9 @@ class FuseDreamPoissonBlend(Node):
             ],
             inputs=[*_picture_inputs(), *_place_inputs(), *blend_inputs(), _mask_input()],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The background with it in."),
+                io.Image.Output(
+                    display_name="image", tooltip="The background with the foreground in it."
+                ),
                 io.Mask.Output(
                     display_name="mask", tooltip="White where the foreground was pasted."
                 ),
@@ -96,15 +98,15 @@ def _picture_inputs() -> list[io.Input]:
         io.Image.Input(
             "background",
             tooltip=(
-                "What it is pasted on, of any size. One picture serves for a whole batch of "
-                "foregrounds. Bypassed, the node hands this on."
+                "The picture to paste on, of any size. One picture serves for a whole batch "
+                "of foregrounds. If the node is bypassed, this is its output."
             ),
         ),
         io.Image.Input(
             "foreground",
             tooltip=(
-                "What is pasted, of any size; where its alpha is 0 the background stays. One "
-                "picture serves for a whole batch of backgrounds."
+                "The picture to paste, of any size; where its alpha is 0 the background "
+                "stays. One picture serves for a whole batch of backgrounds."
             ),
         ),
     ]
@@ -117,7 +119,7 @@ def _place_inputs() -> list[io.Input]:
             options=list(POSITIONS),
             default="center",
             tooltip=(
-                "Where the foreground goes; ignored where a mask of the background's size is "
+                "Where the foreground goes. Ignored if a mask of the background's size is "
                 "connected."
             ),
         ),
@@ -128,8 +130,9 @@ def _place_inputs() -> list[io.Input]:
             max=1.0,
             step=0.05,
             tooltip=(
-                "Its largest size, as a share of the background's sides; its aspect is kept. "
-                "Ignored where a mask of the background's size is connected."
+                "Largest size of the foreground, as a share of the background's sides; its "
+                "aspect ratio is kept. Ignored if a mask of the background's size is "
+                "connected."
             ),
         ),
     ]
@@ -140,10 +143,10 @@ def _mask_input() -> io.Input:
         "mask",
         optional=True,
         tooltip=(
-            "Of the background's size: the foreground is stretched to the box around what is "
-            "above 0.5 and shows through the mask only. Of the foreground's size: what of it "
-            "shows. If both have one size, it is the background's. Blending knows rectangles: it "
-            "hides the border of the box, not a mask's own outline inside it, so a rectangular "
-            "mask works best. Alpha of the foreground counts as well."
+            "Of the background's size: the foreground is stretched to the box around all "
+            "values above 0.5 and shows through the mask only. Of the foreground's size: the "
+            "part of it that shows. If both have one size, it is the background's. Only the "
+            "border of the box is blended, not the outline of a mask inside it, so a "
+            "rectangular mask works best. The alpha of the foreground applies as well."
         ),
     )

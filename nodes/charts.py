@@ -30,12 +30,15 @@ class FuseDreamPlotTrace(Node):
         return make_schema(
             node_id="FuseDreamPlotTrace",
             display_name="Plot Trace (FuseDream)",
-            description="Draws the score of each step as a curve: is it still rising at the end?",
+            description=(
+                "Draws the score of each step as a curve, which shows whether it "
+                "still rises at the end."
+            ),
             search_aliases=["FuseDream", "chart", "graph", "curve", "loss"],
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Optimize or Invert Image (FuseDream)."),
-                io.Int.Input("width", default=640, min=128, max=4096, tooltip="In pixels."),
-                io.Int.Input("height", default=400, min=128, max=4096, tooltip="In pixels."),
+                io.Int.Input("width", default=640, min=128, max=4096, tooltip="Size in pixels."),
+                io.Int.Input("height", default=400, min=128, max=4096, tooltip="Size in pixels."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The curve.")],
         )
@@ -60,8 +63,8 @@ class FuseDreamContactSheet(Node):
             node_id="FuseDreamContactSheet",
             display_name="Contact Sheet (FuseDream)",
             description=(
-                "Puts a batch on one picture, with a line below each: the basis of Seed Search "
-                "with its scores, or any ranking."
+                "Arranges a batch on one sheet, with a label below each picture: the basis "
+                "of Seed Search with its scores, or any ranking."
             ),
             search_aliases=["FuseDream", "grid", "montage", "labels"],
             is_input_list=True,
@@ -72,14 +75,21 @@ class FuseDreamContactSheet(Node):
                     default="",
                     multiline=True,
                     tooltip=(
-                        "One line for each picture, or a list of as many texts. Of the scores of "
-                        "Seed Search and AugCLIP Score, the numbered lines count."
+                        "One line for each picture, or a list of as many texts. Of the "
+                        "scores of Seed Search and AugCLIP Score, only the numbered lines "
+                        "are used."
                     ),
                 ),
                 io.Int.Input(
-                    "columns", default=0, min=0, max=64, tooltip="Pictures in a row; 0: as square."
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Pictures per row; 0: as square as possible.",
                 ),
-                io.Int.Input("tile", default=192, min=32, max=1024, tooltip="Side of each."),
+                io.Int.Input(
+                    "tile", default=192, min=32, max=1024, tooltip="Side of each tile in pixels."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", is_output_list=True, tooltip="The sheet.")

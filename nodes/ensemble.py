@@ -30,30 +30,36 @@ class FuseDreamMergeCLIP(Node):
             node_id="FuseDreamMergeCLIP",
             display_name="Merge CLIP (FuseDream)",
             description=(
-                "Makes one CLIP of two. A picture that fools one of them seldom fools the other, "
-                "so what comes out has fewer artefacts; each step takes as long as with both."
+                "Merges two CLIPs into one. A picture with a wrongly high score in one of "
+                "them seldom has it in the other, so results have fewer artefacts. Each step "
+                "takes as long as with both."
             ),
             search_aliases=["ensemble", "two CLIPs", "FuseDream"],
             inputs=[
                 GanSocket.Input(
                     "gan",
-                    tooltip="Makes a few pictures on which the two are brought to one scale.",
+                    tooltip=(
+                        "Generates a few pictures, on which the scores of both are brought "
+                        "to one scale."
+                    ),
                 ),
                 ClipSocket.Input("clip_a", tooltip="From Load CLIP (FuseDream)."),
-                ClipSocket.Input("clip_b", tooltip="Another one, best of another kind."),
+                ClipSocket.Input(
+                    "clip_b", tooltip="A second CLIP, best with another architecture."
+                ),
                 io.Float.Input(
                     "share_b",
                     default=0.5,
                     min=0.05,
                     max=0.95,
                     step=0.05,
-                    tooltip="How much clip_b counts; clip_a counts for the rest.",
+                    tooltip="Weight of clip_b; clip_a has the rest.",
                 ),
             ],
             outputs=[
                 ClipSocket.Output(
                     display_name="clip",
-                    tooltip="Both as one. Encode the prompt with it, and search with it.",
+                    tooltip="The merged CLIP. Encode the prompt with it, and search with it.",
                 )
             ],
         )

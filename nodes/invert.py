@@ -44,35 +44,39 @@ class FuseDreamInvertImage(Node):
             node_id="FuseDreamInvertImage",
             display_name="Invert Image (FuseDream)",
             description=(
-                "Finds the latent whose picture is most like a given one, by LPIPS, CLIP and "
-                "colour, so that one can start from a picture. What the GAN cannot draw stays "
-                "different."
+                "Finds the latent whose picture is closest to a given one, by LPIPS, CLIP "
+                "and colour. Use it to start from a picture. What the GAN cannot generate "
+                "stays different."
             ),
             search_aliases=["FuseDream", "inversion", "img2img", "projection"],
             inputs=[
-                GanSocket.Input("gan", tooltip="The GAN that is to draw it."),
+                GanSocket.Input("gan", tooltip="The GAN that generates the picture."),
                 ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
                 LpipsSocket.Input("lpips", tooltip="From Load LPIPS (FuseDream)."),
                 io.Image.Input(
-                    "image", tooltip="One picture, of any origin; its middle square counts."
+                    "image", tooltip="One picture from any source; its central square is used."
                 ),
-                seed_input("Which random latents it begins from."),
+                seed_input("Which random latents the search draws."),
                 io.Int.Input(
                     "num_steps",
                     default=_D.optimize.num_steps,
                     min=1,
                     max=10_000,
-                    tooltip="Optimisation steps; more come nearer and take longer.",
+                    tooltip="Optimisation steps; more give a closer match and take longer.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="What the GAN makes of it."),
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture that the GAN generates from the latent.",
+                ),
                 LatentSocket.Output(
                     display_name="latent",
                     tooltip="Its latent: for Latent to Basis, Interpolate Latents or Save Latent.",
                 ),
                 io.Float.Output(
-                    display_name="distance", tooltip="LPIPS between the two; 0 is the same."
+                    display_name="distance",
+                    tooltip="LPIPS between the two pictures; 0 means identical.",
                 ),
                 TraceSocket.Output(
                     display_name="trace", tooltip="The loss after each step, for Plot Trace."

@@ -48,8 +48,7 @@ class FuseDreamDecodeLatent(Node):
             node_id="FuseDreamDecodeLatent",
             display_name="Decode Latent (FuseDream)",
             description=(
-                "Draws the pictures of the latents that Optimize or Compose returned, with no "
-                "search."
+                "Decodes the latents that Optimize or Compose returned, without a search."
             ),
             search_aliases=["FuseDream", "BigGAN", "generate"],
             inputs=[
@@ -77,8 +76,9 @@ class FuseDreamSaveLatent(Node):
             node_id="FuseDreamSaveLatent",
             display_name="Save Latent (FuseDream)",
             description=(
-                "Keeps a latent in ComfyUI's output folder, as a small safetensors file with the "
-                "prompt, the models and the settings in it, so that one can go on from it later."
+                "Saves a latent to ComfyUI's output folder as a small safetensors file. The "
+                "file holds the prompt, the models and the settings, so that a later run can "
+                "continue from it."
             ),
             search_aliases=["FuseDream", "keep", "export"],
             is_output_node=True,
@@ -124,8 +124,8 @@ class FuseDreamLoadLatent(Node):
             node_id="FuseDreamLoadLatent",
             display_name="Load Latent (FuseDream)",
             description=(
-                "Reads a latent that Save Latent kept: draw it again with Decode Latent, or go on "
-                "from it, with another prompt if you like, by Latent to Basis."
+                "Reads a latent that Save Latent wrote. Decode it with Decode Latent, or "
+                "continue from it with Latent to Basis, with the same prompt or another."
             ),
             search_aliases=["FuseDream", "import"],
             inputs=[
@@ -133,7 +133,7 @@ class FuseDreamLoadLatent(Node):
                     "latent_name",
                     options=list(_saved()) or [_NOTHING],
                     tooltip=(
-                        "Files of Save Latent, in output/fusedream, and those that you put into "
+                        "Files of Save Latent in output/fusedream, and your own files in "
                         "input/fusedream."
                     ),
                 )
@@ -179,20 +179,20 @@ class FuseDreamInterpolateLatents(Node):
             node_id="FuseDreamInterpolateLatents",
             display_name="Interpolate Latents (FuseDream)",
             description=(
-                "Draws the pictures on the way from one latent to another, as a batch that video "
-                "nodes take: z on a great circle, the class on a line."
+                "Decodes the pictures between two latents, as a batch for video nodes. z is "
+                "interpolated along a great circle, the class along a line."
             ),
             search_aliases=["FuseDream", "slerp", "morph", "video", "animation"],
             inputs=[
                 GanSocket.Input("gan", tooltip="The GAN that both latents belong to."),
-                LatentSocket.Input("first", tooltip="Where it begins."),
-                LatentSocket.Input("last", tooltip="Where it ends."),
+                LatentSocket.Input("first", tooltip="The latent of the first picture."),
+                LatentSocket.Input("last", tooltip="The latent of the last picture."),
                 io.Int.Input(
                     "num_frames",
                     default=16,
                     min=2,
                     max=1024,
-                    tooltip="Pictures on the way, both ends included.",
+                    tooltip="Number of pictures, both ends included.",
                 ),
             ],
             outputs=[
@@ -230,14 +230,14 @@ class FuseDreamLatentToBasis(Node):
             node_id="FuseDreamLatentToBasis",
             display_name="Latent to Basis (FuseDream)",
             description=(
-                "Lets Optimize go on from latents that are there, loaded, inverted from a picture "
-                "or made before, with the same prompt or another."
+                "Starts Optimize from existing latents: loaded, inverted from a picture, or "
+                "optimised before. The prompt may be the same or another."
             ),
             search_aliases=["FuseDream", "img2img", "continue", "refine"],
             inputs=[
                 GanSocket.Input("gan", tooltip="The GAN that the latent belongs to."),
                 ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
-                TargetSocket.Input("target", tooltip="The prompt to go on with."),
+                TargetSocket.Input("target", tooltip="The prompt to continue with."),
                 LatentSocket.Input("latent", tooltip="One latent or several."),
             ],
             outputs=[

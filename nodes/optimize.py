@@ -52,9 +52,10 @@ class FuseDreamOptimize(Node):
             node_id="FuseDreamOptimize",
             display_name="Optimize (FuseDream)",
             description=(
-                "Blends the basis pictures of Seed Search and improves the blend and the pictures "
-                "together until AugCLIP, CLIP under random augmentations, sees the prompt in it. "
-                "The best pictures of different classes race at first, and the best goes on."
+                "Mixes the basis latents of Seed Search and optimises the mix and the "
+                "latents together for AugCLIP, the CLIP score under random augmentations. "
+                "The default preset is multi-start: it starts from the best pictures of "
+                "different classes and continues with the best."
             ),
             search_aliases=["FuseDream", "text to image", "AugCLIP"],
             inputs=[
@@ -63,8 +64,8 @@ class FuseDreamOptimize(Node):
                 TargetSocket.Input("target", tooltip="From Encode Prompt."),
                 BasisSocket.Input("basis", tooltip="From Seed Search."),
                 seed_input(
-                    "Which random augmentations are drawn. Changing only this one makes a "
-                    "variation without a new search."
+                    "Which random augmentations are drawn. A change of this seed alone gives "
+                    "a variation without a new search."
                 ),
                 io.Int.Input(
                     "num_steps",
@@ -72,8 +73,8 @@ class FuseDreamOptimize(Node):
                     min=AS_PRESET,
                     max=10_000,
                     tooltip=(
-                        "Optimisation steps; time grows with them. -1: as many as the preset has "
-                        f"(reference code: {_REFERENCE.optimize.num_steps})."
+                        "Optimisation steps; run time grows with them. -1: the number of the "
+                        f"preset (reference code: {_REFERENCE.optimize.num_steps})."
                     ),
                 ),
                 io.Int.Input(
@@ -82,9 +83,9 @@ class FuseDreamOptimize(Node):
                     min=AS_PRESET,
                     max=512,
                     tooltip=(
-                        "Augmented copies that CLIP sees per step: more is steadier, slower and "
-                        "takes more memory. -1: as many as the preset has "
-                        f"(reference code: {_REFERENCE.augment.num_augments})."
+                        "Augmented views that CLIP encodes per step. More give a steadier "
+                        "gradient, but take more time and memory. -1: the number of the "
+                        f"preset (reference code: {_REFERENCE.augment.num_augments})."
                     ),
                 ),
                 io.Combo.Input(
@@ -92,18 +93,20 @@ class FuseDreamOptimize(Node):
                     options=list(PRESETS),
                     default="default",
                     tooltip=(
-                        "How the blend is written and optimised. default: this pack's, the best "
-                        "of the three. paper: one weight per basis picture, as published. "
-                        "reference code: one weight per coordinate, as in the authors' code."
+                        "How the mix is parameterised and optimised. default: this pack's, "
+                        "the best of the three. paper: one weight per basis picture, as "
+                        "published. reference code: one weight per coordinate, as in the "
+                        "authors' code."
                     ),
                 ),
                 ClipSocket.Input(
                     "selector",
                     optional=True,
                     tooltip=(
-                        "A second CLIP that the optimisation never meets: it picks the best of the "
-                        "pictures on the way and gives the score, so that what fools the first "
-                        "does not win. Without it, the first does so by changes it has not met."
+                        "A second CLIP that takes no part in the gradients. It selects the "
+                        "best checkpoint and gives the score, so that a picture with a high "
+                        "score in the first CLIP alone is not selected. Without it, the "
+                        "first CLIP does so on held-out augmentations."
                     ),
                 ),
                 _patience_input(),
@@ -115,9 +118,9 @@ class FuseDreamOptimize(Node):
                 ),
                 io.Float.Output(
                     display_name="score",
-                    tooltip="Its AugCLIP score on augmentations kept out of the optimisation.",
+                    tooltip="Its AugCLIP score on held-out augmentations.",
                 ),
-                io.String.Output(display_name="report", tooltip="What the optimisation did."),
+                io.String.Output(display_name="report", tooltip="A summary of the run."),
                 TraceSocket.Output(
                     display_name="trace", tooltip="The score of each step, for Plot Trace."
                 ),

@@ -39,9 +39,10 @@ class FuseDreamAugCLIPScore(Node):
             node_id="FuseDreamAugCLIPScore",
             display_name="AugCLIP Score (FuseDream)",
             description=(
-                "Scores any pictures, from any node and of any size, by how well they fit the "
-                "prompt, and ranks them. AugCLIP looks at many augmented copies of each picture "
-                "and is harder to fool than plain CLIP. Needs no GAN."
+                "Scores any pictures, from any node and of any size, by how well they fit "
+                "the prompt, and ranks them. AugCLIP averages the CLIP score over many "
+                "augmented views of each picture, which makes it more robust than plain "
+                "CLIP. Needs no GAN."
             ),
             search_aliases=["CLIP score", "rank", "best of", "pick", "AugCLIP", "FuseDream"],
             is_input_list=True,
@@ -124,8 +125,8 @@ def _inputs() -> list[io.Input]:
         io.Image.Input(
             "images",
             tooltip=(
-                "The pictures to rank: any batch of any size, or a list of them, which is ranked "
-                "as one; alpha is laid on white."
+                "The pictures to rank: any batch of any size, or a list of batches, which is "
+                "ranked as one. Alpha is composited over white."
             ),
         ),
         io.Int.Input(
@@ -133,7 +134,7 @@ def _inputs() -> list[io.Input]:
             default=1,
             min=1,
             max=4096,
-            tooltip="How many of the best to give out at 'best'.",
+            tooltip="How many of the best to return at 'best'.",
         ),
         io.Int.Input(
             "num_augments",
@@ -141,8 +142,8 @@ def _inputs() -> list[io.Input]:
             min=2,
             max=1024,
             tooltip=(
-                "Augmented copies of each picture; all pictures get the same ones. More "
-                "is more exact and slower; the report gives the error."
+                "Augmented views of each picture; all pictures get the same augmentations. "
+                "More is more exact and slower; the report gives the standard error."
             ),
         ),
         seed_input(
@@ -158,7 +159,8 @@ def _inputs() -> list[io.Input]:
             optional=True,  # so that prompts from before it are valid
             tooltip=(
                 "Pictures with this score or a higher one come out at 'good', the others at "
-                "'rest'. -1: all are good. Look at the scores first; they depend on the CLIP."
+                "'rest'. -1: all are good. Check the scores first; their range depends on "
+                "the CLIP."
             ),
         ),
     ]
@@ -197,16 +199,16 @@ def _outputs() -> list[io.Output]:
             display_name="good",
             is_output_list=True,
             tooltip=(
-                "The pictures at or above the threshold, best first; if there are none, what is "
-                "wired here does not run."
+                "The pictures at or above the threshold, best first. If there are none, "
+                "nodes wired to this output do not run."
             ),
         ),
         io.Image.Output(
             display_name="rest",
             is_output_list=True,
             tooltip=(
-                "The pictures below the threshold, best first; if there are none, what is wired "
-                "here does not run."
+                "The pictures below the threshold, best first. If there are none, nodes "
+                "wired to this output do not run."
             ),
         ),
     ]
