@@ -1,4 +1,4 @@
-"""The node that blends any picture into any other; no GAN takes part."""
+"""The node that blends any image into any other, without a GAN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class FuseDreamPoissonBlend(Node):
-    """Pastes one picture into another and hides the seam."""
+    """Pastes one image into another and hides the seam."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -89,11 +89,11 @@ class FuseDreamPoissonBlend(Node):
                 throw_exception_if_processing_interrupted()
                 images.append(core_to_image(image))
                 masks.append(core_to_mask(shown))
-        return io.NodeOutput(torch.cat(images), torch.cat(masks))
+            return io.NodeOutput(torch.cat(images), torch.cat(masks))
 
 
 def _picture_inputs() -> list[io.Input]:
-    """The background first: it is what a bypassed node hands on."""
+    """Return both images; the background is first, so that a bypassed node returns it."""
     return [
         io.Image.Input(
             "background",

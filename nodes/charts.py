@@ -1,4 +1,4 @@
-"""Nodes that draw what happened: scores over steps, and labelled sheets of pictures."""
+"""Nodes for charts: a curve of scores over steps, and a sheet of labelled images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..fusedream_core.pipeline.charts import contact_sheet, plot_curve
 from ..fusedream_core.pipeline.label_fonts import missing_characters
-from ._boundary import autograd_scope, images_to_core, pictures_to_image, show_text
+from ._boundary import autograd_scope, images_to_core, pil_to_image, show_text
 from ._node import Node
 from ._report import labels_of
 from ._types import Trace, TraceSocket, make_schema
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class FuseDreamPlotTrace(Node):
-    """Draws the numbers of a run's steps as a curve."""
+    """Draws the score of each step as a curve."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,14 +46,14 @@ class FuseDreamPlotTrace(Node):
     @classmethod
     def execute(cls, trace: Trace, width: int, height: int) -> io.NodeOutput:
         chart = plot_curve(
-            trace.values, title=trace.title, name=trace.what, width=width, height=height
+            trace.values, title=trace.title, name=trace.name, width=width, height=height
         )
         _warn_of_boxes(trace.title)
-        return io.NodeOutput(pictures_to_image([chart]))
+        return io.NodeOutput(pil_to_image([chart]))
 
 
 class FuseDreamContactSheet(Node):
-    """Puts pictures on one sheet, with words below each."""
+    """Arranges images on one sheet, with a label below each."""
 
     whole: ClassVar = frozenset({"images", "labels"})
 
@@ -105,11 +105,11 @@ class FuseDreamContactSheet(Node):
         lines = _lines(labels, sum(map(len, batches)))
         _warn_of_boxes(*lines)
         sheet = contact_sheet(batches, lines, columns=columns, tile=tile)
-        return io.NodeOutput([pictures_to_image([sheet])])
+        return io.NodeOutput([pil_to_image([sheet])])
 
 
 def _lines(labels: Sequence[str], num: int) -> list[str]:
-    """The labels of ``num`` images: one text for each, or the lines of one text."""
+    """Return the labels of ``num`` images: one text for each, or the lines of one text."""
     if len(labels) == num > 1:
         return [" ".join(label.split()) for label in labels]
     return [line for label in labels for line in labels_of(label)]

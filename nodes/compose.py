@@ -1,4 +1,4 @@
-"""The node that optimises two pictures into one."""
+"""The node that composes two images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..fusedream_core.optimize.latent_file import GanLatent
 from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
-from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._models import Managed, plan_batches, use_models
 from ._node import Node
 from ._report import compose_report, latent_notes
 from ._types import (
@@ -56,7 +56,7 @@ _AUTO_SCALES = " and ".join(f"{scale:g}" for scale in SCALES)
 
 
 class FuseDreamCompose(Node):
-    """Optimises a foreground and a background together, at the place where they fit best."""
+    """Optimises a foreground and a background together, at the best placement."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -130,13 +130,15 @@ class FuseDreamCompose(Node):
         placements = _placements(scale, position)
         handles = (gan, clip, lpips if consistency != "none" else None)
         parts = (foreground_target, background_target)
-        each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
         most = config.batch_size_on(gan.patcher.load_device)
-        num = fit_batch(min(most, len(placements)), 2 * each)
-        graphs = 1 + sum(part is not None for part in parts)
-        copies = fit_clip_batch(clip, num * augment.num_augments, graphs)
-        memory = num * each + activation_bytes(
-            None, clip, pictures=1, augments=graphs * copies, gradients=True
+        num, views, memory = plan_batches(
+            gan,
+            clip,
+            handles[2],
+            most=min(most, len(placements)),
+            images=2,
+            augments=augment.num_augments,
+            graphs=1 + sum(part is not None for part in parts),
         )
         with autograd_scope():
             generator, encoder, *distance = use_models(
@@ -155,7 +157,7 @@ class FuseDreamCompose(Node):
                 perceptual=distance[0] if distance else None,
                 foreground_targets=[foreground_target],
                 background_targets=[background_target],
-                clip_batch=copies,
+                clip_batch=views,
                 callback=Progress(),
             )
             result = result.to("cpu")
@@ -168,7 +170,7 @@ class FuseDreamCompose(Node):
 
 
 def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOutput:
-    """A composition as the node's outputs."""
+    """Return a composition as the node's outputs."""
     return io.NodeOutput(
         core_to_image(result.images),
         core_to_mask(result.mask),
@@ -184,7 +186,7 @@ def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOut
 def _config(
     preset: str, num_steps: int, consistency: Consistency, blend: BlendMode, strength: float
 ) -> ComposeConfig:
-    """A preset with what the node's widgets ask for."""
+    """Return a preset with the values of the widgets."""
     config = chosen(COMPOSE_PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         config = replace(config, optimize=replace(config.optimize, num_steps=num_steps))
@@ -192,13 +194,13 @@ def _config(
 
 
 def _augment(preset: str, num_augments: int) -> AugmentConfig:
-    """The augmentations of the preset of the same name, with the node's number of copies."""
+    """Return the preset's augmentations, with the number of the widget."""
     augment = chosen(_AUGMENTS, preset, "preset")
     return augment if num_augments == AS_PRESET else replace(augment, num_augments=num_augments)
 
 
 def _placements(scale: float, position: str) -> tuple[Placement, ...]:
-    """The placements that the widgets leave open."""
+    """Return the placements to try."""
     scales = (scale,) if scale > 0 else SCALES
     return all_placements(scales, tuple(POSITIONS) if position == ANYWHERE else (position,))
 

@@ -1,4 +1,4 @@
-"""The node that makes one CLIP of two."""
+"""The node that merges two CLIPs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STREAM = 5
 
 
 class FuseDreamMergeCLIP(Node):
-    """Two CLIPs as one, each in units of its own spread."""
+    """Merges two CLIPs, each score divided by its own spread."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,7 +73,7 @@ class FuseDreamMergeCLIP(Node):
         share_b: float,
     ) -> io.NodeOutput:
         clips = (clip_a, clip_b)
-        memory = sum(activation_bytes(gan, clip, pictures=_BATCH) for clip in clips)
+        memory = sum(activation_bytes(gan, clip, images=_BATCH) for clip in clips)
         with autograd_scope():
             generator, *encoders = use_models(gan, *clips, activation_bytes=memory)
             pair = merge_clips(
@@ -85,6 +85,6 @@ class FuseDreamMergeCLIP(Node):
                 callback=Progress(),
             )
         name = f"{clip_a.name} + {clip_b.name}"
-        # The members stay where the loaders have them, so a merge is as good as its parts.
+        # It shares the loaders' modules, so its cache entry is identified by them.
         key = ("ensemble", pair.clip_id, id(clip_a.model), id(clip_b.model))
         return io.NodeOutput(load_managed(key, name, lambda: pair))

@@ -1,4 +1,4 @@
-"""The node that finds a latent for a picture."""
+"""The node that inverts an image to a latent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _D = InvertConfig()
 
 
 class FuseDreamInvertImage(Node):
-    """Finds a latent of the GAN that draws a picture like the one given."""
+    """Finds the latent whose image is closest to a given one."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -95,23 +95,25 @@ class FuseDreamInvertImage(Node):
         num_steps: int,
     ) -> io.NodeOutput:
         config = replace(_D, optimize=replace(_D.optimize, num_steps=num_steps))
-        places = config.search.num_basis
-        memory = activation_bytes(gan, clip, lpips, pictures=places, gradients=True)
+        num = config.search.num_basis
+        memory = activation_bytes(gan, clip, lpips, images=num, gradients=True)
         with autograd_scope():
-            picture = image_to_core(image)
+            core_image = image_to_core(image)
             generator, encoder, distance = use_models(gan, clip, lpips, activation_bytes=memory)
             result = invert_image(
                 generator,
                 encoder,
                 distance,
-                picture,
+                core_image,
                 config=config,
                 generator=make_generator(seed),
                 callback=Progress(),
             ).to("cpu")
-            drawn = core_to_image(result.images)
+            inverted = core_to_image(result.images)
         name = generator.class_names[int(result.class_index[0])]
         about = {"prompt": f"inverted from a picture, near {name}", "clip": clip.name}
         trace = Trace(tuple(result.trace.tolist()), "loss", f"inversion, near {name}")
-        latent = GanLatent(result.latent, generator.gan_id, about, (drawn.shape[1], drawn.shape[2]))
-        return io.NodeOutput(drawn, latent, float(result.distance[0]), trace)
+        latent = GanLatent(
+            result.latent, generator.gan_id, about, (inverted.shape[1], inverted.shape[2])
+        )
+        return io.NodeOutput(inverted, latent, float(result.distance[0]), trace)

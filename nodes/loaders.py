@@ -31,7 +31,7 @@ ModelT = TypeVar("ModelT", BigGan, OpenClip)
 
 
 def _precision_input() -> io.Combo.Input:
-    """What a model computes in."""
+    """Return the widget for the compute dtype."""
     return io.Combo.Input(
         "precision",
         options=[AUTO_PRECISION, *PRECISIONS],
@@ -47,13 +47,13 @@ def _precision_input() -> io.Combo.Input:
 
 
 def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
-    """A model that was just read, told what to compute in."""
+    """Set the compute dtype of a model and return it."""
     model.compute_in(dtype)
     return model
 
 
 def _load_clip(path: Path, architecture: str) -> OpenClip:
-    """A CLIP from its folder, or from a bare file of weights."""
+    """Load a CLIP from its folder, or from a bare weights file."""
     if path.is_dir():
         return load_open_clip_folder(path)
     return load_open_clip_file(path, architecture)
@@ -95,12 +95,12 @@ class FuseDreamLoadGAN(Node):
 
     @classmethod
     def validate_inputs(cls, gan_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(GAN_FOLDER, gan_name)
 
     @classmethod
     def fingerprint_inputs(cls, gan_name: str | None = None, precision: str | None = None) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(GAN_FOLDER, gan_name, precision)
 
     @classmethod
@@ -165,7 +165,7 @@ class FuseDreamLoadCLIP(Node):
 
     @classmethod
     def validate_inputs(cls, clip_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(CLIP_FOLDER, clip_name)
 
     @classmethod
@@ -175,7 +175,7 @@ class FuseDreamLoadCLIP(Node):
         architecture: str | None = None,
         precision: str | None = None,
     ) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(CLIP_FOLDER, clip_name, architecture, precision)
 
     @classmethod
@@ -227,12 +227,12 @@ class FuseDreamLoadLPIPS(Node):
 
     @classmethod
     def validate_inputs(cls, lpips_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(LPIPS_FOLDER, lpips_name)
 
     @classmethod
     def fingerprint_inputs(cls, lpips_name: str | None = None) -> str:
-        """The file behind the name: the loader runs again when it changes."""
+        """Return a digest of the file; the loader runs again when it changes."""
         return fingerprint(LPIPS_FOLDER, lpips_name)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The node that optimises the picture."""
+"""The node that optimises an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..fusedream_core.optimize.optimize import optimize
 from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
-from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._models import Managed, plan_batches, use_models
 from ._node import Node
 from ._report import SCORE_NAMES, latent_notes, optimize_report
 from ._types import (
@@ -44,7 +44,7 @@ _REFERENCE = PRESETS["reference code"]
 
 
 class FuseDreamOptimize(Node):
-    """Optimises a blend of the basis until AugCLIP likes the picture."""
+    """Optimises a mix of the basis latents for AugCLIP."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -145,11 +145,8 @@ class FuseDreamOptimize(Node):
             logger.warning("FuseDream: patience is ignored; every run takes all of its steps.")
         recipe = _recipe(preset, num_steps, num_augments)
         starts = min(recipe.optimize.num_starts, len(basis.scores))
-        each = activation_bytes(gan, pictures=1, gradients=True)
-        rows = fit_batch(starts, 2 * each)
-        copies = fit_clip_batch(clip, rows * recipe.augment.num_augments)
-        memory = rows * each + activation_bytes(
-            None, clip, pictures=1, augments=copies, gradients=True
+        _, views, memory = plan_batches(
+            gan, clip, most=starts, augments=recipe.augment.num_augments
         )
         with autograd_scope():
             others = () if selector is None else (selector,)
@@ -163,7 +160,7 @@ class FuseDreamOptimize(Node):
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
                 selector=chooser[0] if chooser else None,
-                clip_batch=copies,
+                clip_batch=views,
                 callback=Progress(),
             ).to("cpu")
             image = core_to_image(result.images)
@@ -179,7 +176,7 @@ class FuseDreamOptimize(Node):
 
 
 def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
-    """A preset with the numbers that the node asks for."""
+    """Return a preset with the numbers of the widgets."""
     recipe = chosen(PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
@@ -189,7 +186,7 @@ def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
 
 
 def _patience_input() -> io.Int.Input:
-    """An input without effect: saved workflows and API prompts hold a value for it."""
+    """Return an input without effect; saved workflows and API prompts have a value for it."""
     entry = io.Int.Input(
         "patience",
         default=0,

@@ -1,4 +1,4 @@
-"""The node that turns text into a target."""
+"""The nodes that encode a target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FuseDreamEncodePrompt(Node):
-    """Encodes a prompt once; everything downstream aims at the result."""
+    """Encodes a text as the target of the following nodes."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -65,7 +65,7 @@ class FuseDreamEncodePrompt(Node):
 
 
 class FuseDreamImagePrompt(Node):
-    """Encodes pictures, alone or with a text, as what to aim at."""
+    """Encodes images as a target, alone or mixed with a text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -110,16 +110,16 @@ class FuseDreamImagePrompt(Node):
         cls, clip: Managed[ImageTextEncoder], images: Tensor, text: str, text_share: float
     ) -> io.NodeOutput:
         with autograd_scope():
-            pictures = image_to_core(images)
+            core_images = image_to_core(images)
             (encoder,) = use_models(clip)
-            target = image_target(encoder, pictures, prompt=text, text_share=text_share)
+            target = image_target(encoder, core_images, prompt=text, text_share=text_share)
         if text.strip():
             _show_remarks(encoder, text)
         return io.NodeOutput(target.to("cpu"))
 
 
 def _show_remarks(encoder: ImageTextEncoder, text: str) -> None:
-    """Show below the node what of its text has another effect than it seems to have."""
+    """Show warnings about the text below the node."""
     remarks = prompt_remarks(encoder, text)
     if remarks:
         show_text("\n".join(remarks))

@@ -1,4 +1,4 @@
-"""The node that looks for good starting seeds."""
+"""The node that searches for a basis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COMPOSE = CompositionRecipe().search
 
 
 class FuseDreamSeedSearch(Node):
-    """Draws many random pictures and keeps the ones that fit the prompt best."""
+    """Generates many random images and keeps those that fit the prompt best."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -157,7 +157,7 @@ class FuseDreamSeedSearch(Node):
         )
         if num_candidates != AS_PRESET:
             config = replace(config, num_candidates=num_candidates)
-        memory = activation_bytes(gan, clip, pictures=config.batch_size)
+        memory = activation_bytes(gan, clip, images=config.batch_size)
         with autograd_scope():
             generator, encoder = use_models(gan, clip, activation_bytes=memory)
             (basis,) = search_basis(
@@ -175,5 +175,5 @@ class FuseDreamSeedSearch(Node):
 
 
 def _split_names(text: str) -> tuple[str, ...] | None:
-    """Class names from the widget's text; None, for all classes, where it has none."""
+    """Return the class names in the widget's text; None, for all classes, if it is empty."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) or None

@@ -278,8 +278,8 @@ class TestOptimize:
 
         node, seen = pack.module("nodes.optimize"), list[int]()
         measure = pack.module("nodes._models").activation_bytes
-        each = measure(inputs["gan"], pictures=1, gradients=True)
-        of_copy = measure(None, inputs["clip"], pictures=1, gradients=True)
+        each = measure(inputs["gan"], images=1, gradients=True)
+        of_copy = measure(None, inputs["clip"], images=1, gradients=True)
         asked, copies = list[int](), list[int]()
 
         def use_models(*handles: Any, activation_bytes: int) -> tuple[object, ...]:  # noqa: ANN401
