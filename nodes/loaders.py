@@ -27,23 +27,23 @@ from ._types import ClipSocket, GanSocket, LpipsSocket, NameInput, make_schema
 
 
 def _precision_input() -> io.Combo.Input:
-    """What a model computes in."""
+    """Return the widget for the compute dtype."""
     return io.Combo.Input(
         "precision",
         options=[AUTO_PRECISION, *PRECISIONS],
         default=AUTO_PRECISION,
         optional=True,  # so that prompts from before it are valid
         tooltip=(
-            "What the model computes in. 'auto' is bfloat16 or float16 on a CUDA GPU that is good "
-            "at it, which is quicker and takes half the memory, and float32 elsewhere. Latents and "
-            "scores are float32 always; the same seed gives nearly, not exactly, the same picture "
-            "in another precision."
+            "Compute dtype of the model. 'auto' is bfloat16 or float16 on CUDA GPUs that "
+            "support it well, which is faster and halves the memory, and float32 elsewhere. "
+            "Latents and scores are always float32. In another precision the same seed gives "
+            "nearly, not exactly, the same picture."
         ),
     )
 
 
 def _load_clip(path: Path, architecture: str) -> OpenClip:
-    """A CLIP from its folder, or from a bare file of weights."""
+    """Load a CLIP from its folder, or from a bare weights file."""
     if path.is_dir():
         return load_open_clip_folder(path)
     return load_open_clip_file(path, architecture)
@@ -85,12 +85,12 @@ class FuseDreamLoadGAN(Node):
 
     @classmethod
     def validate_inputs(cls, gan_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(GAN_FOLDER, gan_name)
 
     @classmethod
     def fingerprint_inputs(cls, gan_name: str | None = None, precision: str | None = None) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(GAN_FOLDER, gan_name, precision)
 
     @classmethod
@@ -120,11 +120,11 @@ class FuseDreamLoadCLIP(Node):
                     options=list_models(CLIP_FOLDER),
                     default=DEMO,
                     tooltip=(
-                        "'demo' is the small CLIP of this pack. Others are folders in ComfyUI's "
-                        "models/open_clip with open_clip_config.json, or with the config.json of a "
-                        "CLIPModel of transformers, or bare weight files there or in clip_vision "
-                        "or text_encoders. Those marked as download are fetched into "
-                        "models/open_clip when the node runs."
+                        "'demo' is the small CLIP of this pack. Others are folders in "
+                        "ComfyUI's models/open_clip, with open_clip_config.json or with the "
+                        "config.json of a transformers CLIPModel. Bare weights files there, "
+                        "in clip_vision and in text_encoders are listed too. Those marked as "
+                        "download are fetched into models/open_clip when the node runs."
                     ),
                 ),
                 io.String.Input(
@@ -132,10 +132,10 @@ class FuseDreamLoadCLIP(Node):
                     default="",
                     placeholder="only for a bare weights file",
                     tooltip=(
-                        "Only for a weights file without open_clip_config.json: open_clip's name "
-                        "of its architecture, such as ViT-B-32-quickgelu, or name and tag, such as "
-                        "ViT-L-14/laion2b_s32b_b82k, where the message asks for it. Leave it empty "
-                        "otherwise, and for OpenAI's own .pt files."
+                        "Only for a weights file without open_clip_config.json: the name of "
+                        "its architecture in open_clip, such as ViT-B-32-quickgelu. Add the "
+                        "tag, as in ViT-L-14/laion2b_s32b_b82k, if the message asks for it. "
+                        "Otherwise, and for OpenAI's own .pt files, leave it empty."
                     ),
                 ),
                 _precision_input(),
@@ -153,7 +153,7 @@ class FuseDreamLoadCLIP(Node):
 
     @classmethod
     def validate_inputs(cls, clip_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(CLIP_FOLDER, clip_name)
 
     @classmethod
@@ -163,7 +163,7 @@ class FuseDreamLoadCLIP(Node):
         architecture: str | None = None,
         precision: str | None = None,
     ) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(CLIP_FOLDER, clip_name, architecture, precision)
 
     @classmethod
@@ -188,9 +188,9 @@ class FuseDreamLoadLPIPS(Node):
             node_id="FuseDreamLoadLPIPS",
             display_name="Load LPIPS (FuseDream)",
             description=(
-                "Reads the model that says how alike two pictures look, by which Compose lets "
-                "foreground and background agree: the small LPIPS that comes with the pack, or "
-                "a weights file under models/lpips."
+                "Reads LPIPS, a perceptual distance between pictures, for Compose and Invert "
+                "Image. The pack comes with a small LPIPS; others are weights files under "
+                "models/lpips."
             ),
             search_aliases=["LPIPS", "perceptual", "similarity", "FuseDream"],
             inputs=[
@@ -207,18 +207,20 @@ class FuseDreamLoadLPIPS(Node):
                 ),
             ],
             outputs=[
-                LpipsSocket.Output(display_name="lpips", tooltip="The distance, for Compose.")
+                LpipsSocket.Output(
+                    display_name="lpips", tooltip="The distance, for Compose and Invert Image."
+                )
             ],
         )
 
     @classmethod
     def validate_inputs(cls, lpips_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(LPIPS_FOLDER, lpips_name)
 
     @classmethod
     def fingerprint_inputs(cls, lpips_name: str | None = None) -> str:
-        """The file behind the name: the loader runs again when it changes."""
+        """Return a digest of the file; the loader runs again when it changes."""
         return fingerprint(LPIPS_FOLDER, lpips_name)
 
     @classmethod
