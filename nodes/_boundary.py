@@ -181,8 +181,9 @@ def select_images(batches: Sequence[Tensor], indices: Sequence[int]) -> list[Ten
     """
     if len(batches) == 1 and indices:
         return [batches[0][torch.tensor(indices, device=batches[0].device)]]
-    rows = [batch[row : row + 1] for batch in batches for row in range(len(batch))]
-    return [rows[index].clone() for index in indices]
+    places = [(batch, row) for batch in batches for row in range(len(batch))]
+    chosen = [places[index] for index in indices]
+    return [batch[torch.tensor([row], device=batch.device)] for batch, row in chosen]
 
 
 def decode(gan: Gan, latent: Latent) -> Tensor:
