@@ -15,12 +15,10 @@ from .composition import (
 )
 from .invert import InvertConfig
 from .plain import from_plain, to_plain
+from .presets import DEFAULT, PAPER, REFERENCE_CODE
 from .recipe import (
     CANDIDATES_ON_ACCELERATOR,
     CANDIDATES_ON_CPU,
-    DEFAULT,
-    PAPER,
-    REFERENCE_CODE,
     AdamConfig,
     Augment,
     AugmentConfig,

@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from .recipe import DEFAULT, PAPER, AdamConfig, AugmentConfig, SearchConfig, adam_only
+from .presets import DEFAULT, PAPER
+from .recipe import AdamConfig, AugmentConfig, SearchConfig, adam_only
 from .require import require, require_choice, require_count, require_range
 
 Consistency = Literal["none", "whole", "patch", "seam"]

@@ -111,7 +111,7 @@ class Step:
         torch.manual_seed(0)
         self.sizes, self.device = sizes, device
         self.network = package_generator(sizes.gan, sizes.width).to(device)
-        self.lean = DeepNetwork(copy.deepcopy(self.network))
+        self.fused = DeepNetwork(copy.deepcopy(self.network))
         if sizes.small_clip:
             model = open_clip.model.CLIP(**TINY_CLIP)
             model.visual.preprocess_cfg = PREPROCESS
@@ -124,9 +124,9 @@ class Step:
         clip = "a CLIP of no size" if sizes.small_clip else "ViT-B-32"
         self.name = f"BigGAN-deep-{sizes.gan}, {clip}"
 
-    def compute_in(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Let ours compute in a precision."""
-        self.lean.to(dtype)
+        self.fused.to(dtype)
         self.clip.to(dtype)
 
     def latents(self, batch: int) -> Tensor:
@@ -152,7 +152,7 @@ class Step:
         params = core.sample_params(
             self.sizes.copies, size, size, config=DEFAULT.augment, generator=make_generator(0)
         )
-        images = self.lean(leaf, 1.0)
+        images = self.fused(leaf, 1.0)
         score = core.aug_clip_score(
             images, self.target, self.clip, params=params, clip_batch=AT_ONCE
         )
@@ -178,7 +178,7 @@ def peak_of(call: Callable[[], object], device: torch.device) -> float:
 def step(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Steps at equal copies, and their peak memory."""
     full, half = Step(sizes, device), Step(sizes, device)
-    half.compute_in(torch.bfloat16)
+    half.cast(torch.bfloat16)
     for batch in sizes.batches:
         calls: dict[str, Callable[[], object]] = {
             "reference code, one by one": partial(full.reference, batch),
@@ -227,7 +227,7 @@ def bits(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Whether a step's gradient is the same each time, in each precision."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         one = Step(sizes, device)
-        one.compute_in(dtype)
+        one.cast(dtype)
         with deterministic():
             first = one.ours(2)
             equal = [torch.equal(first, one.ours(2)) for _ in range(sizes.repeats)]
