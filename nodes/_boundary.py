@@ -228,8 +228,6 @@ class Progress:
         import comfy.model_management as management
 
         management.throw_exception_if_processing_interrupted()
-        if info.stage == "review":  # part of a step: it would reset the bar
-            return
         now = time.monotonic()
         preview = None
         if now - self._previewed_at >= _PREVIEW_SECONDS:

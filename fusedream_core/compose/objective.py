@@ -274,7 +274,7 @@ def _by_layer(block: Tensor) -> Tensor:
 
 
 def _core(box: Box, height: int, width: int, share: float) -> Box:
-    """The box less its seam: a band along the sides that lie inside the picture."""
+    """The box less its seam: a band along the sides that lie inside the image."""
     band = max(1, round(share * min(box.height, box.width)))
     top, core_height = _inner(box.top, box.height, height, band)
     left, core_width = _inner(box.left, box.width, width, band)

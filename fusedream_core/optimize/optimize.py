@@ -93,7 +93,7 @@ def optimize(
     # Children of each problem's generator: the augmentations that choose the start and those that
     # choose the result are apart from those that train.
     start_generators, held_out = ([rng.fork(own) for own in generators] for _ in range(2))
-    judged = problems if selector is None else problems.scored_by(selector)
+    scored = problems if selector is None else problems.scored_by(selector)
     starts = MultiStart(problems, bases, config, start_generators, callback)
     if state is None:
         trials = starts.begin(generators)
@@ -117,7 +117,7 @@ def optimize(
                 z, y = (block.detach()[best] for block in xi)
                 now = trials.num_steps, config.num_steps, scores[best], images[best]
                 callback(StepInfo("optimize", *now, Latent(z, y, truncation)))
-    return _result(judged, trials, config, held_out, callback)
+    return _result(scored, trials, config, held_out, callback)
 
 
 def num_augments(config: OptimizeConfig, augment: AugmentConfig, step: int) -> int:
