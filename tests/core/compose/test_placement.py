@@ -45,7 +45,7 @@ class TestBox:
         "box", [Box(-1, 0, 2, 2), Box(0, 3, 2, 3), Box(3, 0, 2, 2), Box(0, 0, 0, 2)]
     )
     def test_exception(self, box: Box) -> None:
-        message = r"The box of \d x \d pixels at row .* into a picture of 4 x 5; make it with"
+        message = r"The box of \d x \d pixels at row .* into an image of 4 x 5; make it with"
         with pytest.raises(ConfigError, match=message):
             box.check_inside(4, 5)
 
