@@ -28,6 +28,8 @@ from .candidates import Candidate, Problem
 from .placement import Box, box_masks, place
 from .poisson import PoissonSolver, blend, make_solver
 
+SEAM_WIDTH = 0.12  # as a fraction of the pasted image's shorter side
+
 Report = Callable[[Tensor, Tensor], None]  # scores and composites of some candidates
 
 
@@ -228,7 +230,7 @@ class FuseObjective:
         height, width = background.shape[-2:]
         region = inside = box_masks(boxes, height, width).to(background)
         if self.config.consistency == "seam":
-            cores = [_core(box, height, width, self.config.seam_width) for box in boxes]
+            cores = [_core(box, height, width, SEAM_WIDTH) for box in boxes]
             region = inside - box_masks(cores, height, width).to(background)
         pasted = images.layer + (1.0 - inside) * background
         distance = self.perceptual.distance_map(pasted, background)

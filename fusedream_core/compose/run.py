@@ -181,7 +181,6 @@ class PlacementRun:
             [*foregrounds, *backgrounds],
             config.start,
             mixing=config.mixing,
-            z_clamp=config.z_clamp,
             device=objective.gan.device,
             generators=[rng.copy(problem.start) for problem in (*of, *of)],
         )

@@ -37,7 +37,6 @@ class ComposeConfig:
             many steps may amplify. None means 1 on a CPU and 6 elsewhere.
         consistency: Region of the consistency loss: "seam", just inside the border of the
             foreground; "patch", the area under it; "whole", both images, unscaled; or "none".
-        seam_width: Width of the seam, as a fraction of the foreground's shorter side.
         beta: Required rate of increase of the score; see ``dynamic_barrier``.
         metric: Inner product of the barrier: "adam", preconditioned by Adam's second moments, or
             "euclidean" as in the paper.
@@ -56,7 +55,6 @@ class ComposeConfig:
     rungs: tuple[tuple[int, float], ...] = ((18, 0.05), (6, 0.2), (3, 0.5), (2, 1.0))
     batch_size: int | None = None
     consistency: Consistency = "seam"
-    seam_width: float = 0.12
     beta: float = 1.0
     metric: Literal["adam", "euclidean"] = "adam"
     blend: BlendMode = "poisson"
@@ -73,7 +71,6 @@ class ComposeConfig:
         require_choice("consistency", self.consistency, ("none", "whole", "patch", "seam"))
         require_choice("metric", self.metric, ("adam", "euclidean"))
         require_choice("blend", self.blend, ("none", "feather", "poisson", "mixed"))
-        require_range("seam_width", self.seam_width, 0.0, 0.5)
         for name in ("blend_strength", "blend_from"):
             require_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("beta", "part_weight"):

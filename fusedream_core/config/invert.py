@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from .recipe import AdamConfig, SearchConfig, adam_only
-from .require import require, require_range
+from .require import require_range
 
 _SEARCH = SearchConfig(ranking="clip", num_basis=4, max_per_class=2)
 _OPTIMIZE = AdamConfig(num_steps=200, lr_z=0.1, lr_y=0.1)
@@ -20,19 +19,12 @@ class InvertConfig:
         search: Finds the starts, by the CLIP similarity to the image.
         optimize: Steps and learning rates; the last latent is returned.
         trial_share: Share of the steps after which only the best start is kept.
-        clip_weight: Weight of one minus the cosine of CLIP features, relative to LPIPS.
-        color_weight: Weight of the mean absolute difference of pixels, relative to LPIPS.
     """
 
     search: SearchConfig = _SEARCH
     optimize: AdamConfig = _OPTIMIZE
     trial_share: float = 0.25
-    clip_weight: float = 0.3
-    color_weight: float = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimize", adam_only(self.optimize))
         require_range("trial_share", self.trial_share, 0.0, 1.0)
-        for name in ("clip_weight", "color_weight"):
-            value = getattr(self, name)
-            require(0.0 <= value < math.inf, name, value, "a number of at least 0")

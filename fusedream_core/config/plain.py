@@ -31,6 +31,11 @@ _RETIRED: dict[str, tuple[object, ...]] = {
     "num_starts": (1, 3),
     "trial_share": (0.2,),
     "first_augments": (0.5, 1.0),
+    "z_clamp": (2.0,),
+    "ema_decay": (0.95,),
+    "seam_width": (0.12,),
+    "clip_weight": (0.3,),
+    "color_weight": (0.5,),
 }
 _MAX_LENGTH = 10_000  # characters, and items of a list
 

@@ -158,11 +158,9 @@ class AdamConfig:
         lr_w: Learning rate of the mixing weights (of their logits under "softmax").
         schedule: "cosine" decays the learning rates to a tenth and the noise to 0; "constant"
             keeps both.
-        z_clamp: Bound on every coordinate of z, in units of the truncation.
         selection: "best" returns the best of the checkpoints, the moving average and the last
             latent by held-out AugCLIP; "last" returns the last latent.
         num_snapshots: Number of checkpoints, evenly spaced, including the start.
-        ema_decay: Decay of the exponential moving average of the latent.
         eval_augments: Fixed held-out augmented views of the returned score.
     """
 
@@ -175,10 +173,8 @@ class AdamConfig:
     latent_noise_std: float = 0.0
     lr_w: float = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
-    z_clamp: float = 2.0
     selection: Literal["best", "last"] = "best"
     num_snapshots: int = 4
-    ema_decay: float = 0.95
     eval_augments: int = 64
 
     def __post_init__(self) -> None:
@@ -193,8 +189,6 @@ class AdamConfig:
         for name in ("lr_z", "lr_y", "lr_w", "latent_noise_std"):
             value = getattr(self, name)
             require(0.0 <= value < math.inf, name, value, "a number of at least 0")
-        require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
-        require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

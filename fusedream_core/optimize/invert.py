@@ -29,6 +29,9 @@ from ..types import Basis, Callback, Latent, Record, StepInfo
 from .latent import make_latent
 from .trials import Trials, in_micro_batches, keep_best, start_trials
 
+# Of the distances of CLIP features and of pixels, beside LPIPS.
+_CLIP_WEIGHT, _COLOR_WEIGHT = 0.3, 0.5
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InvertResult(Record):
@@ -90,7 +93,7 @@ def invert_image(
         callback=callback,
     )
     trials = _start(gan, basis, config, generator)
-    objective = _Objective(gan, clip, perceptual, wanted, basis.latent.truncation, config)
+    objective = _Objective(gan, clip, perceptual, wanted, basis.latent.truncation)
     num_starts, num_steps = len(trials.candidates), config.optimize.num_steps
     trace = list[Tensor]()
     first_steps = round(config.trial_share * num_steps)
@@ -130,7 +133,6 @@ def _start(
         [basis.pick(torch.tensor([row])) for row in members],
         "alone",
         mixing="scalar",
-        z_clamp=config.optimize.z_clamp,
         device=gan.device,
         generators=[rng.fork(generator) for _ in members],
     )
@@ -156,7 +158,6 @@ class _Objective:
     perceptual: Perceptual
     wanted: Tensor
     truncation: float
-    config: InvertConfig
     limit: AutoBatchSize = field(default_factory=AutoBatchSize)
 
     def __post_init__(self) -> None:
@@ -179,11 +180,11 @@ class _Objective:
         """The loss that is lowered, and the perceptual distance in it, ``(R,)`` each."""
         if self.wanted.shape[-2:] != images.shape[-2:]:
             self.wanted = _shrunk(self.wanted, images.shape[-2:])
-        config, wanted = self.config, self.wanted.expand_as(images)
+        wanted = self.wanted.expand_as(images)
         distances = self.perceptual.distance_map(images, wanted).mean(dim=(1, 2, 3))
         apart = 1.0 - (self.clip.encode_images(images) * self.features).sum(dim=1)
         colors = (images - wanted).abs().mean(dim=(1, 2, 3))
-        return distances + config.clip_weight * apart + config.color_weight * colors, distances
+        return distances + _CLIP_WEIGHT * apart + _COLOR_WEIGHT * colors, distances
 
     @torch.no_grad()
     def result(self, trials: Trials[_Candidate], basis: Basis, trace: list[Tensor]) -> InvertResult:

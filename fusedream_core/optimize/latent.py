@@ -20,6 +20,7 @@ from ..types import Basis
 
 LatentPair = tuple[Tensor, Tensor]  # z (R, dim_z) and y (R, dim_y)
 
+Z_BOUND = 2.0  # largest coordinate of z, in units of the truncation; as in the reference code
 # Weight of the leading member in a softmax start. It stays below 1, where the others would get no
 # gradient at all.
 _LEADING_WEIGHT = 0.95
@@ -106,7 +107,6 @@ def make_latent(
     start: Start,
     *,
     mixing: Mixing,
-    z_clamp: float,
     device: torch.device,
     generators: Sequence[torch.Generator],
 ) -> OverparameterizedLatent:
@@ -116,7 +116,6 @@ def make_latent(
         bases: R bases of one size and truncation.
         start: The weights at first; see ``start_weights``.
         mixing: The form of the weights.
-        z_clamp: Bound of z in units of the truncation.
         device: Where to.
         generators: One CPU generator for each basis, advanced where the start is random.
 
@@ -139,7 +138,7 @@ def make_latent(
         z_mix = y_mix = mix(1)
     else:
         z_mix, y_mix = mix(z_basis.shape[-1]), mix(y_basis.shape[-1])
-    z_bound = z_clamp * bases[0].latent.truncation
+    z_bound = Z_BOUND * bases[0].latent.truncation
     return OverparameterizedLatent(z_basis, y_basis, z_mix, y_mix, mixing, z_bound)
 
 

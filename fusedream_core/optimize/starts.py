@@ -156,7 +156,6 @@ class MultiStart:
             bases,
             kind,
             mixing=self._config.mixing,
-            z_clamp=self._config.z_clamp,
             device=self._problems.gan.device,
             generators=self._generators,
         )

@@ -33,6 +33,8 @@ class Candidate(Protocol):
         """The index of its problem."""
 
 
+EMA_DECAY = 0.95  # of the running average of the latent
+
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
@@ -225,7 +227,6 @@ class Checkpoints:
     def __init__(self, config: AdamConfig) -> None:
         """Plan which to keep; ``config`` says how many, and which are asked for."""
         self._only_last = config.selection == "last"
-        self._decay = config.ema_decay
         num = config.num_snapshots
         self._steps = {config.num_steps * index // num for index in range(num)}
         self._kept: dict[str, LatentPair] = {}
@@ -235,7 +236,7 @@ class Checkpoints:
         """Take in the latents after ``step`` steps; 0 is the start."""
         z, y = latent[0].detach(), latent[1].detach()
         old_z, old_y = self._ends.get("average", (z, y))
-        average = torch.lerp(z, old_z, self._decay), torch.lerp(y, old_y, self._decay)
+        average = torch.lerp(z, old_z, EMA_DECAY), torch.lerp(y, old_y, EMA_DECAY)
         self._ends = {"average": average, "last": (z, y)}
         if step in self._steps:
             self._kept[f"step {step}"] = (z, y)

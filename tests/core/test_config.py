@@ -69,8 +69,6 @@ class TestOptimizeConfig:
             ({"start": "zero"}, "start is 'zero'"),
             ({"lr_z": -1.0}, "lr_z is -1.0"),
             ({"lr_y": float("nan")}, "lr_y is nan"),
-            ({"z_clamp": 0.0}, "z_clamp is 0.0, but it must be a number above 0"),
-            ({"ema_decay": 1.0}, "ema_decay is 1.0"),
             ({"eval_augments": 1}, "eval_augments is 1"),
         ],
     )

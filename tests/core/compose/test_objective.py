@@ -16,6 +16,7 @@ from fusedream_core import (
     Target,
     make_generator,
 )
+from fusedream_core.compose import objective as objective_module
 from fusedream_core.compose.candidates import Candidate, make_problem
 from fusedream_core.compose.objective import FuseObjective, Images
 from fusedream_core.compose.placement import box_masks, paste
@@ -57,7 +58,6 @@ class TestEvaluateWithGrad:
             [*(own.foreground for own in of), *(own.background for own in of)],
             "uniform",
             mixing="scalar",
-            z_clamp=2.0,
             device=torch.device("cpu"),
             generators=[make_generator(0) for _ in range(2 * len(of))],
         )
@@ -106,7 +106,6 @@ class TestEvaluateWithGrad:
             rows,
             "alone",
             mixing="scalar",
-            z_clamp=2.0,
             device=torch.device("cpu"),
             generators=[make_generator(0)] * 2,
         )
@@ -133,9 +132,13 @@ class TestEvaluateWithGrad:
 
 
 class TestInconsistency:
+    @pytest.fixture(autouse=True)
+    def _wide_seam(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(objective_module, "SEAM_WIDTH", 0.25)
+
     def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """The loss, and the plain mean over the region that it should look at."""
-        config = ComposeConfig(consistency=consistency, seam_width=0.25)
+        config = ComposeConfig(consistency=consistency)
         objective = FuseObjective(None, None, Squares(), 1.0, config, AUGMENT, [])  # type: ignore[arg-type]
         draw = make_generator(3)
         front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))

@@ -27,7 +27,6 @@ def make(
         bases,
         "uniform",
         mixing=mixing,
-        z_clamp=2.0,
         device=torch.device("cpu"),
         generators=[make_generator(0) for _ in bases],
     )

@@ -7,19 +7,17 @@ import torch
 
 from fusedream_core import Basis, make_generator
 from fusedream_core.config import Mixing, Start
+from fusedream_core.optimize import latent as latent_module
 from fusedream_core.optimize.latent import OverparameterizedLatent, make_latent, start_weights
 
 STARTS = [start for start in get_args(Start) if start != "best"]
 
 
-def latent_of(
-    bases: list[Basis], mixing: Mixing, start: Start, z_clamp: float = 2.0
-) -> OverparameterizedLatent:
+def latent_of(bases: list[Basis], mixing: Mixing, start: Start) -> OverparameterizedLatent:
     return make_latent(
         bases,
         start,
         mixing=mixing,
-        z_clamp=z_clamp,
         device=torch.device("cpu"),
         generators=[make_generator(seed) for seed in range(len(bases))],
     )
@@ -81,8 +79,9 @@ class TestOverparameterizedLatent:
         assert len(latent.mixes()) == 1
         assert len(latent_of(bases64, "softmax", "uniform").mixes()) == 2
 
-    def test_bound(self, bases64: list[Basis]) -> None:
-        latent = latent_of(bases64, "scalar", "preserving", z_clamp=0.5)
+    def test_bound(self, bases64: list[Basis], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(latent_module, "Z_BOUND", 0.5)
+        latent = latent_of(bases64, "scalar", "preserving")
         assert latent.z_bound == pytest.approx(0.3)
         assert latent.mixed()[0].abs().max() <= 0.3
         latent.clamp_basis_()

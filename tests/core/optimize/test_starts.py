@@ -31,7 +31,6 @@ class TestChooseWeights:
                 bases64,
                 start,
                 mixing=mixing,
-                z_clamp=2.0,
                 device=torch.device("cpu"),
                 generators=[make_generator(seed) for seed in range(3)],
             )

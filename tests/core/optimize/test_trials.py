@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
 from fusedream_core.memory import AutoBatchSize
+from fusedream_core.optimize import trials as trials_module
 from fusedream_core.optimize.latent import make_latent
 from fusedream_core.optimize.trials import (
     Checkpoints,
@@ -17,7 +18,7 @@ from fusedream_core.optimize.trials import (
     start_trials,
 )
 
-CONFIG = OptimizeConfig(num_steps=8, num_snapshots=2, ema_decay=0.5, latent_noise_std=0.1)
+CONFIG = OptimizeConfig(num_steps=8, num_snapshots=2, latent_noise_std=0.1)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ def make(gan: BigGan, bases: list[Basis], problems: list[int], num_latents: int 
         rows,
         "uniform",
         mixing="scalar",
-        z_clamp=2.0,
         device=torch.device("cpu"),
         generators=[make_generator(0) for _ in rows],
     )
@@ -146,7 +146,8 @@ class TestInMicroBatches:
 
 
 class TestCheckpoints:
-    def test_value(self) -> None:
+    def test_value(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trials_module, "EMA_DECAY", 0.5)
         config = replace(CONFIG, num_steps=4)
         checkpoints = Checkpoints(config)
         for at, value in enumerate([0.0, 4.0, 4.0, 8.0, 8.0]):
