@@ -34,6 +34,19 @@ CORE_NODES = {
 NAMES = sorted(path.name for path in WORKFLOWS.glob("*.json"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_lie_wholly_in_their_groups(name: str) -> None:
+    """A node that grew once stuck out of the frame around it."""
+    workflow = json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
+    for group in workflow.get("groups", []):
+        left, top, width, height = group["bounding"]
+        for node in workflow["nodes"]:
+            (x, y), (own_width, own_height) = node["pos"], node["size"]
+            if left <= x < left + width and top <= y < top + height:
+                assert x + own_width <= left + width, node["type"]
+                assert y + own_height <= top + height, node["type"]
+
+
 def test_all_are_here() -> None:
     assert NAMES == [
         "compose_then_refine.json",
