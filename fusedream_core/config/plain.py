@@ -22,7 +22,7 @@ _MOST_OF = {
     "num_basis": 4_096,
     "seed": 2**64 - 1,
 }
-_LONGEST = 10_000  # characters, and items of a list
+LONGEST = 10_000  # characters, and items of a list
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
@@ -65,6 +65,17 @@ def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> Co
     return kind(**{key: _read(hints[key], own, key) for key, own in plain.items()})
 
 
+def check_readable(settings: Any) -> None:  # noqa: ANN401 - settings of any kind
+    """Check that ``from_plain`` takes what ``to_plain`` gives of settings, so that none are lost.
+
+    Raises:
+        ConfigError: If a number, a text or a list is above a limit.
+    """
+    hints = get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        _read(hints[field.name], to_plain(getattr(settings, field.name)), field.name)
+
+
 def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a value of it
     """A value of a type."""
     if get_origin(hint) in (Union, types.UnionType):
@@ -100,8 +111,8 @@ def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa:
 
 def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:  # noqa: ANN401
     """A tuple of one type and any length, or of these types."""
-    short = isinstance(value, list) and len(value) <= _LONGEST
-    require(short, name, _short(value), f"a list of at most {_LONGEST}")
+    short = isinstance(value, list) and len(value) <= LONGEST
+    require(short, name, _short(value), f"a list of at most {LONGEST}")
     if hints[-1] is Ellipsis:
         return tuple(_read(hints[0], own, name) for own in value)
     require(len(value) == len(hints), name, _short(value), f"a list of {len(hints)}")
@@ -116,15 +127,18 @@ def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
         bool: isinstance(value, bool),
         int: number and isinstance(value, int) and abs(value) <= most,
         float: number and abs(value) <= most,
-        str: isinstance(value, str) and len(value) <= _LONGEST,
+        str: isinstance(value, str) and len(value) <= LONGEST,
         type(None): value is None,
     }
-    accepted = {bool: "true or false", str: "a text", type(None): "nothing"}
+    text = f"a text of at most {LONGEST:,} characters"
+    accepted = {bool: "true or false", str: text, type(None): "nothing"}
     require(fits[hint], name, _short(value), accepted.get(hint, f"a number up to {most}"))
     return float(value) if hint is float else value
 
 
 def _short(value: object) -> object:
     """What a message shows of a value."""
+    if isinstance(value, (str, list)) and len(value) > LONGEST:
+        return f"a {'text' if isinstance(value, str) else 'list'} of length {len(value):,}"
     number = isinstance(value, (int, float)) and not abs(value) > 1e20
     return value if number else f"{value!r:.60}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,17 @@ from torch import Tensor
 from ..augclip.prompt import parse_prompt
 from ..compose.placement import Placement
 from ..config import CompositionRecipe, InvertConfig, Recipe
-from ..errors import ConfigError
+from ..config.plain import LONGEST, check_readable, to_plain
+from ..errors import ConfigError, PromptError
 from ..images import check_text
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
 from ..rng import make_generator
 from ..search.bank import Bank
+
+LONGEST_RECORD = 200_000  # characters of a job and its models as JSON; most have some 3,000
+_LONGEST_MODELS = 10_000  # of these, for what is known of the models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +65,16 @@ class Job:
         for name, text in parts.items():
             if text is not None:
                 check_text(name, text)
+                _check_length(name, text)
                 parse_prompt(text)
         make_generator(self.seed)  # refuses what is no seed
+        check_readable(self)
+        length, most = len(json.dumps(to_plain(self))), LONGEST_RECORD - _LONGEST_MODELS
+        if length > most:
+            raise ConfigError(
+                f"The record of this job would have {length:,} characters, but at most {most:,} "
+                "can be read again; shorten the prompts, or name fewer classes."
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +103,15 @@ class Models:
                     f"The {name} is on {model.device} and the GAN on {self.gan.device}; move both "
                     "to one device."
                 )
+
+
+def _check_length(name: str, text: str) -> None:
+    """Check that a prompt is not longer than what is read again from a file."""
+    if len(text) > LONGEST:
+        raise PromptError(
+            f"The {name} has {len(text):,} characters, but at most {LONGEST:,} can be kept with "
+            "the image; shorten it."
+        )
 
 
 def same_device(first: torch.device, second: torch.device) -> bool:

@@ -23,13 +23,12 @@ from ..config import from_plain, to_plain
 from ..devices import describe_device
 from ..errors import ConfigError
 from ..version import VERSION
-from .job import Job, Models
+from .job import LONGEST_RECORD, Job, Models
 
 logger = logging.getLogger(__name__)
 
 CHUNK = "fusedream"  # the name of the PNG's text chunk
 _FORMAT = "fusedream-run-1"
-_LONGEST = 200_000  # characters; a record has some 3,000
 _NAMES = {"gan": "GAN", "clip": "CLIP", "selector": "selector", "perceptual": "LPIPS"}
 
 
@@ -103,9 +102,15 @@ class Provenance:
 
     @classmethod
     def of(cls, job: Job, models: Models) -> Provenance:
-        """That of a run in this process."""
+        """That of a run in this process.
+
+        Raises:
+            ConfigError: If it could not be read again.
+        """
         device = describe_device(models.gan.device)
-        return cls(job=job, models=ModelRecords.of(models), device=device, versions=Versions.here())
+        own = cls(job=job, models=ModelRecords.of(models), device=device, versions=Versions.here())
+        cls.from_json(own.to_json())  # refuses what could not be read again, as a name too long
+        return own
 
     def to_json(self) -> str:
         """It as JSON, in plain ASCII."""
@@ -118,8 +123,10 @@ class Provenance:
         Raises:
             ConfigError: If it is something else, or has a name, type or size that none has.
         """
-        if len(text) > _LONGEST:
-            raise ConfigError(f"The record has {len(text)} characters, but none has so many.")
+        if len(text) > LONGEST_RECORD:
+            raise ConfigError(
+                f"The record has {len(text)} characters, but at most {LONGEST_RECORD} are read."
+            )
         try:
             plain: Any = json.loads(text)
         except (ValueError, RecursionError) as error:

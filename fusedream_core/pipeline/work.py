@@ -84,6 +84,8 @@ class _Work:
             with restoring():
                 self._state = {name: state[name] for name in self._state}
                 self._state["seconds"] = float(self._state["seconds"])
+                if not isinstance(self._state["start"], Tensor | None):
+                    raise TypeError("the image to start from is none")
         self._seconds: float = self._state["seconds"]
         self._check_start(self._state["start"])
 
@@ -260,6 +262,8 @@ def _to_basis(state: State, models: Models) -> Basis:
     """The basis that was plain data."""
     device = models.gan.device
     latent = Latent(state["z"].to(device), state["y"].to(device), float(state["truncation"]))
+    if not (isinstance(state["scores"], Tensor) and isinstance(state["class_index"], Tensor)):
+        raise TypeError("a basis has no scores or classes")
     return Basis(
         latent,
         state["scores"],
