@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ImageError, PromptError
+from .errors import FuseDreamError, ImageError, PromptError
 from .output import write_or_keep
 
 if TYPE_CHECKING:
@@ -105,21 +107,51 @@ def read_png_text(path: Path, key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, *, most_pixels: int | None = None) -> Tensor:
     """A picture from a file, shape ``(1, 3, H, W)``, in ``[-1, 1]``, upright, alpha over white.
 
+    Args:
+        path: The file.
+        most_pixels: A larger image is shrunk to about so many, before it takes 12 bytes for each.
+
     Raises:
-        ImageError: If the file is missing, no picture, or too large.
+        ImageError: If the file is missing, no picture, too large, or of a range that is not known.
     """
     from PIL import Image, ImageOps
 
     with _reading(path), Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGBA")
+        upright = _eight_bit(ImageOps.exif_transpose(picture), path).convert("RGBA")
+    scale = math.sqrt((most_pixels or math.inf) / (upright.width * upright.height))
+    if scale < 1.0:
+        width, height = (max(1, round(side * scale)) for side in upright.size)
+        upright = upright.resize((width, height), Image.Resampling.LANCZOS)
     white = Image.new("RGBA", upright.size, "white")
     flat = Image.alpha_composite(white, upright).convert("RGB")
     pixels = torch.frombuffer(bytearray(flat.tobytes()), dtype=torch.uint8)
     pixels = pixels.view(1, flat.height, flat.width, 3).movedim(-1, 1)  # BHWC -> BCHW
     return from_images01(pixels.contiguous() / 255.0)
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """A grey image of more than 8 bits scaled to 8, which Pillow would clip; others as they are.
+
+    16-bit files are of mode I;16 or, by their format, I; both range to 65535. F ranges to 1.
+
+    Raises:
+        ImageError: If a value is out of the mode's range.
+    """
+    from PIL import Image
+
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    highest = 1.0 if image.mode == "F" else 65535.0
+    if not bool(((values >= 0.0) & (values <= highest)).all()):  # NaN neither
+        raise ImageError(
+            f"{path} is a grey image of mode {image.mode} with values outside 0 to {highest:g}, so "
+            "that it is not known which are black and white; save it as PNG of 8 or 16 bits."
+        )
+    return Image.fromarray((values * (255.0 / highest)).round().astype(np.uint8))
 
 
 @contextmanager
@@ -129,6 +161,8 @@ def _reading(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except FuseDreamError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path} cannot be read as a picture ({error}); check its name and what it is."

@@ -23,13 +23,10 @@ def try_output(path: Path) -> None:
         SaveError: If it cannot.
     """
     try:
+        path = _followed(path)
         _check_kinds(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):  # the name itself: too long, or not allowed here
-            pass
-        if not existed:
-            path.unlink()
+        _try_name(path)
         with tempfile.TemporaryFile(dir=path.parent):  # what is written goes beside it first
             pass
     except SaveError:
@@ -38,6 +35,32 @@ def try_output(path: Path) -> None:
         raise SaveError(
             f"{shown(path)} cannot be written ({why_not_written(error)}); give another place."
         ) from error
+
+
+def _try_name(path: Path) -> None:
+    """Open a file of this name, which may be too long, or not allowed here; leave no new one."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        with path.open("r+b"):
+            return
+    own = os.fstat(handle)
+    os.close(handle)
+    there = path.stat() if path.exists() else None  # another process may have put its file there
+    if there is not None and os.path.samestat(own, there) and there.st_size == 0:
+        path.unlink()
+
+
+def _followed(path: Path) -> Path:
+    """The file that a link stands for, there or not; other paths as they are.
+
+    Raises:
+        OSError: If links lead back to themselves.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError as error:  # of older Pythons
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
 
 
 def _check_kinds(path: Path) -> None:
@@ -105,11 +128,14 @@ def shown(path: Path) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
 
+    A link is written through.
+
     Raises:
         SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
             and what was there before is as it was.
     """
     with saving(path):
+        path = _followed(path)  # the link itself stays
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content)
 

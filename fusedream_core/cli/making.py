@@ -14,7 +14,7 @@ from ..devices import describe_device
 from ..errors import ConfigError, SaveError
 from ..images import read_image, read_png_text, save_png
 from ..output import try_output
-from ..pipeline.job import Job, Models, hash_image
+from ..pipeline.job import Job, Models, check_start_image, hash_image
 from ..pipeline.provenance import CHUNK, Provenance
 from ..pipeline.result import GenerationResult
 from ..pipeline.run_file import SUFFIX, RunKeeper, SavedRun, load_run
@@ -22,6 +22,8 @@ from ..pipeline.work import resume, run_job
 from .console import StoppedError, Watch, say, stoppable, unstoppable
 from .models import load_models, load_models_again
 from .recipes import make_composition_recipe, make_placements, make_recipe
+
+_MOST_PIXELS = 2048 * 2048  # of an image to start from; no GAN makes more than 512 x 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,7 +143,11 @@ def _plan_resumed(options: argparse.Namespace) -> _Plan:
 def _read_start(options: argparse.Namespace) -> Tensor | None:
     """The image to start from, if there is one."""
     path = getattr(options, "start_image", None)
-    return None if path is None else read_image(path)
+    if path is None:
+        return None
+    image = read_image(path, most_pixels=_MOST_PIXELS)
+    check_start_image(image)
+    return image
 
 
 def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..augclip.prompt import parse_prompt
+from ..checks import check_shape
 from ..compose.placement import Placement
 from ..config import CompositionRecipe, InvertConfig, Recipe
 from ..config.plain import LONGEST, check_readable, to_plain
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError, PromptError, ShapeError
 from ..images import check_text
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
@@ -22,6 +23,7 @@ from ..rng import make_generator
 from ..search.bank import Bank
 
 LONGEST_RECORD = 200_000  # characters of a job and its models as JSON; most have some 3,000
+_LEAST_SIDE = 8  # pixels of an image to start from
 _LONGEST_MODELS = 10_000  # of these, for what is known of the models
 
 
@@ -118,6 +120,21 @@ def same_device(first: torch.device, second: torch.device) -> bool:
     """Whether two devices are one; a name without a number is any of its kind."""
     numbers = {first.index, second.index} - {None}
     return first.type == second.type and len(numbers) < 2
+
+
+def check_start_image(image: Tensor) -> None:
+    """Check that an image to start from is one of RGB, and not too small.
+
+    Raises:
+        ShapeError: If it is not ``(1, 3, H, W)``, or has a side under 8 pixels.
+    """
+    check_shape(image)
+    if len(image) != 1 or min(image.shape[2:]) < _LEAST_SIDE:
+        raise ShapeError(
+            f"The image to start from is {len(image)} of {image.shape[3]} x {image.shape[2]} "
+            f"pixels, but one of at least {_LEAST_SIDE} x {_LEAST_SIDE} is needed; give a larger "
+            "one."
+        )
 
 
 def hash_image(image: Tensor) -> str:

@@ -8,13 +8,32 @@ import json
 import pytest
 import torch
 
-from fusedream_core import DEFAULT, BigGan, ConfigError, OpenClip, PromptError, SearchConfig
+from fusedream_core import (
+    DEFAULT,
+    BigGan,
+    ConfigError,
+    OpenClip,
+    PromptError,
+    SearchConfig,
+    ShapeError,
+    generate,
+)
 from fusedream_core.config import to_plain
 from fusedream_core.config.plain import LONGEST, from_plain
-from fusedream_core.pipeline.job import Job, Models
+from fusedream_core.pipeline.job import Job, Models, check_start_image
 from fusedream_core.pipeline.provenance import Provenance
 
 JOB = Job(prompt="a dog", seed=0, recipe=DEFAULT)
+
+
+class TestStartImage:
+    @pytest.mark.parametrize("shape", [(1, 3, 7, 20), (1, 3, 20, 7), (2, 3, 8, 8), (1, 4, 8, 8)])
+    def test_too_small_or_no_image(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ShapeError):
+            generate("a dog", start_image=torch.zeros(shape))
+
+    def test_smallest(self) -> None:
+        check_start_image(torch.zeros(1, 3, 8, 8))
 
 
 class TestWhatCannotBeReadAgain:
