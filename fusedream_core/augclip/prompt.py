@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from ..errors import PromptError
+from ..images import check_text
 from ..types import PromptPart
 
 MAX_WEIGHT = 100.0
@@ -21,23 +22,24 @@ _COLONS = ":\ufe55\uff1a"
 _MINUS = "\\-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _PLUS = "+\ufe62\uff0b"
 _POINTS = ".,\u066b\u3002\uff0c\uff0e"
-_WEIGHTED = re.compile(
-    rf"(?P<text>.*)[{_COLONS}](?P<gap>\s*)"
-    rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+[{_POINTS}]?\d*|[{_POINTS}]\d+)",
-    re.DOTALL,
+_COMMAS = ",\uff0c"
+# No two neighbours in these patterns take the same character, so that each needs one pass.
+_WEIGHT = re.compile(
+    rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+(?:[{_POINTS}]\d*)?|[{_POINTS}]\d+)"
 )
-_NUMBERLIKE = re.compile(
-    rf".*[^\d/\uff0f][{_COLONS}]\s*"
-    rf"(?P<number>[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?)",
-    re.DOTALL,
-)
+_NUMBERLIKE = re.compile(rf"[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?")
+_THOUSANDS = re.compile(rf"(?!0)\d{{1,3}}[{_COMMAS}]\d{{3}}")
+# Letters and signs that are drawn as nothing: fillers of Hangul, an empty pattern of Braille.
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+_UNSEEN = ("Cc", "Cf", "Cs", "Mn", "Me", "Zl", "Zp", "Zs")  # kinds of characters, as Unicode's
 # What other programs take for a weight, a choice or a schedule, in ASCII.
 _FOREIGN = re.compile(
     r"""\([^()|]*:\s*[+-]?[\d.,]+\s*\)          # (text:1.2)
       | \([^()]+\)(?:\d+\.\d+|\+\+|--)         # (text)1.2, (text)++
       | \(\([^()]*\)\) | \[\[[^\[\]]*\]\]       # ((text)), [[text]]
-      | \{[^{}]*\|[^{}]*\}                      # {red|blue}
-      | \[[^\[\]]*(?::\s*[\d.]+\s*|\|[^\[\]]*)\]  # [a:b:0.5], [a|b]
+      | \{[^{}|]*\|[^{}]*\}                     # {red|blue}
+      | \[[^\[\]]*:\s*[\d.]+\s*\]               # [a:b:0.5]
+      | \[[^\[\]|]*\|[^\[\]]*\]                 # [a|b]
       | <\w+:[^<>]*>                            # <lora:name:1>
       | (?<!\w)__\w+__(?!\w)                    # __colour__""",
     re.VERBOSE,
@@ -53,15 +55,21 @@ def parse_prompt(prompt: str) -> tuple[PromptPart, ...]:
             at the end of the part, are text.
 
     Returns:
-        The parts, at least one; empty ones are skipped.
+        The parts, at least one; those in which nothing is seen are skipped.
 
     Raises:
-        PromptError: If no text is left, a weight has no text or is too large, or all are 0.
+        PromptError: If no text is left, a weight has no text, is too large or can be read in two
+            ways, or all are 0; or if something is no character.
 
     Examples:
         >>> parse_prompt("a blue dog | blurry: -0.3")
         (PromptPart(text='a blue dog', weight=1.0), PromptPart(text='blurry', weight=-0.3))
     """
+    check_text("prompt", prompt)
+    if "\0" in prompt:
+        raise PromptError(
+            f"The prompt holds a zero byte at place {prompt.index(chr(0)) + 1}; delete it."
+        )
     parts = tuple(_parse_part(part) for part in _split(prompt))
     if not parts:
         raise PromptError("The prompt is empty; write what the picture shows, as 'a blue dog'.")
@@ -90,8 +98,9 @@ def misread(prompt: str) -> tuple[str, ...]:
             "red: -0.3', and a prompt for each choice."
         )
     for part in _split(prompt):
-        like = _NUMBERLIKE.fullmatch(part)
-        if like is not None and _weighted(part) is None:
+        text, end = _at_last_colon(part)
+        like = text and not _is_number_or_slash(text[-1]) and _NUMBERLIKE.fullmatch(end.lstrip())
+        if like and _weighted(part) is None:
             notes.append(
                 f"The end of {part!r} is not read as a weight, so all of it is plain text; write a "
                 "weight as in 'red: -0.3'."
@@ -100,32 +109,53 @@ def misread(prompt: str) -> tuple[str, ...]:
 
 
 def _split(prompt: str) -> list[str]:
-    """The parts as they are typed, without the empty ones."""
-    return [part.strip() for part in _SEPARATOR.split(prompt) if part.strip()]
+    """The parts as they are typed, without those in which nothing is seen."""
+    return [part.strip() for part in _SEPARATOR.split(prompt) if _is_seen(part)]
 
 
-def _weighted(part: str) -> re.Match[str] | None:
-    """The text and the weight of a part that ends in one.
+def _is_seen(text: str) -> bool:
+    """Whether a text has any character that is drawn."""
+    return any(unicodedata.category(own) not in _UNSEEN and own not in _BLANKS for own in text)
+
+
+def _at_last_colon(part: str) -> tuple[str, str]:
+    """What stands before and behind the last colon of a part; nothing before if there is none."""
+    place = max(map(part.rfind, _COLONS))
+    return part[: max(place, 0)], part[place + 1 :]
+
+
+def _is_number_or_slash(sign: str) -> bool:
+    return sign.isdecimal() or sign in "/\uff0f"
+
+
+def _weighted(part: str) -> tuple[str, re.Match[str]] | None:
+    """The text of a part that ends in a weight, and the weight.
 
     A colon behind a digit is a time or a ratio ("at 10:30", "16 : 9"), and behind a slash part of
     an address; but "room 5 :2" gives such a text a weight.
     """
-    match = _WEIGHTED.fullmatch(part)
-    if match is None:
+    text, end = _at_last_colon(part)
+    match = _WEIGHT.fullmatch(end.lstrip())
+    if match is None or not any(colon in part for colon in _COLONS):
         return None
-    before = match["text"].rstrip() if match["gap"] else match["text"]
-    return None if re.search("[\\d/\uff0f]$", before) else match
+    before = text.rstrip() if end[0].isspace() else text
+    return None if before and _is_number_or_slash(before[-1]) else (text.strip(), match)
 
 
 def _parse_part(part: str) -> PromptPart:
     """Read one part that is not empty."""
-    match = _weighted(part)
-    if match is None:
+    weighted = _weighted(part)
+    if weighted is None:
         return PromptPart(part, 1.0)
-    text = match["text"].strip()
-    if not text:
+    text, match = weighted
+    if not _is_seen(text):
         raise PromptError(
             f"The prompt has a weight without a text, {part!r}; write the text in front of it."
+        )
+    if _THOUSANDS.fullmatch(match["number"]):
+        raise PromptError(
+            f"The weight of {text!r} is {match['number']}, in which the comma may part thousands "
+            "or begin a fraction; write it with a point, as 1.5."
         )
     size = float(re.sub(f"[{_POINTS}]", ".", match["number"]))
     if size > MAX_WEIGHT:
