@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checks import check_shape
 from ..errors import CheckpointError, MissingDependencyError, ShapeError
 from ..finite import check_finite_output
-from .weights import load_weights, read_state_dict
+from .weights import check_floats, load_weights, read_state_dict
 
 # Tensor that only one of the package's nets has, in torchvision's names -> the package's name.
 _SIGNATURES = {
@@ -131,7 +131,9 @@ def load_lpips(path: Path | str) -> Lpips:
         MissingDependencyError: If ``lpips`` is not installed.
     """
     path = Path(path)
-    state = {name: value.float() for name, value in read_state_dict(path).items()}
+    content = read_state_dict(path)
+    check_floats(content, path)
+    state = {name: value.float() for name, value in content.items()}
     if any(name.startswith("net.slice") for name in state):
         # The heads stand in the state dict twice: by themselves, and in a list.
         state = {name: value for name, value in state.items() if not name.startswith("lins.")}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ..weights import name_faults
+from ..weights import check_floats, name_faults
 from .architectures import fitting_architectures
 from .config_file import ClipConfig
 from .package import in_one_line, open_clip_package
@@ -85,6 +85,8 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"The weights in {path} do not fit the CLIP that they are loaded as: {faults}; {hint}."
         )
+    # Buffers may be whole numbers, as the model's own are.
+    check_floats({name: state[name] for name in own if own[name].is_floating_point()}, path)
     model.load_state_dict(state)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..weights import read_json
+from ..weights import check_floats, read_json
 from .architectures import preprocess_of_shapes
 from .config_file import ClipConfig, complete_preprocess, refused_key
 
@@ -97,6 +97,7 @@ def to_open_clip_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Ten
                 f"The file {path} holds a CLIP of transformers without its {word} tower, but both "
                 "are needed to compare images with text; use the weights of a whole CLIPModel."
             )
+    check_floats(state, path)
     converted: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():

@@ -22,6 +22,7 @@ from ...errors import ConfigError
 from ...finite import check_finite_output
 from ..weights import (
     check_finite,
+    check_floats,
     find_weights,
     fingerprint,
     part_of,
@@ -217,6 +218,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ("module.", "generator_ema.", "generator."),
         lambda part: is_deep(part) or find_layout(part) is not None,
     )
+    own = set(map(id, state.values()))
+    check_floats({name: tensor for name, tensor in content.items() if id(tensor) in own}, path)
     # Copies, as what was read may be the file itself in memory, which others may change.
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}, notes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from .files import INDEX_SUFFIX, read_index, reading, weight_files
 from .unwrap import unwrap
 
 _LEAST_SIZE = 1 << 20  # bytes that a small file may grow to
+_MOST = torch.finfo(torch.float32).max
+_COUNTS = ("num_batches_tracked", "position_ids")  # whole numbers that weights come with
 _NOT_WEIGHTS = {  # how a file begins that was meant to be weights -> what it is
     b"version https://git-lfs": "a pointer of Git LFS, in place of the file that it stands for",
     b"<!doctype html": "a web page",
@@ -70,16 +71,35 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file, as they are.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, or of another kind.
+        CheckpointError: If the file is missing, truncated, or of another kind, or if its numbers
+            are of 8 bits or too large for float32.
     """
     from safetensors import safe_open
 
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}; check the name, or copy it there.")
     with reading(path), safe_open(path, "pt") as stream:
-        return {name: stream.get_tensor(name) for name in stream.keys()}, dict(  # noqa: SIM118
-            stream.metadata() or {}
-        )
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        metadata = dict(stream.metadata() or {})
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and (tensor.itemsize == 1 or _overflows(tensor)):
+            raise CheckpointError(
+                f"The file {path} is refused, because its tensor {name} is of "
+                f"{_kind(tensor)}, or holds numbers too large for float32; save it in float32."
+            )
+    return state, metadata
+
+
+def _overflows(tensor: Tensor) -> bool:
+    """Whether a finite number becomes infinite in float32, which only one in float64 can."""
+    if tensor.dtype is not torch.float64:
+        return False
+    return bool((tensor.isfinite() & ~tensor.float().isfinite()).any())
+
+
+def _kind(tensor: Tensor) -> str:
+    """What kind of numbers a tensor holds."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_shards(path: Path) -> dict[str, Tensor]:
@@ -123,7 +143,7 @@ def _read_content(path: Path) -> object:
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights of which one number is NaN or infinite, as all results would be.
+    """Refuse weights of which one number is NaN or infinite in float32, as all results would be.
 
     A mask of attention may hold minus infinity, which is what masks with it.
 
@@ -138,11 +158,33 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
         if not tensor.is_floating_point() or not tensor.numel():
             continue
         low, high = (float(bound) for bound in _bounds(tensor))
-        masks = name.endswith("mask") and low == -math.inf
-        if math.isnan(low) or math.isinf(high) or (math.isinf(low) and not masks):
+        masks = name.endswith("mask") and low < -_MOST
+        if not (high <= _MOST and (low >= -_MOST or masks)):  # nor where one is NaN
             raise CheckpointError(
                 f"The file {path} is refused, because its tensor {name} holds numbers that are not "
-                "finite (NaN or infinite), and every result would; download or convert it again."
+                "finite (NaN or infinite, or too large for float32), and every result would; "
+                "download or convert it again."
+            )
+
+
+def check_floats(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no floating-point numbers, which a cast would make of them.
+
+    Counts that come with weights may be whole numbers.
+
+    Args:
+        state: Names with tensors.
+        path: The file that they come from, for the message.
+
+    Raises:
+        CheckpointError: If a tensor is of another kind; the message names the first one.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() and not name.endswith(_COUNTS):
+            raise CheckpointError(
+                f"The file {path} is refused, because its tensor {name} is of {_kind(tensor)}, "
+                "where floating-point numbers belong; use weights that are neither quantized nor "
+                "of another model."
             )
 
 

@@ -248,3 +248,17 @@ def load_without(folder: Path, name: str) -> Any:  # noqa: ANN401
     """The CLIP of a folder when a file is gone."""
     (folder / name).unlink()
     return load_open_clip_folder(folder)
+
+
+@pytest.mark.parametrize("kind", ["int8", "complex64", "bool"])
+def test_weights_of_another_kind_of_number(kind: str, tmp_path: Path) -> None:
+    """One of three that are joined, among which it would turn into what the others are."""
+    from safetensors.torch import load_file, save_file
+
+    make_clip_model().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "vision_model.encoder.layers.0.self_attn.k_proj.weight"
+    state[name] = state[name].to(getattr(torch, kind))
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"its tensor {name} is of {kind}"):
+        load_open_clip_folder(tmp_path)
