@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .config_file import ClipConfig
 from .package import in_one_line, open_clip_package
 from .text_files import local_tower
 
+_SPARE = 1 << 24  # numbers that a model may have beyond twice its weights
 _POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers kept them
 
 
@@ -37,6 +39,7 @@ def build_clip(
         CheckpointError: If the configuration cannot be built, or the weights do not fit it.
     """
     open_clip = open_clip_package()
+    _check_size(config.model, state, path)
     with local_tower(config.model["text_cfg"], folder) as text, torch.random.fork_rng(devices=[]):
         try:
             model: nn.Module = _empty_model({**config.model, "text_cfg": text})
@@ -50,6 +53,40 @@ def build_clip(
     size = model.visual.image_size  # type: ignore[union-attr]
     open_clip.model.set_model_preprocess_cfg(model, {**config.preprocess, "size": size})
     return model
+
+
+def _check_size(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse to build what has far more numbers than its weights, and may fill the memory."""
+    towers = (config.get(part) for part in ("vision_cfg", "text_cfg", "multimodal_cfg"))
+    wanted = sum(_least_numbers(tower, config.get("embed_dim") or 0) for tower in towers if tower)
+    given = sum(tensor.numel() for tensor in state.values())
+    if wanted > 2 * given + _SPARE:
+        raise CheckpointError(
+            f"The configuration of the CLIP of {path} asks for more than {wanted:,} numbers, but "
+            f"its weights are {given:,}; use the one that came with the weights."
+        )
+
+
+def _least_numbers(tower: Mapping[str, Any], embed_dim: int) -> int:
+    """About how many numbers a tower of open_clip's own has, at least; 0 for other libraries'."""
+    if "timm_model_name" in tower or "hf_model_name" in tower:
+        return 0
+    width, layers = tower.get("width") or 1, tower.get("layers") or 1
+    if isinstance(layers, list):  # a ResNet's blocks, of which each stage doubles the width
+        return sum(13 * count * (width << stage) ** 2 for stage, count in enumerate(layers))
+    ratio = 4.0 if tower.get("mlp_ratio") is None else tower["mlp_ratio"]
+    numbers = layers * (4 + 2 * ratio) * width**2
+    if tower.get("proj_type", "linear") == "linear":
+        numbers += embed_dim * width
+    if tower.get("patch_size") and tower.get("image_size"):
+        images, patches = (
+            size if isinstance(size, list) else [size, size]
+            for size in (tower["image_size"], tower["patch_size"])
+        )
+        places = math.prod(max(1, a // b) for a, b in zip(images, patches, strict=True))
+        numbers += (places + 3 * math.prod(patches)) * width
+    rows = (tower.get("vocab_size") or 0) + (tower.get("context_length") or 0)
+    return int(numbers + rows * width)
 
 
 def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401

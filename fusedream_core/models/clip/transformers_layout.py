@@ -17,7 +17,8 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..weights import check_floats, read_json
 from .architectures import preprocess_of_shapes
-from .config_file import ClipConfig, complete_preprocess, refused_key
+from .config_file import COUNT, ClipConfig, complete_preprocess, refused_key
+from .transformers_values import other_value, read_part
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -145,11 +146,14 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
             "open_clip."
         )
     text, vision = (
-        {**usual, **(content.get(key) or {}), **(content.get(f"{key}_dict") or {})}
+        read_part(content, key, usual, path)
         for key, usual in (("text_config", _TEXT), ("vision_config", _VISION))
     )
+    embed_dim = content.get("projection_dim", 512)
+    if not COUNT.fits(embed_dim):
+        raise other_value(path, "projection_dim", embed_dim, COUNT.words)
     try:
-        model = _model(content.get("projection_dim", 512), text, vision, path)
+        model = _model(embed_dim, text, vision, path)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"The file {path} has a value of the wrong kind ({error}); copy it again."

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ... import rng
 from ...determinism import repeatable
-from ...errors import ConfigError
+from ...errors import CheckpointError, ConfigError
 from ...finite import check_finite_output
 from ..weights import (
     check_finite,
@@ -190,6 +190,10 @@ def load_biggan(path: Path | str) -> BigGan:
         shapes, runs no code from pickles.
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"There is no folder or file {path}; check the name of the GAN's weights."
+        )
     weights_path = path if path.is_file() else find_weights(path, WEIGHT_NAMES)
     config_path = find_config(weights_path, is_folder=path.is_dir())
     settings = GanSettings() if config_path is None else read_settings(config_path)

@@ -381,3 +381,10 @@ class TestLoadByName:
     def test_unknown_tag(self) -> None:
         with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
             load_open_clip("ViT-B-32", "nobody")
+
+
+@pytest.mark.parametrize("architecture", ["", "ViT-B-32-quickgelu"])
+def test_file_that_holds_no_clip(gan_dir: Path, architecture: str) -> None:
+    """Nobody is asked for the architecture of a GAN."""
+    with pytest.raises(CheckpointError, match=r"model\.safetensors holds no CLIP \(its first"):
+        load_open_clip_file(gan_dir / "model.safetensors", architecture)

@@ -229,7 +229,9 @@ class TestRefused:
         config = json.loads((tmp_path / "config.json").read_text())
         config["vision_config"]["num_attention_heads"] = 0
         (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(CheckpointError, match="a value of the wrong kind"):
+        with pytest.raises(
+            CheckpointError, match=r"num_attention_heads = .* a whole number from 1"
+        ):
             load_open_clip_folder(tmp_path)
 
 
@@ -261,4 +263,34 @@ def test_weights_of_another_kind_of_number(kind: str, tmp_path: Path) -> None:
     state[name] = state[name].to(getattr(torch, kind))
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"its tensor {name} is of {kind}"):
+        load_open_clip_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("text_config", "abc"),
+        ("vision_config", [1]),
+        ("projection_dim", 1e9),
+        ("projection_dim", True),
+        ("text_config.num_hidden_layers", 10**6),
+        ("text_config.layer_norm_eps", "x"),
+        ("text_config.eos_token_id", [2]),
+        ("vision_config.image_size", 10**9),
+        ("vision_config.patch_size", 0),
+        ("vision_config.hidden_size", None),
+        ("vision_config.num_channels", 4),
+    ],
+)
+def test_types_and_ranges(key: str, value: object, tmp_path: Path) -> None:
+    make_clip_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    place, *names = key.split(".")
+    if names:
+        content[place][names[0]] = value
+    else:
+        content[place] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=rf"has {key} = .*, but it must be "):
         load_open_clip_folder(tmp_path)

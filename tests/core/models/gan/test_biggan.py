@@ -97,8 +97,17 @@ class TestWrongFiles:
         return Path(shutil.copytree(gan_dir, tmp_path / "gan"))
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="There is no folder"):
-            load_biggan(tmp_path / "none")
+        for name in ("none", "none.pth"):
+            said = rf"There is no folder or file .*{name}; check the name"
+            with pytest.raises(CheckpointError, match=said):
+                load_biggan(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["config.json", "model.json"])
+    def test_config_that_is_a_folder(self, folder: Path, name: str) -> None:
+        (folder / "config.json").unlink()
+        (folder / name).mkdir()
+        with pytest.raises(CheckpointError, match=rf"{name} is a folder, but a file of settings"):
+            load_biggan(folder)
 
     @pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.bool])
     def test_weights_of_another_kind_of_number(self, folder: Path, kind: torch.dtype) -> None:
