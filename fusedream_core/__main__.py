@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from .cli.arguments import parse
-from .cli.console import StoppedError, say
+from .cli.console import StoppedError, flush, say
 from .cli.making import make
 from .errors import FuseDreamError
 from .models.catalogue import catalogue, find_model
 from .models.download import cached_folder, download_model
+from .output import why_not_written
+from .starting import started
 
 
 def _list(_: argparse.Namespace) -> str:
@@ -34,21 +37,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0; 2 after an error, which is one sentence; 128 and the signal's number after
-        a stop, as usual (130 for Ctrl-C).
+        The exit code: 0, also where nobody reads what is said; 1 if the work is done and cannot be
+        told; 2 after an error, which is one sentence; 128 and the signal's number after a stop, as
+        usual (130 for Ctrl-C).
     """
-    options = parse(arguments)
-    action = {"models": _list, "download": _download}.get(options.command, make)
     try:
+        started()
+        options = parse(arguments)
+        action = {"models": _list, "download": _download}.get(options.command, make)
         said = action(options)
     except (FuseDreamError, OSError) as error:
         say(str(error), sys.stderr)
         return 2
     except StoppedError as stopped:
         return 128 + stopped.number
-    say(said)
-    return 0
+    except KeyboardInterrupt:  # in what makes no image, as a download
+        say("Stopped.", sys.stderr)
+        return 128 + signal.SIGINT
+    hindrance = say(said, sys.stdout)
+    if hindrance is None or isinstance(hindrance, BrokenPipeError):
+        return 0
+    told = f"standard output cannot be written ({why_not_written(hindrance)})"
+    say(f"All is done, but {told}: {said.splitlines()[0]}", sys.stderr)
+    return 1
+
+
+def _run() -> int:
+    """Run the command line of a process of its own, whose streams may be gone."""
+    try:
+        return main()
+    finally:
+        flush(sys.stdout)  # what argparse wrote
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

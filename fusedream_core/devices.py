@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from .errors import ConfigError
 
 _ACCELERATORS = ("cuda", "xpu", "mps")
+_LONGEST_REASON = 80  # characters of PyTorch's own words; longer ones list all its devices
 
 
 def find_device(asked: torch.device | str | None = None) -> torch.device:
@@ -22,15 +25,28 @@ def find_device(asked: torch.device | str | None = None) -> torch.device:
     if asked is None:
         asked = _first_accelerator() or "cpu"
     try:
-        probe = torch.zeros(1, device=asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that PyTorch gives up
+            probe = torch.zeros(1, device=asked)
         probe.tolist()  # some fail only when they have to give something back
-    except (AssertionError, RuntimeError, TypeError) as error:
-        there = ", ".join(dict.fromkeys([_first_accelerator() or "cpu", "cpu"]))
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+    except Exception as error:  # each kind of device has its own, a missing module among them
+        there = ", ".join(_devices_there())
+        reason = (str(error).strip().splitlines() or [""])[0]
+        why = f" ({reason})" if 0 < len(reason) <= _LONGEST_REASON else ""
         raise ConfigError(
-            f"The device {str(asked)!r} cannot be used here ({reason}); take one of: {there}."
+            f"The device {str(asked)!r:.60} cannot be used here{why}; take one of: {there}."
         ) from error
     return probe.device
+
+
+def _devices_there() -> list[str]:
+    """The names of this machine's devices."""
+    first = _first_accelerator()
+    if first is None:
+        return ["cpu"]
+    kind = getattr(torch, first, None)
+    num = getattr(kind, "device_count", lambda: 1)()
+    return [*([first] if num < 2 else [f"{first}:{index}" for index in range(num)]), "cpu"]
 
 
 def _first_accelerator() -> str | None:

@@ -15,6 +15,11 @@ PRESETS = ("default", "paper", "reference")
 COMPOSITION_PRESETS = ("default", "paper")
 
 _ABOUT = 'Pictures from the command line: generate "a blue dog" -o out.png, or compose; and models.'
+_AGAIN = "make this again; without -o, NAME.png is made as NAME-again.png"
+_RESUME = (
+    "go on with a run that stopped; it lies beside the image, as NAME.fusedream.safetensors for "
+    "NAME.png, and is gone when the image is made"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +45,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--to",
         type=Path,
         default=Path("models"),
-        help="folder of model folders, such as ComfyUI's (%(default)s)",
+        help="folder of model folders, such as ComfyUI's (./models, in the current folder)",
     )
     options = parser.parse_args(arguments)
     if options.command in deciding:
@@ -55,12 +60,14 @@ def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "prompt", nargs="?", type=_text, help="what to show, as 'a blue dog:1 | blurry:-0.3'"
     )
     command.add_argument(
-        "-o", "--out", type=_png_path, help="PNG to write (fusedream.png, or after what is given)"
+        *("-o", "--out"),
+        type=_png_path,
+        help="PNG to write (fusedream.png; NAME-again.png of --from NAME.png)",
     )
     command.add_argument("--device", help="such as cuda, cuda:1 or cpu (the first accelerator)")
     again = command.add_argument_group("instead of a prompt")
-    again.add_argument("--from", dest="source", metavar="PNG", type=Path, help="make this again")
-    again.add_argument("--resume", metavar="FILE", type=Path, help="go on with a run that stopped")
+    again.add_argument("--from", dest="source", metavar="PNG", type=Path, help=_AGAIN)
+    again.add_argument("--resume", metavar="FILE", type=Path, help=_RESUME)
     command.add_argument(
         "--save-every", type=_count, metavar="N", help="keep the run in a file each N steps"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +66,17 @@ def make(options: argparse.Namespace) -> str:
     try:
         with stoppable():
             result = _run(options, plan, keeper, watch)
+            with unstoppable():
+                result.save(plan.out)
     except StoppedError:
         with unstoppable():
             watch.close()
             say(_keep(plan, keeper, watch), sys.stderr)
         raise
-    result.save(plan.out)
-    if keeper.is_saved:
-        keeper.path.unlink(missing_ok=True)
+    for done in (keeper.path if keeper.is_saved else None, options.resume):
+        if done is not None:
+            with contextlib.suppress(OSError):  # the image is saved, which is what counts
+                done.unlink(missing_ok=True)
     where = f"  {result.composition.placement.name}" if result.composition else ""
     return f"{plan.out}  AugCLIP {result.score_text}{where}  {result.seconds:.1f} s"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fusedream_core import StepInfo
-from fusedream_core.cli.console import StoppedError, Watch, say, stoppable, unstoppable
+from fusedream_core.cli.console import StoppedError, Watch, flush, say, stoppable, unstoppable
 
 
 class TestSay:
@@ -22,9 +22,22 @@ class TestSay:
         say("h\u00fcnd \udcff", stream)
         assert raw.getvalue() == said
 
+    @pytest.mark.parametrize("error", [OSError(28, "full"), BrokenPipeError(), ValueError()])
+    def test_stream_that_cannot_be_written(self, error: Exception) -> None:
+        class Broken(io.StringIO):
+            def flush(self) -> None:
+                raise error
+
+        assert say("dog", Broken()) is error
+        assert flush(Broken()) is error
+
+    def test_stream_that_was_closed_from_the_start(self) -> None:
+        assert say("dog", None) is None
+        assert flush(None) is None
+
 
 class TestSignals:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_stop(self, number: signal.Signals) -> None:
         before = signal.getsignal(number)
         with pytest.raises(StoppedError) as stopped, stoppable():
@@ -71,4 +84,17 @@ class TestWatch:
             *(("search", 0.9), ("optimize", 0.2), ("optimize", 0.4), ("optimize", 0.4)),
             *(("optimize", 0.4), ("optimize", 0.4), ("select", 0.1)),
         ]
+        watch.close()
+
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_terminal_that_is_gone(self, closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Gone(io.StringIO):
+            def write(self, _: str) -> int:
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("sys.stderr", None if closed else Gone())
+        watch = Watch()
+        for stage in ("search", "optimize", "optimize"):
+            watch(report(stage, 0.5))
+        assert watch.last is not None
         watch.close()
