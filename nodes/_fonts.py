@@ -90,9 +90,16 @@ def text_width(text: str, size: int) -> float:
 
 def fitted(text: str, size: int, width: float) -> str:
     """As much of a line as a width has room for."""
-    while text and text_width(text, size) > width:
-        text = text[:-1]
-    return text
+    if text_width(text, size) <= width:
+        return text
+    fits, over = 0, len(text)  # lengths; the one sought is between them
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if text_width(text[:middle], size) <= width:
+            fits = middle
+        else:
+            over = middle
+    return text[:fits]
 
 
 def warn_of_boxes(*texts: str) -> str | None:

@@ -240,3 +240,24 @@ class TestTitles:
         missing = pack.module("fusedream_core.errors").MissingDependencyError
         with pytest.raises(missing, match=r'" -m pip install matplotlib$'):
             run("FuseDreamPlotTrace", trace=trace)
+
+
+def test_long_line_is_fitted_in_few_steps(
+    fonts: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same letters as by taking one off at a time."""
+    usual, widths = fonts.text_width, []
+
+    def width(text: str, size: int) -> float:
+        widths.append(len(text))
+        return float(usual(text, size))
+
+    monkeypatch.setattr(fonts, "text_width", width)
+    text = "a blue dog, " * 20
+    for room in (0.0, 5.0, 100.0, 333.3, usual(text, 20), 1e6):
+        expected = next(
+            text[:end] for end in range(len(text), -1, -1) if usual(text[:end], 20) <= room
+        )
+        widths.clear()
+        assert fonts.fitted(text, 20, room) == expected
+        assert len(widths) <= 10
