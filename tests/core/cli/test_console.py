@@ -10,6 +10,9 @@ import torch
 from fusedream_core import StepInfo
 from fusedream_core.cli.console import StoppedError, Watch, flush, say, stoppable, unstoppable
 
+# Windows has no SIGHUP.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+
 
 class TestSay:
     @pytest.mark.parametrize(
@@ -37,7 +40,7 @@ class TestSay:
 
 
 class TestSignals:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize("number", SIGNALS)
     def test_stop(self, number: signal.Signals) -> None:
         before = signal.getsignal(number)
         with pytest.raises(StoppedError) as stopped, stoppable():

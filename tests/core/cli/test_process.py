@@ -71,6 +71,7 @@ def test_terminal_that_knows_ascii_alone(arguments: list[str], tmp_path: Path) -
     assert read(out)[1]["prompt"] == "ein H\u00fcndchen"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 class TestStreams:
     """What is done is done, whoever hears of it."""
 
