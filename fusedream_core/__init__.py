@@ -1,4 +1,4 @@
-"""FuseDream in pure PyTorch: pictures from text by optimising a GAN's latents under CLIP.
+"""FuseDream in pure PyTorch: text-to-image generation by optimising GAN latents with CLIP.
 
 The method of Liu et al. 2021, "FuseDream: Training-Free Text-to-Image Generation with Improved
 CLIP+GAN Space Optimization" (arXiv:2112.01573). ``generate("a blue dog")`` runs all of it.
@@ -20,6 +20,7 @@ from .config import (
     PAPER,
     PAPER_COMPOSITION,
     REFERENCE_CODE,
+    AdamConfig,
     Augment,
     AugmentConfig,
     ComposeConfig,
@@ -81,6 +82,7 @@ __all__ = [
     "PAPER",
     "PAPER_COMPOSITION",
     "REFERENCE_CODE",
+    "AdamConfig",
     "Attempt",
     "Augment",
     "AugmentConfig",

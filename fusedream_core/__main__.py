@@ -1,4 +1,4 @@
-"""The entry of the command line: ``python -m fusedream_core generate "a blue dog"``."""
+"""Entry point of the command line: ``python -m fusedream_core generate "a blue dog"``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .errors import FuseDreamError
 from .models.catalogue import catalogue, find_model
 from .models.download import cached_folder, download_model
 from .output import why_not_written
-from .starting import started
+from .starting import end_startup
 
 
 def _list(_: argparse.Namespace) -> str:
-    """The catalogue as lines."""
+    """Return the catalogue, one model per line."""
     return "\n".join(
         f"{model.name:26} {model.folder:10} {model.megabytes:5} MB  {model.licence:28} "
         f"{model.title}{'; ' * bool(model.note)}{model.note}"
@@ -27,7 +27,7 @@ def _list(_: argparse.Namespace) -> str:
 
 
 def _download(options: argparse.Namespace) -> str:
-    """Download a model. Returns where it is."""
+    """Download a model. Returns a line with its folder."""
     model = find_model(options.name)
     folder = cached_folder(model) or download_model(model, options.to / model.folder)
     return f"{folder}  {model.title}  {model.licence}"
@@ -37,37 +37,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0, also where nobody reads what is said; 1 if the work is done and cannot be
-        told; 2 after an error, which is one sentence; 128 and the signal's number after a stop, as
-        usual (130 for Ctrl-C).
+        The exit code: 0, also if standard output is closed; 1 if the work is done but standard
+        output cannot be written; 2 after an error; 128 plus the signal's number after a stop (130
+        for Ctrl-C).
     """
     try:
-        started()
+        end_startup()
         options = parse(arguments)
         action = {"models": _list, "download": _download}.get(options.command, make)
-        said = action(options)
+        line = action(options)
     except (FuseDreamError, OSError) as error:
         say(str(error), sys.stderr)
         return 2
     except StoppedError as stopped:
         return 128 + stopped.number
-    except KeyboardInterrupt:  # in what makes no image, as a download
+    except KeyboardInterrupt:  # in a command without images, as a download
         say("Stopped.", sys.stderr)
         return 128 + signal.SIGINT
-    hindrance = say(said, sys.stdout)
-    if hindrance is None or isinstance(hindrance, BrokenPipeError):
+    failure = say(line, sys.stdout)
+    if failure is None or isinstance(failure, BrokenPipeError):
         return 0
-    told = f"standard output cannot be written ({why_not_written(hindrance)})"
-    say(f"All is done, but {told}: {said.splitlines()[0]}", sys.stderr)
+    reason = f"standard output cannot be written ({why_not_written(failure)})"
+    say(f"All is done, but {reason}: {line.splitlines()[0]}", sys.stderr)
     return 1
 
 
 def _run() -> int:
-    """Run the command line of a process of its own, whose streams may be gone."""
+    """Run the command line as a process of its own, whose streams may be closed."""
     try:
         return main()
     finally:
-        flush(sys.stdout)  # what argparse wrote
+        flush(sys.stdout)  # argparse's output
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checks of what callers hand in, each done once at the public edge."""
+"""Argument checks, each done once in a public function."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from .types import Basis, Target
 
 
 def check_shape(images: Tensor) -> None:
-    """Check that ``images`` are ``(B, 3, H, W)``, with at least one picture and one pixel.
+    """Check that ``images`` have the shape ``(B, 3, H, W)``, with no side of 0.
 
     Raises:
         ShapeError: If not.
     """
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ShapeError(
-            f"The images have the shape {tuple(images.shape)}, but RGB pictures of the shape "
+            f"The images have the shape {tuple(images.shape)}, but RGB images of the shape "
             "(B, 3, H, W) are needed; drop an alpha channel, and add missing dimensions."
         )
 
 
 def check_images(images: Tensor) -> None:
-    """Check that ``images`` are RGB pictures that can be scored.
+    """Check that ``images`` are finite RGB images.
 
     Raises:
-        ShapeError: If they are not ``(B, 3, H, W)``, with at least one picture and one pixel.
+        ShapeError: If the shape is not ``(B, 3, H, W)``, or a side is 0.
         ImageError: If a value is NaN or infinite.
     """
     check_shape(images)
     if not torch.isfinite(images).all():
         raise ImageError(
             "The images hold NaN or infinite values, so they cannot be scored; "
-            "look at the node or function that made them."
+            "check the node or function that made them."
         )
 
 
 def check_targets(targets: Sequence[Target], clip_id: str) -> None:
-    """Check that there are targets, all of them encoded by the CLIP in use.
+    """Check that there are targets, all encoded by the given CLIP.
 
     Raises:
         ConfigError: If not.
@@ -56,10 +56,10 @@ def check_targets(targets: Sequence[Target], clip_id: str) -> None:
 
 
 def check_bases(bases: Sequence[Basis], gan_id: str) -> None:
-    """Check that the bases were found with the GAN in use and can run as one batch.
+    """Check that the bases belong to the given GAN and fit in one batch.
 
     Raises:
-        ConfigError: If a basis belongs to another GAN, or sizes or truncations differ.
+        ConfigError: If a basis is of another GAN, or sizes or truncations differ.
     """
     for basis in bases:
         if basis.gan_id != gan_id:
@@ -76,7 +76,7 @@ def check_bases(bases: Sequence[Basis], gan_id: str) -> None:
 
 
 def check_runs(**given: Sequence[object] | None) -> None:
-    """Check that there are runs, and that each has one of everything that was given.
+    """Check that all sequences have the same length, and none is empty.
 
     Raises:
         ConfigError: If not.

@@ -1,4 +1,4 @@
-"""Same seed, same picture, on CUDA too."""
+"""Deterministic cuDNN and attention: the same seed gives the same image on CUDA."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 _lock = threading.Lock()
-_inside: list[tuple[bool, bool]] = []  # for each use that lasts, what was set before the first
+_active: list[tuple[bool, bool]] = []  # for each open scope, cuDNN's flags before the first
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """While it lasts, and around a function that it decorates, cuDNN's sums keep their order.
+def deterministic() -> Iterator[None]:
+    """Make cuDNN deterministic within a ``with`` block, or within a decorated function.
 
-    Left to itself, cuDNN may take a way to a convolution's gradient, or through a transposed
-    convolution, that adds as the threads happen to come; after some steps of Adam the pictures are
-    others. These are switches of the whole process. Uses may overlap, in threads too; after the
-    last of them the switches are as they were.
+    By default, cuDNN may choose atomic additions for transposed convolutions and for the gradients
+    of convolutions. Their rounding differs between runs, and steps of Adam amplify it. The flags
+    are process-wide. Scopes may overlap, also between threads; the last one restores the flags.
     """
     cudnn = torch.backends.cudnn
     with _lock:
-        _inside.append(_inside[0] if _inside else (cudnn.deterministic, cudnn.benchmark))
+        _active.append(_active[0] if _active else (cudnn.deterministic, cudnn.benchmark))
     try:
         cudnn.deterministic, cudnn.benchmark = True, False
         yield
     finally:
         with _lock:
-            before = _inside.pop()
-            if not _inside:
+            before = _active.pop()
+            if not _active:
                 cudnn.deterministic, cudnn.benchmark = before
 
 
-def repeatable_attention(device: torch.device) -> AbstractContextManager[None]:
-    """While it lasts, attention has the same gradient each time.
+def deterministic_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Make the gradient of attention deterministic within a ``with`` block.
 
-    The fused forms of accelerators add up parts of it as the threads happen to come, once there are
-    more tokens than one block takes; its definition, in float32 within, does not.
+    Fused attention accumulates its gradient atomically once the tokens fill more than one block.
+    The math backend, which accumulates in float32, does not. It is chosen only where gradients are
+    enabled, on accelerators.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

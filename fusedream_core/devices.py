@@ -1,4 +1,4 @@
-"""Which device a run is on: the one that was asked for, or else the first accelerator."""
+"""Choice of the device: the requested one, or the first accelerator."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import torch
 from .errors import ConfigError
 
 _ACCELERATORS = ("cuda", "xpu", "mps")
-_LONGEST_REASON = 80  # characters of PyTorch's own words; longer ones list all its devices
+_MAX_REASON_LENGTH = 80  # characters; PyTorch's longer reasons list all device types
 
 
 def find_device(asked: torch.device | str | None = None) -> torch.device:
-    """The device that was asked for, as its tensors name it; or else the best there is.
+    """Return the requested device with its index, or the first accelerator.
 
     Args:
         asked: A device or its name, such as "cuda", "cuda:1" or "cpu". None means the first
-            accelerator of this machine, or the CPU if it has none.
+            accelerator, or the CPU if there is none.
 
     Raises:
-        ConfigError: If there is no such device, or it cannot be used.
+        ConfigError: If the device does not exist or cannot be used.
     """
     if asked is None:
         asked = _first_accelerator() or "cpu"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that PyTorch gives up
+            warnings.simplefilter("ignore")  # of deprecated device types
             probe = torch.zeros(1, device=asked)
-        probe.tolist()  # some fail only when they have to give something back
-    except Exception as error:  # each kind of device has its own, a missing module among them
-        there = ", ".join(_devices_there())
+        probe.tolist()  # some devices fail only at a transfer
+    except Exception as error:  # backends raise errors of any type, also of a missing module
+        there = ", ".join(_available_devices())
         reason = (str(error).strip().splitlines() or [""])[0]
-        why = f" ({reason})" if 0 < len(reason) <= _LONGEST_REASON else ""
+        why = f" ({reason})" if 0 < len(reason) <= _MAX_REASON_LENGTH else ""
         raise ConfigError(
             f"The device {str(asked)!r:.60} cannot be used here{why}; take one of: {there}."
         ) from error
     return probe.device
 
 
-def _devices_there() -> list[str]:
-    """The names of this machine's devices."""
+def _available_devices() -> list[str]:
+    """Return the names of this machine's devices."""
     first = _first_accelerator()
     if first is None:
         return ["cpu"]
@@ -50,7 +50,7 @@ def _devices_there() -> list[str]:
 
 
 def _first_accelerator() -> str | None:
-    """The name of the first accelerator of this machine."""
+    """Return the type of the first accelerator, or None."""
     if hasattr(torch, "accelerator"):  # since PyTorch 2.6
         found = (
             torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -64,7 +64,7 @@ def _first_accelerator() -> str | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device's name as people know it, such as "cuda:0 (NVIDIA H100 80GB HBM3)"."""
+    """Return a device with its product name, such as "cuda:0 (NVIDIA H100 80GB HBM3)"."""
     kind = getattr(torch, device.type, None)
     if device.type in ("cuda", "xpu") and kind is not None:
         return f"{device} ({kind.get_device_name(device)})"

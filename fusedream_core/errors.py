@@ -1,6 +1,6 @@
-"""Errors of the core: one base class, and a standard Python kind beside each.
+"""Errors of the core, each also a standard Python error.
 
-Every message is one sentence that says what was given, what is accepted and what to do.
+Every message is one sentence: what was given, what is accepted, and what to do.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class ShapeError(FuseDreamError, ValueError):
 
 
 class ImageError(FuseDreamError, ValueError):
-    """A picture holds values that cannot be scored, such as NaN."""
+    """An image has values that cannot be scored, such as NaN, or a file is not an image."""
 
 
 class ConfigError(FuseDreamError, ValueError):
     """A setting is out of range, or two settings (or models) do not fit together.
 
     Attributes:
-        setting: The name of the setting that the message begins with, if it begins with one.
+        setting: Name of the setting at the start of the message, if there is one.
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
@@ -33,7 +33,7 @@ class ConfigError(FuseDreamError, ValueError):
 
 
 class PromptError(FuseDreamError, ValueError):
-    """A prompt holds no text, or its weights cancel."""
+    """A prompt has no text, or its weights cancel."""
 
 
 class CheckpointError(FuseDreamError, RuntimeError):
@@ -41,35 +41,35 @@ class CheckpointError(FuseDreamError, RuntimeError):
 
 
 class DownloadError(FuseDreamError, RuntimeError):
-    """A file could not be had from any of its places."""
+    """A file could not be downloaded from any of its sources."""
 
 
 class NonFiniteError(FuseDreamError, FloatingPointError):
-    """What a model makes holds NaN or infinite values."""
+    """The output of a model has NaN or infinite values."""
 
 
 class SaveError(FuseDreamError, OSError):
-    """A file could not be written; what was there before is as it was."""
+    """A file could not be written; a previous file of that name is unchanged."""
 
 
 class MissingDependencyError(FuseDreamError, ImportError):
-    """A Python package is needed that is not installed."""
+    """A required Python package is not installed."""
 
     @classmethod
     def of(
         cls, package: str, purpose: str, distribution: str | None = None
     ) -> MissingDependencyError:
-        """The sentence for a package, with the command that installs it for this Python.
+        """Return the error for a package, with its install command for this Python.
 
         Args:
-            package: What is imported.
-            purpose: What it is needed for.
-            distribution: What is installed, where that has another name.
+            package: Import name.
+            purpose: What the package is needed for.
+            distribution: Name on the package index, where it differs.
         """
-        command = pip_install(distribution or package)
-        return cls(f"The package {package} is needed for {purpose}; run: {command}")
+        advice = f"run: {pip_install(distribution or package)}"
+        return cls(f"The package {package} is needed for {purpose}; {advice}")
 
 
 def pip_install(arguments: str) -> str:
-    """The command that installs a package for the Python that is running."""
+    """Return the pip command for the running Python."""
     return f'"{sys.executable}" -m pip install {arguments}'

@@ -1,4 +1,4 @@
-"""Pictures between the core's range [-1, 1], the range [0, 1] and PNG files."""
+"""Conversion of images between [-1, 1], [0, 1], PIL and PNG files."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
 
 
 def to_images01(images: Tensor) -> Tensor:
-    """Map pictures from ``[-1, 1]`` to ``[0, 1]``, clamping; any shape.
+    """Map images of any shape from ``[-1, 1]`` to ``[0, 1]``, with clamping.
 
     References:
-        Differs from gnobitab/FuseDream, which stretches the saved picture to its own minimum
-        and maximum, so that its colours are not those that were scored.
+        gnobitab/FuseDream stretches a saved image to its own minimum and maximum instead, so its
+        colours differ from those that were scored.
     """
     return ((images + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 def from_images01(images01: Tensor) -> Tensor:
-    """Map pictures from ``[0, 1]`` to ``[-1, 1]``; any shape."""
+    """Map images of any shape from ``[0, 1]`` to ``[-1, 1]``."""
     return images01 * 2.0 - 1.0
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Turn pictures ``(B, 3, H, W)`` in ``[-1, 1]`` into 8-bit PIL images."""
+    """Convert images ``(B, 3, H, W)`` in ``[-1, 1]`` to 8-bit PIL images."""
     from PIL import Image
 
     # (B, 3, H, W) -> (B, H, W, 3)
     pixels = (to_images01(images.detach()) * 255.0).round().to(torch.uint8).movedim(1, -1).cpu()
-    return [Image.fromarray(picture.numpy()) for picture in pixels]
+    return [Image.fromarray(image.numpy()) for image in pixels]
 
 
 def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
-    """Save one picture ``(3, H, W)`` in ``[-1, 1]`` as PNG, with text chunks, whole or not at all.
+    """Save one image as PNG with text chunks, atomically.
 
     Args:
-        image: The picture.
-        path: Where to, ending in .png; missing folders are made.
+        image: Shape ``(3, H, W)``, in ``[-1, 1]``.
+        path: Output file, ending in .png; missing folders are created.
         metadata: Text chunks, such as prompt, seed and score.
 
     Raises:
-        ImageError: If the name is of another kind of file.
-        PromptError: If a text cannot be written.
-        SaveError: If the file cannot be written; says where the picture is kept instead.
+        ImageError: If the name does not end in .png.
+        PromptError: If a text is not valid Unicode.
+        SaveError: If the file cannot be written; the message has the path of a fallback copy.
     """
     check_png_name(path)
     from PIL.PngImagePlugin import PngInfo
@@ -70,20 +70,20 @@ def save_png(image: Tensor, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def check_png_name(path: Path) -> None:
-    """Check that a name is one of a PNG file.
+    """Check that a file name ends in .png.
 
     Raises:
         ImageError: If not.
     """
     if path.suffix.lower() != ".png":
-        raise ImageError(f"{path} does not end in .png, but pictures are saved as PNG; rename it.")
+        raise ImageError(f"{path} does not end in .png, but images are saved as PNG; rename it.")
 
 
 def check_text(name: str, text: str) -> None:
-    """Check that a text can be kept in a file.
+    """Check that a text can be encoded as UTF-8.
 
     Raises:
-        PromptError: If it holds what is no character, such as a byte that is not UTF-8.
+        PromptError: If not, as with a lone surrogate.
     """
     try:
         text.encode()
@@ -95,33 +95,33 @@ def check_text(name: str, text: str) -> None:
 
 
 def read_png_text(path: Path, key: str) -> str | None:
-    """A text chunk of a PNG file, None if it has none of this name; no pixel is read.
+    """Return a text chunk of a PNG file, or None; pixels are not decoded.
 
     Raises:
-        ImageError: If the file is missing or no PNG.
+        ImageError: If the file is missing or not a PNG.
     """
     from PIL import Image
 
-    with _reading(path), Image.open(path, formats=["PNG"]) as picture:
-        text = picture.info.get(key)
+    with _reading(path), Image.open(path, formats=["PNG"]) as image:
+        text = image.info.get(key)
     return text if isinstance(text, str) else None
 
 
-def read_image(path: Path, *, most_pixels: int | None = None) -> Tensor:
-    """A picture from a file, shape ``(1, 3, H, W)``, in ``[-1, 1]``, upright, alpha over white.
+def read_image(path: Path, *, max_pixels: int | None = None) -> Tensor:
+    """Read an image file as ``(1, 3, H, W)`` in ``[-1, 1]``, upright, alpha over white.
 
     Args:
         path: The file.
-        most_pixels: A larger image is shrunk to about so many, before it takes 12 bytes for each.
+        max_pixels: A larger image is reduced to about this many pixels.
 
     Raises:
-        ImageError: If the file is missing, no picture, too large, or of a range that is not known.
+        ImageError: If the file is missing, not an image, too large, or of an unknown value range.
     """
     from PIL import Image, ImageOps
 
-    with _reading(path), Image.open(path) as picture:
-        upright = _eight_bit(ImageOps.exif_transpose(picture), path).convert("RGBA")
-    scale = math.sqrt((most_pixels or math.inf) / (upright.width * upright.height))
+    with _reading(path), Image.open(path) as image:
+        upright = _to_8_bits(ImageOps.exif_transpose(image), path).convert("RGBA")
+    scale = math.sqrt((max_pixels or math.inf) / (upright.width * upright.height))
     if scale < 1.0:
         width, height = (max(1, round(side * scale)) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.LANCZOS)
@@ -132,21 +132,24 @@ def read_image(path: Path, *, most_pixels: int | None = None) -> Tensor:
     return from_images01(pixels.contiguous() / 255.0)
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """A grey image of more than 8 bits scaled to 8, which Pillow would clip; others as they are.
+def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Scale a grey image of more than 8 bits to 8, which Pillow would clip; others are unchanged.
 
-    16-bit files are of mode I;16 or, by their format, I; both range to 65535. F ranges to 1.
+    16-bit files are of mode I;16 or, depending on the format, I, with values to 65535; F has values
+    to 1.
 
     Raises:
-        ImageError: If a value is out of the mode's range.
+        ImageError: If a value is out of range, or the colours are LAB.
     """
     from PIL import Image
 
+    if image.mode == "LAB":  # Pillow does not keep its white
+        raise ImageError(f"{path} has LAB colours; save it as 8-bit RGB.")
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.float64)
     highest = 1.0 if image.mode == "F" else 65535.0
-    if not bool(((values >= 0.0) & (values <= highest)).all()):  # NaN neither
+    if not bool(((values >= 0.0) & (values <= highest)).all()):  # also refuses NaN
         raise ImageError(
             f"{path} is a grey image of mode {image.mode} with values outside 0 to {highest:g}, so "
             "that it is not known which are black and white; save it as PNG of 8 or 16 bits."
@@ -156,7 +159,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever fails in reading a picture into an ``ImageError``."""
+    """Convert errors of reading an image to ``ImageError``."""
     from PIL import Image
 
     try:
@@ -165,5 +168,5 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(
-            f"{path} cannot be read as a picture ({error}); check its name and what it is."
+            f"{path} cannot be read as an image ({error}); check its name and what it is."
         ) from error

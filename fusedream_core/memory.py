@@ -1,4 +1,4 @@
-"""How much is done at once, and what happens when memory runs out: half as much, and on it goes."""
+"""Batch sizes that adapt to memory: halved after each out-of-memory error."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from .config.require import require_count
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-_TOLD_BY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-)  # CUDA, MPS; CPU; Windows
+# In the messages of CUDA and MPS, of the CPU, and of Windows.
+_OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-class Limit:
-    """How many copies or pictures are looked at at once. It falls when there is no memory for them.
+class AutoBatchSize:
+    """The largest batch size that fits in memory, found by halving.
+
+    The same idea as accelerate's ``find_executable_batch_size``: the work is run again with half
+    the batch size when memory runs out. The size that worked is kept for later calls.
 
     Attributes:
-        size: Their number as of now; None while there is no limit.
+        size: Current batch size; None means unlimited.
     """
 
     def __init__(self, size: int | None = None) -> None:
-        """Start with a limit, or with none.
+        """Start from a batch size, or unlimited.
 
         Raises:
-            ConfigError: If it is below 1.
+            ConfigError: If the size is below 1.
         """
         if size is not None:
             require_count("clip_batch", size, 1)
         self.size = size
 
     def run(self, work: Callable[[int], ResultT], most: int) -> ResultT:
-        """Do work that takes any number at once, and again with half of it if memory runs out.
+        """Call ``work(size)``, and again with half the size while memory runs out.
 
         Args:
-            work: Is told how many it may take at once; its result must not depend on it, and it may
-                be called again after it failed.
-            most: How many there are.
+            work: Takes the batch size. Its result must not depend on the size, and a failed call
+                must be repeatable.
+            most: Number of items, the largest useful size.
+
+        Raises:
+            RuntimeError, MemoryError: If one item does not fit, or the error is another.
         """
         while True:
             size = most if self.size is None else min(self.size, most)
@@ -53,11 +56,11 @@ class Limit:
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-            # Not in the handler: the error holds on to all that the work had made.
+            # Outside the handler: the traceback keeps the tensors of the failed call alive.
             self.halve(size)
 
     def map(self, work: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """What work makes of rows, of as many of them at once as the limit and memory allow."""
+        """Apply ``work`` to batches of rows, and concatenate the results."""
 
         def run(size: int) -> Tensor:
             parts = zip(*(block.split(size) for block in rows), strict=True)
@@ -66,13 +69,13 @@ class Limit:
         return self.run(run, most=len(rows[0]))
 
     def halve(self, size: int) -> None:
-        """Lower the limit to half of what was tried."""
+        """Set the batch size to half of the one that failed."""
         self.size = (size + 1) // 2
         logger.warning("Out of memory with %d at once; going on with %d.", size, self.size)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; not every device has a class for it."""
+    """Return whether an error is out-of-memory; not every device has a class for it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return any(words in str(error).lower() for words in _TOLD_BY)
+    return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES)

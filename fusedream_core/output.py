@@ -1,4 +1,4 @@
-"""Files that are written: whole or not at all, tried before much work, and never lost."""
+"""Atomic file output, with a check before the work and a fallback after it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 
 
 def try_output(path: Path) -> None:
-    """Check that a file can be written, by doing it; missing folders are made.
+    """Check that a file can be written by opening it; missing folders are created.
 
-    A file that is there already stays as it is, and one that is not is gone again.
+    An existing file is unchanged, and a new one is deleted again.
 
     Raises:
-        SaveError: If it cannot.
+        SaveError: If not.
     """
     try:
-        path = _followed(path)
+        path = _resolve_link(path)
         _check_kinds(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _try_name(path)
-        with tempfile.TemporaryFile(dir=path.parent):  # what is written goes beside it first
+        _try_open(path)
+        with tempfile.TemporaryFile(dir=path.parent):  # the file is written beside its place first
             pass
     except SaveError:
         raise
@@ -37,34 +37,34 @@ def try_output(path: Path) -> None:
         ) from error
 
 
-def _try_name(path: Path) -> None:
-    """Open a file of this name, which may be too long, or not allowed here; leave no new one."""
+def _try_open(path: Path) -> None:
+    """Open a file for writing; a new one is deleted again."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         with path.open("r+b"):
             return
-    own = os.fstat(handle)
+    opened = os.fstat(handle)
     os.close(handle)
-    there = path.stat() if path.exists() else None  # another process may have put its file there
-    if there is not None and os.path.samestat(own, there) and there.st_size == 0:
+    present = path.stat() if path.exists() else None  # another process may have replaced it
+    if present is not None and os.path.samestat(opened, present) and present.st_size == 0:
         path.unlink()
 
 
-def _followed(path: Path) -> Path:
-    """The file that a link stands for, there or not; other paths as they are.
+def _resolve_link(path: Path) -> Path:
+    """Return the target of a link, existing or not; other paths are unchanged.
 
     Raises:
-        OSError: If links lead back to themselves.
+        OSError: If links form a loop.
     """
     try:
         return path.resolve() if path.is_symlink() else path
-    except RuntimeError as error:  # of older Pythons
+    except RuntimeError as error:  # of a loop, before Python 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
 
 
 def _check_kinds(path: Path) -> None:
-    """Refuse what is there and is no file, and folders that are none."""
+    """Refuse a path that is a folder, or is inside a file."""
     if path.exists() and not path.is_file():
         raise SaveError(f"{shown(path)} is there and is no file; give the name of a file.")
     for folder in path.parents:
@@ -75,10 +75,10 @@ def _check_kinds(path: Path) -> None:
 
 
 def write_or_keep(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; where that fails, keep its content elsewhere.
+    """Write a file atomically; on failure, save its content in the temporary folder.
 
     Raises:
-        SaveError: If it could not be written; says where the content is.
+        SaveError: If it could not be written; the message has the path of the fallback copy.
     """
     try:
         write_whole(path, content)
@@ -89,7 +89,7 @@ def write_or_keep(path: Path, content: bytes) -> None:
 
 
 def _keep(suffix: str, content: bytes) -> str | None:
-    """Write to the folder for temporary files; None if even that fails."""
+    """Write to the temporary folder. Returns the path, or None on failure."""
     try:
         handle, name = tempfile.mkstemp(prefix="fusedream-", suffix=suffix)
         with os.fdopen(handle, "wb") as stream:
@@ -101,7 +101,7 @@ def _keep(suffix: str, content: bytes) -> str | None:
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Turn what hinders the writing of a file, or of its folder, into a ``SaveError``."""
+    """Convert errors of writing a file or its folder to ``SaveError``."""
     try:
         yield
     except FuseDreamError:
@@ -114,40 +114,40 @@ def saving(path: Path) -> Iterator[None]:
 
 
 def why_not_written(error: OSError | ValueError) -> str:
-    """Why the system refused to write a file, in words, without its path."""
+    """Return the reason for a failed write, without the path."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return "the disk is full"
     return getattr(error, "strerror", None) or str(error)
 
 
 def shown(path: Path) -> str:
-    """A path as text, also where it holds bytes that are no text."""
+    """Return a path as text, with undecodable bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, whoever else is writing it; missing folders are made.
+    """Write a file atomically, safe against concurrent writers; missing folders are created.
 
-    A link is written through.
+    A link is kept and its target written.
 
     Raises:
-        SaveError: If it cannot be written, as where the disk is full. Nothing is left of it then,
-            and what was there before is as it was.
+        SaveError: If it cannot be written, for example on a full disk. No partial file is left, and
+            a previous file is unchanged.
     """
     with saving(path):
-        path = _followed(path)  # the link itself stays
+        path = _resolve_link(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and move it there when it is whole."""
-    # A name of its own for each writer, and no longer than a name may be; the last to finish wins.
+    """Write to a temporary file in the same folder, then rename it."""
+    # A unique, short name for each writer; the last to finish wins.
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name[:20], suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        Path(part).chmod(0o666 & ~_umask())  # as any other file; mkstemp's is for one user only
+        Path(part).chmod(0o666 & ~_umask())  # the usual mode; mkstemp's is for one user only
         Path(part).replace(path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
@@ -155,7 +155,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _umask() -> int:
-    """The mask of new files, which can only be read by setting it."""
+    """Return the umask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

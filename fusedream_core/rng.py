@@ -1,8 +1,8 @@
-"""Random numbers: the only module of the core that draws any.
+"""Random numbers; no other module of the core draws any.
 
-Everything is drawn on the CPU from a ``torch.Generator`` that the caller passes in, and moved
-afterwards, so a seed gives the same numbers on every device. The global generators of torch,
-NumPy and Python are neither read nor changed.
+Numbers are drawn on the CPU from an explicit ``torch.Generator`` and moved afterwards, so a seed
+gives the same numbers on every device. The global generators of torch, NumPy and Python are neither
+read nor changed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ MAX_SEED = 2**64 - 1
 def make_generator(seed: int, stream: int = 0) -> torch.Generator:
     """Make a CPU generator from a seed.
 
-    Seed and stream are hashed together, for two reasons: streams of one seed are independent of
-    each other, and all 64 bits of the seed count (torch's CPU engine keeps only the low 32 of
-    the number it is given).
+    Seed and stream are hashed together: streams of one seed are independent, and all 64 bits of the
+    seed have an effect. (The CPU engine of torch keeps the low 32 bits only.)
 
     Args:
         seed: Any integer from 0 to 2**64 - 1.
-        stream: Which of the seed's independent streams to make.
+        stream: Index of the independent stream.
 
     Returns:
         A new generator on the CPU.
@@ -46,14 +45,14 @@ def make_generator(seed: int, stream: int = 0) -> torch.Generator:
 def fork(generator: torch.Generator) -> torch.Generator:
     """Make a child generator, advancing its parent by exactly one draw.
 
-    What is drawn from the child, however much, leaves the parent's later numbers as they are.
+    Draws from the child do not affect later draws from the parent.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return make_generator(seed)
 
 
 def copy(generator: torch.Generator) -> torch.Generator:
-    """A generator that will draw the same numbers; this one is not advanced."""
+    """Return a generator in the same state; the original is not advanced."""
     return torch.Generator().set_state(generator.get_state())
 
 
@@ -70,14 +69,14 @@ def independent(num: int, dims: int, *, generator: torch.Generator) -> Tensor:
 
 
 def stratified(num: int, dims: int, *, generator: torch.Generator) -> Tensor:
-    """Draw points of the unit cube that are spread evenly along each axis: a Latin hypercube.
+    """Draw a Latin hypercube: points of the unit cube, stratified along each axis.
 
-    Each point is uniform by itself, so a mean over them has no bias; and it has less noise than one
-    over independent points.
+    Each point is uniform, so a mean over the points is unbiased. Its variance is lower than with
+    independent points.
 
     Returns:
-        A float32 CPU tensor ``(num, dims)``; of each of its columns, one number lies in each
-        ``num``-th of the range from 0 to 1.
+        A float32 CPU tensor ``(num, dims)``. Each column has one number in each of ``num`` equal
+        intervals of [0, 1].
 
     References:
         McKay, Beckman and Conover 1979.
@@ -97,7 +96,7 @@ def choices(weights: Tensor, num: int, *, generator: torch.Generator) -> Tensor:
 
 
 def permutation(num: int, *, generator: torch.Generator) -> Tensor:
-    """Draw an order of ``num`` things. Returns int64."""
+    """Draw a permutation of ``num`` indices. Returns int64."""
     return torch.randperm(num, generator=generator)
 
 
@@ -111,9 +110,8 @@ def truncated_normal(
 ) -> Tensor:
     """Draw from N(0, 1) conditioned on lying within ``[-bound, bound]``.
 
-    Uses the inverse distribution function, one uniform number for each value, so that drawing
-    3 rows and then 5 gives the same numbers as drawing 8 rows at once (torch's own normal
-    sampler does not promise that).
+    Uses the inverse distribution function, one uniform number per value. Drawing 3 rows and then 5
+    therefore equals drawing 8 rows, which ``torch.randn`` does not guarantee.
 
     Args:
         shape: Shape of the result.
@@ -124,8 +122,8 @@ def truncated_normal(
         A float32 CPU tensor.
 
     References:
-        Liu et al. 2021, section 3.2 (z truncated to [-2, 2]). Differs from gnobitab/FuseDream,
-        which clamps N(0, 1) and so puts 4.6 % of the coordinates exactly on the bound.
+        Liu et al. 2021, section 3.2 (z truncated to [-2, 2]). gnobitab/FuseDream clamps N(0, 1)
+        instead, which puts 4.6 % of the coordinates exactly on the bound.
     """
     edge = math.erf(bound / math.sqrt(2.0))  # 2 * Phi(bound) - 1
     values = torch.erfinv(uniform(shape, -edge, edge, generator=generator)) * math.sqrt(2.0)

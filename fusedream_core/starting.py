@@ -1,6 +1,6 @@
-"""Ctrl-C while the command line is being imported, which takes seconds: one line, no traceback.
+"""Ctrl-C during the import of the command line, which takes seconds: one line, no traceback.
 
-This is imported before all else; it does nothing where the package is imported by another program.
+This is imported first; it has no effect if another program imports the package.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def end(number: int, _: FrameType | None) -> NoReturn:
-    """End the process at once, as nothing has begun."""
-    with contextlib.suppress(OSError):  # nobody may be there to read it
+def exit_at_once(number: int, _: FrameType | None) -> NoReturn:
+    """End the process at once, as no work has begun."""
+    with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, b"Stopped.\n")
     os._exit(128 + number)
 
 
-def started() -> None:
-    """From here on Ctrl-C is the caller's to handle, as usual."""
-    if signal.getsignal(signal.SIGINT) is end:
+def end_startup() -> None:
+    """Restore Python's handler of Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# While Python looks for the module of -m, that is all there is of the arguments.
+# sys.argv is only -m while Python looks for the module of that option.
 _is_command = sys.argv[:1] == ["-m"] and "fusedream_core" in sys.orig_argv
 if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGINT, exit_at_once)

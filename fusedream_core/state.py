@@ -1,7 +1,6 @@
-"""Where a run stands, as plain data: dicts, lists, numbers, words, None, and tensors.
+"""The state of a run as a tree of dicts, lists, numbers, strings, None and tensors.
 
-What holds state gives it as such a tree (``state_dict``) and goes on from one. In a file a tree is
-its tensors, named by their paths, and the rest as JSON.
+A file stores the tensors under their paths in the tree, and the rest as JSON.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from torch import Tensor
 from .errors import CheckpointError
 
 State = dict[str, Any]
-_TENSOR = "$tensor"  # the key that stands for a tensor in the JSON
+_TENSOR = "$tensor"  # key of a tensor's placeholder in the JSON
 
 
 def copy_state(tree: Any) -> Any:  # noqa: ANN401 - of any kind, and so is the result
-    """The same tree with tensors of its own, which later steps do not change."""
+    """Return a copy of the tree with cloned tensors."""
     if isinstance(tree, Tensor):
         return tree.detach().clone()
     if isinstance(tree, Mapping):
@@ -31,7 +30,7 @@ def copy_state(tree: Any) -> Any:  # noqa: ANN401 - of any kind, and so is the r
 
 
 def flatten(tree: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:  # noqa: ANN401
-    """The tensors of a tree by their paths, and the tree with those paths in their places."""
+    """Return the tensors of a tree by path, and the tree with paths in place of tensors."""
     if isinstance(tree, Tensor):
         return {path: tree}, {_TENSOR: path}
     if not isinstance(tree, (Mapping, list, tuple)):
@@ -44,7 +43,7 @@ def flatten(tree: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:  # noqa
 
 
 def unflatten(tensors: Mapping[str, Tensor], plain: Any) -> Any:  # noqa: ANN401
-    """The tree that was flattened.
+    """Return the tree that ``flatten`` took apart.
 
     Raises:
         CheckpointError: If a tensor is missing.
@@ -62,16 +61,16 @@ def unflatten(tensors: Mapping[str, Tensor], plain: Any) -> Any:  # noqa: ANN401
 
 
 def restore_generators(generators: Any, states: Any) -> None:  # noqa: ANN401
-    """Bring generators to where they stood, as ``get_state`` gave it."""
+    """Set generators to saved states of ``Generator.get_state``."""
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state.cpu())
 
 
 def like(saved: Any, wanted: Tensor) -> Tensor:  # noqa: ANN401 - from a file
-    """A saved tensor on the device of one that it is to replace, but for the number of rows.
+    """Return a saved tensor on the device of ``wanted``; only the number of rows may differ.
 
     Raises:
-        CheckpointError: If it is of another kind or shape.
+        CheckpointError: If dtype or row shape differ.
     """
     fits = isinstance(saved, Tensor) and saved.ndim == wanted.ndim > 0
     if not fits or saved.shape[1:] != wanted.shape[1:] or saved.dtype != wanted.dtype:
@@ -85,13 +84,13 @@ def like(saved: Any, wanted: Tensor) -> Tensor:  # noqa: ANN401 - from a file
 
 
 def stacked(tensors: list[Tensor]) -> Tensor | None:
-    """Equal tensors as one; None if there are none."""
+    """Stack tensors of one shape; None for an empty list."""
     return torch.stack(tensors) if tensors else None
 
 
 @contextmanager
 def restoring() -> Iterator[None]:
-    """Turn whatever a damaged state raises into a ``CheckpointError``."""
+    """Convert errors of a damaged state to ``CheckpointError``."""
     try:
         yield
     except CheckpointError:

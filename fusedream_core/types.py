@@ -1,6 +1,6 @@
-"""What the stages hand to each other: plain frozen records of tensors.
+"""Frozen dataclasses of tensors that the stages pass to each other.
 
-Tensors may live on any device; ``record.to("cpu")`` gives a copy that can be stored.
+Tensors may be on any device; ``record.to("cpu")`` returns a copy for storage.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, TypeVar
 
 import torch
@@ -17,12 +18,12 @@ _Self = TypeVar("_Self", bound="Record")
 
 
 class Record:
-    """Base of the records below: a dataclass whose tensors can be moved together."""
+    """Base class: a dataclass whose tensors move between devices together."""
 
     __slots__ = ()
 
     def to(self: _Self, device: torch.device | str) -> _Self:
-        """A copy whose tensors, nested ones included, are on ``device``."""
+        """Return a copy with all tensors, nested ones included, on ``device``."""
         moved = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -31,19 +32,14 @@ class Record:
         return dataclasses.replace(self, **moved)  # type: ignore[type-var]
 
     def tensors(self) -> list[Tensor]:
-        """All tensors of the record, nested ones included."""
-        found: list[Tensor] = []
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                found.append(value)
-            elif isinstance(value, Record):
-                found.extend(value.tensors())
-        return found
+        """Return all tensors of the record, nested ones included."""
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        lists = [own.tensors() if isinstance(own, Record) else [own] for own in values]
+        return [tensor for tensor in chain(*lists) if isinstance(tensor, Tensor)]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors together."""
+        """Total size of all tensors in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
 
@@ -54,7 +50,7 @@ class Latent(Record):
     Attributes:
         z: Latent noise, shape ``(B, dim_z)``.
         y: Class embedding, shape ``(B, dim_y)``.
-        truncation: tau, which picks the GAN's normalisation statistics; above 0, at most 1.
+        truncation: tau, which selects the GAN's normalisation statistics; above 0, at most 1.
     """
 
     z: Tensor
@@ -68,11 +64,11 @@ class Basis(Record):
 
     Attributes:
         latent: The k latents.
-        scores: Their scores by which they were ranked, shape ``(k,)``.
-        class_index: The class whose embedding each ``y`` is, shape ``(k,)``, int64.
-        gan_id: The GAN they belong to.
-        prompt: The prompt they were found for.
-        ranking: What the scores are: AugCLIP's or plain CLIP's.
+        scores: Scores that ranked the latents, shape ``(k,)``.
+        class_index: Class of each ``y``, shape ``(k,)``, int64.
+        gan_id: Name of the GAN.
+        prompt: Prompt of the search.
+        ranking: Kind of the scores: AugCLIP or plain CLIP.
     """
 
     latent: Latent
@@ -83,7 +79,7 @@ class Basis(Record):
     ranking: Literal["aug_clip", "clip"] = "aug_clip"
 
     def pick(self, rows: Tensor) -> Basis:
-        """Some of the members, in the order of these indices."""
+        """Return the members at these indices, in this order."""
         latent = self.latent
         return dataclasses.replace(
             self,
@@ -95,7 +91,7 @@ class Basis(Record):
 
 @dataclass(frozen=True, slots=True)
 class PromptPart:
-    """One piece of a prompt: a text and how much it counts (negative: to be avoided)."""
+    """One part of a prompt: a text and its weight; a negative weight avoids the text."""
 
     text: str
     weight: float
@@ -103,14 +99,14 @@ class PromptPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target(Record):
-    """A prompt as CLIP sees it.
+    """The CLIP feature of a prompt, of images, or of both.
 
     Attributes:
         features: Unit-norm feature, shape ``(D,)``.
-        parts: The pieces that the prompt was made of.
-        clip_id: The CLIP model that encoded it.
-        prompt: The prompt as it was typed.
-        from_images: Whether it was made of pictures, too, which the prompt does not tell.
+        parts: Weighted parts of the prompt.
+        clip_id: Name of the CLIP that encoded the target.
+        prompt: The prompt as typed.
+        from_images: Whether images are part of the target.
     """
 
     features: Tensor
@@ -122,11 +118,11 @@ class Target(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score(Record):
-    """Scores of B pictures, in cosine units; higher is better.
+    """Scores of B images, in cosine units; higher is better.
 
     Attributes:
-        mean: Mean over the changed copies, shape ``(B,)``.
-        stderr: Standard error of that mean, shape ``(B,)``; NaN where there is one copy only.
+        mean: Mean over the augmented views, shape ``(B,)``.
+        stderr: Standard error of that mean, shape ``(B,)``; NaN for a single view.
     """
 
     mean: Tensor
@@ -135,17 +131,15 @@ class Score(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OptimizeResult(Record):
-    """The outcome of B runs.
+    """The results of B runs.
 
     Attributes:
-        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
-        latent: Their latents, mixed: ``gan.decode`` gives the pictures again.
+        images: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        latent: Mixed latents; ``gan.decode`` of them returns the images.
         score: Held-out AugCLIP score.
-        trace: The score that each step optimised, shape ``(steps, B)``; NaN where a run had stopped
-            while others went on.
-        start: For each run, which mix it started from.
-        chosen: For each run, which iterate was returned: "step 25", "average" or "last".
-        stopped: For each run, after how many steps it stopped early; None if it took all of them.
+        trace: Objective at each step, shape ``(steps, B)``.
+        start: Initial mixing weights of each problem.
+        chosen: Returned checkpoint of each problem: "step 25", "average" or "last".
     """
 
     images: Tensor
@@ -154,20 +148,19 @@ class OptimizeResult(Record):
     trace: Tensor
     start: tuple[str, ...]
     chosen: tuple[str, ...]
-    stopped: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepInfo:
-    """Progress, handed to a callback after each scored batch and each step.
+    """Progress, passed to a callback after each scored batch and each step.
 
     Attributes:
-        stage: What is under way ("score": pictures of any origin; "review": iterates within
-            "optimize", to see whether a run is to stop).
+        stage: Current stage ("score": images of any origin).
         step: Steps done in this stage, from 1.
-        total: Steps of this stage; as many as were done, at the last of a run that stops early.
-        score: Current score of each of the B runs, shape ``(B,)``; best so far in the search.
-        preview: The pictures with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        total: Steps of this stage.
+        score: Current score of each of the B problems, shape ``(B,)``; best so far in the search.
+        preview: Images with those scores, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        latent: Latents of those images, B rows; None in stages without one for each.
     """
 
     stage: Literal[
@@ -179,7 +172,6 @@ class StepInfo:
         "race",
         "pair",
         "compose",
-        "review",
         "select",
         "score",
         "invert",
@@ -188,6 +180,7 @@ class StepInfo:
     total: int
     score: Tensor
     preview: Tensor
+    latent: Latent | None = None
 
 
 Callback = Callable[[StepInfo], None]

@@ -53,14 +53,14 @@ NODE_CLASS_MAPPINGS = {
 
 
 class FuseDreamExtension(ComfyExtension):
-    """What ComfyUI asks for the list of nodes."""
+    """The extension that gives ComfyUI the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """All nodes, and the model folders they read from."""
+        """Register the model folders and return all node classes."""
         register_folders()
         return list(NODE_CLASS_MAPPINGS.values())
 
 
 async def comfy_entrypoint() -> FuseDreamExtension:
-    """Called once by ComfyUI when it loads the pack."""
+    """Return the extension; ComfyUI calls this once when it loads the pack."""
     return FuseDreamExtension()

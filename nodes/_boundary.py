@@ -1,7 +1,7 @@
-"""Between ComfyUI and the core: pictures and masks in and out, progress, gradients.
+"""Converts between ComfyUI and the core: images, masks, progress, inference mode.
 
-ComfyUI's pictures are ``(B, H, W, C)`` in ``[0, 1]`` and its masks ``(B, H, W)``; the core's are
-``(B, 3, H, W)`` in ``[-1, 1]`` and ``(B, 1, H, W)``. This is the only file that knows both.
+ComfyUI's images are ``(B, H, W, C)`` in ``[0, 1]``, and its masks ``(B, H, W)``. The core's are
+``(B, 3, H, W)`` in ``[-1, 1]`` and ``(B, 1, H, W)``. No other file converts them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fusedream_core.determinism import deterministic
 from ..fusedream_core.errors import ImageError, ShapeError
 from ..fusedream_core.images import from_images01, to_images01, to_pil
-from ..fusedream_core.memory import Limit
+from ..fusedream_core.memory import AutoBatchSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from ..fusedream_core.models.gan.base import Gan
     from ..fusedream_core.types import Latent, StepInfo
 
-DECODED_AT_ONCE = 8  # pictures of stored latents
-MIN_SIDE = 8  # pixels; below it the augmentations have nothing left to move, cut or scale
-_NO_ALPHA = (64, 64)  # of the empty mask that comes with an image without alpha
+DECODE_BATCH = 8  # images of stored latents per forward pass
+MIN_SIDE = 8  # pixels; smaller images cannot be translated, cut out or scaled
+_NO_ALPHA = (64, 64)  # size of the empty mask that Load Image returns without alpha
 _PREVIEW_PIXELS = 512
 _PREVIEW_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.05
@@ -38,31 +39,30 @@ _PROGRESS_SECONDS = 0.05
 
 @contextmanager
 def autograd_scope() -> Iterator[None]:
-    """Leave ComfyUI's inference mode, in which no graph can be recorded, and turn gradients on.
+    """Leave ComfyUI's inference mode and enable gradients.
 
-    Loading and moving models belongs in here too, or their weights become inference tensors.
+    Models must also be loaded and moved inside it, or their weights become inference tensors.
     """
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def image_to_core(image: Tensor, name: str = "batch") -> Tensor:
-    """An IMAGE of any node as the core wants it.
+    """Convert an IMAGE to the core's format.
 
-    Alpha is laid over white, as picture viewers do; a single channel is taken for grey; values
-    outside ``[0, 1]`` are clamped. The result is a new tensor, free of inference mode when called
-    in :func:`autograd_scope`.
+    Alpha is composited over white, one channel is read as grey, and values are clamped to
+    ``[0, 1]``. Inside :func:`autograd_scope` the result is no inference tensor.
 
     Args:
-        image: Pictures, shape ``(B, H, W, C)`` with C of 1, 3 or 4, values in ``[0, 1]``.
-        name: What to call them in messages, where a node takes more than one batch.
+        image: Images, shape ``(B, H, W, C)`` with C of 1, 3 or 4, values in ``[0, 1]``.
+        name: Name of the batch in messages.
 
     Returns:
-        Shape ``(B, 3, H, W)``, float32, values in ``[-1, 1]``.
+        A new tensor ``(B, 3, H, W)``, float32, in ``[-1, 1]``.
 
     Raises:
-        ShapeError: If it is no such batch, is empty, or has a side under 8 pixels.
-        ImageError: If a picture holds NaN or infinite values.
+        ShapeError: If it has another shape, is empty, or has a side under 8 pixels.
+        ImageError: If an image holds NaN or infinite values.
     """
     check_image(image, name)
     images01 = image.clone().float().clamp(0.0, 1.0)
@@ -75,15 +75,15 @@ def image_to_core(image: Tensor, name: str = "batch") -> Tensor:
 
 
 def images_to_core(images: Sequence[Tensor]) -> list[Tensor]:
-    """A list of IMAGEs of any sizes as the core wants them; messages number the batches."""
+    """Convert IMAGEs of any sizes to the core's format; messages number the batches."""
     names = ["batch"] if len(images) == 1 else [f"batch {n + 1}" for n in range(len(images))]
     return [image_to_core(image, name) for image, name in zip(images, names, strict=True)]
 
 
 def cutout_to_core(image: Tensor, name: str = "batch") -> tuple[Tensor, Tensor | None]:
-    """An IMAGE as the core wants it, and its alpha ``(B, 1, H, W)`` in ``[0, 1]``, or None.
+    """Convert an IMAGE to the core's format, and its alpha to ``(B, 1, H, W)`` or None.
 
-    Like :func:`image_to_core`, but alpha stays apart from the colours.
+    As :func:`image_to_core`, but alpha is returned instead of composited.
     """
     check_image(image, name)
     if image.shape[-1] != 4:
@@ -93,7 +93,7 @@ def cutout_to_core(image: Tensor, name: str = "batch") -> tuple[Tensor, Tensor |
 
 
 def check_image(image: Tensor, name: str = "batch") -> None:
-    """Refuse what no score can be given for, in a sentence that names the fault."""
+    """Raise if an IMAGE has a wrong shape, is too small, or is not finite."""
     if not isinstance(image, Tensor) or image.ndim != 4:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise ShapeError(f"Expected an IMAGE batch of shape (B, H, W, C), got {shape}.")
@@ -120,7 +120,7 @@ def check_image(image: Tensor, name: str = "batch") -> None:
 
 
 def core_to_image(images: Tensor) -> Tensor:
-    """The core's pictures as an IMAGE, ``(B, H, W, 3)`` in ``[0, 1]``, where outputs belong."""
+    """Convert the core's images to an IMAGE ``(B, H, W, 3)`` in ``[0, 1]`` on the output device."""
     import comfy.model_management as management
 
     images01 = to_images01(images.detach().float()).movedim(1, -1).contiguous()  # BCHW -> BHWC
@@ -128,18 +128,18 @@ def core_to_image(images: Tensor) -> Tensor:
 
 
 def mask_to_core(mask: Tensor, height: int, width: int) -> Tensor:
-    """A MASK of any node as the core wants it, for pictures of one size.
+    """Convert a MASK to the core's format, for images of one size.
 
     Args:
-        mask: Shape ``(B, H, W)``, or ``(H, W)`` as some nodes give it, values in ``[0, 1]``.
-        height: Height of the pictures in pixels.
-        width: Width of the pictures in pixels.
+        mask: Shape ``(B, H, W)``, or ``(H, W)`` from some nodes, values in ``[0, 1]``.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
 
     Returns:
-        Shape ``(B, 1, H, W)``, float32, values in ``[0, 1]``; a new tensor.
+        A new tensor ``(B, 1, H, W)``, float32, in ``[0, 1]``.
 
     Raises:
-        ShapeError: If it is no such batch, is empty, or has another size than the pictures.
+        ShapeError: If it has another shape, is empty, or has another size than the images.
         ImageError: If it holds NaN or infinite values.
     """
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or 0 in mask.shape:
@@ -162,63 +162,77 @@ def mask_to_core(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def core_to_mask(masks: Tensor) -> Tensor:
-    """The core's masks ``(B, 1, H, W)`` as a MASK, ``(B, H, W)``, where outputs belong."""
+    """Convert the core's masks ``(B, 1, H, W)`` to a MASK ``(B, H, W)`` on the output device."""
     import comfy.model_management as management
 
     return masks.detach().float().squeeze(1).to(management.intermediate_device())
 
 
-def decode(gan: Gan, latent: Latent) -> Tensor:
-    """The pictures of stored latents, shape ``(B, 3, H, W)`` in ``[-1, 1]``, without a graph.
+def join_batches(images: list[Tensor]) -> list[Tensor]:
+    """Join batches of one size into one; return batches of several sizes unchanged."""
+    same_size = len({batch.shape[1:] for batch in images}) == 1
+    return [torch.cat(images)] if same_size and len(images) > 1 else images
 
-    A few at a time, and Cancel is looked at in between; they are gathered on the CPU.
+
+def select_images(batches: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+    """Return copies of the images at some indices, counted over all batches.
+
+    They are one batch if there is one, else a list of batches with one image each.
+    """
+    if len(batches) == 1 and indices:
+        return [batches[0][torch.tensor(indices, device=batches[0].device)]]
+    places = [(batch, row) for batch in batches for row in range(len(batch))]
+    chosen = [places[index] for index in indices]
+    return [batch[torch.tensor([row], device=batch.device)] for batch, row in chosen]
+
+
+def decode(gan: Gan, latent: Latent) -> Tensor:
+    """Decode stored latents in small batches to images ``(B, 3, H, W)`` on the CPU.
+
+    No gradients are recorded, and Cancel is checked before each batch.
     """
     import comfy.model_management as management
 
-    def draw(z: Tensor, y: Tensor) -> Tensor:
+    def forward(z: Tensor, y: Tensor) -> Tensor:
         management.throw_exception_if_processing_interrupted()
         return gan.decode(z, y, truncation=latent.truncation).cpu()
 
     there = latent.to(gan.device)
-    with torch.no_grad():
-        return Limit(DECODED_AT_ONCE).map(draw, there.z, there.y)
+    with torch.no_grad(), deterministic():
+        return AutoBatchSize(DECODE_BATCH).map(forward, there.z, there.y)
 
 
-def pictures_to_image(pictures: Sequence[Image]) -> Tensor:
-    """Pictures of PIL, of one size, as an IMAGE."""
+def pil_to_image(images: Sequence[Image]) -> Tensor:
+    """Convert PIL images of one size to an IMAGE."""
     import comfy.model_management as management
 
-    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0 for picture in pictures]
+    arrays = [np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 for image in images]
     return torch.from_numpy(np.stack(arrays)).to(management.intermediate_device())
 
 
 class Progress:
-    """A core callback: progress bar, live preview at most twice a second, and Cancel.
+    """Callback of the core: progress bar, preview at most twice a second, and Cancel.
 
-    No preview is made where the user wants none, see :func:`previews_are_off`.
-
-    Cancel is looked at on every call, before anything else; ComfyUI's exception for it passes
-    through the core, which then frees what it holds.
+    Cancel is checked first at every call. ComfyUI's exception for it passes through the core,
+    which then frees its memory.
     """
 
     def __init__(self) -> None:
         import comfy.utils
 
         self._bar = comfy.utils.ProgressBar(1)
-        self._shown_at = math.inf if previews_are_off() else 0.0
+        self._previewed_at = math.inf if previews_are_off() else 0.0
         self._sent_at = 0.0
 
     def __call__(self, info: StepInfo) -> None:
         import comfy.model_management as management
 
         management.throw_exception_if_processing_interrupted()
-        if info.stage == "review":  # within the steps, whose bar it would throw back
-            return
         now = time.monotonic()
         preview = None
-        if now - self._shown_at >= _PREVIEW_SECONDS:
+        if now - self._previewed_at >= _PREVIEW_SECONDS:
             preview = ("JPEG", to_pil(info.preview[:1])[0], _PREVIEW_PIXELS)
-            self._shown_at = now
+            self._previewed_at = now
         finished = info.step >= info.total
         if preview is not None or finished or now - self._sent_at >= _PROGRESS_SECONDS:
             self._bar.update_absolute(info.step, info.total, preview)
@@ -226,10 +240,10 @@ class Progress:
 
 
 def previews_are_off() -> bool:
-    """Whether the user said "none" to previews, at the start of ComfyUI or for this prompt.
+    """Return whether the user chose "none" for previews, on the command line or in the prompt.
 
-    "none" is also ComfyUI's default, which is meant for previews that cost time: ours are images
-    that were made anyway, and are sent unless somebody asked for none.
+    "none" is also ComfyUI's default, meant for previews that cost time. Ours cost none, so they
+    are sent unless "none" was set explicitly.
     """
     from comfy.cli_args import LatentPreviewMethod, args
 
@@ -239,7 +253,7 @@ def previews_are_off() -> bool:
 
 
 def _prompt_says_none() -> bool:
-    """Whether the prompt that runs came with the frontend's wish for no previews."""
+    """Return whether the frontend set "none" for the running prompt."""
     from comfy_execution.utils import get_executing_context
 
     context, server = get_executing_context(), _server()
@@ -252,13 +266,13 @@ def _prompt_says_none() -> bool:
 
 
 def _server() -> PromptServer | None:
-    """The server that runs this, if one does; then its module is there."""
+    """Return ComfyUI's server, or None outside of one."""
     module = sys.modules.get("server")
     return getattr(getattr(module, "PromptServer", None), "instance", None)
 
 
 def show_text(message: str) -> None:
-    """Show a line below the node that is running, where the frontend can; nothing elsewhere."""
+    """Show a line below the running node, if a frontend is connected."""
     from comfy_execution.utils import get_executing_context
 
     context = get_executing_context()

@@ -1,4 +1,4 @@
-"""Models that a loader is asked for and that may not be there yet."""
+"""Downloads models from the catalogue when a loader needs them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def obtain_model(key: str, name: str) -> Path:
-    """The folder or file behind a name of a loader's list; downloaded first, where it says so.
+    """Return the folder or file of a name in a loader's list; download it first if needed.
 
     Raises:
-        CheckpointError: If no model of that name is there now.
-        DownloadError: If it could not be downloaded.
+        CheckpointError: If no model has that name.
+        DownloadError: If the download fails.
     """
     model = offered_model(key, name)
     if model is None:
@@ -32,14 +32,14 @@ def obtain_model(key: str, name: str) -> Path:
 
 
 class _Progress:
-    """Shows how much of a file is there, on the node and its bar; Cancel is looked at each time."""
+    """Callback that shows the downloaded MB on the node and its bar, and checks Cancel."""
 
     def __init__(self, model: CatalogueModel) -> None:
         import comfy.utils
 
         self._bar = comfy.utils.ProgressBar(100)
         self._name = model.name
-        self._told = ""
+        self._shown = ""
 
     def __call__(self, done: int, total: int | None) -> None:
         import comfy.model_management as management
@@ -47,8 +47,8 @@ class _Progress:
         management.throw_exception_if_processing_interrupted()
         of_all = f" of {total / 1e6:.0f}" if total else ""
         text = f"{self._name}: {done / 1e6:.0f}{of_all} MB"
-        if text != self._told:
-            self._told = text
+        if text != self._shown:
+            self._shown = text
             show_text(text)
             if total:
                 self._bar.update_absolute(round(100 * done / total), 100)

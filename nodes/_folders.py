@@ -1,7 +1,7 @@
-"""Which models the loaders offer, and where each of them lies.
+"""Lists the models of the loaders, and finds the files of each name.
 
-A name from a workflow is only ever looked up among the names that ComfyUI's own listing of the
-model folders and the catalogue give; it is never joined to a path.
+A name from a workflow is only looked up in ComfyUI's listing of the model folders and in the
+catalogue. It is never joined to a path.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ GAN_FOLDER = "gan"
 CLIP_FOLDER = "open_clip"
 LPIPS_FOLDER = "lpips"
 
-# The files that make a folder one model; none where every model is a single file.
+# A folder with one of these files is one model; empty if every model is a single file.
 _CONFIG_NAMES: dict[str, tuple[str, ...]] = {
     GAN_FOLDER: ("config.json",),
     CLIP_FOLDER: CONFIG_NAMES,
     LPIPS_FOLDER: (),
 }
-# Where else a file of a model may lie already. In these most files are of other kinds.
+# Other folders that may hold a model; most of their files are of other kinds.
 _OTHER_FOLDERS = {GAN_FOLDER: (), CLIP_FOLDER: ("clip_vision", "text_encoders"), LPIPS_FOLDER: ()}
 _DEMO_PATHS = {
     GAN_FOLDER: demo_gan_dir,
@@ -37,10 +37,10 @@ _DEMO_PATHS = {
 
 
 def register_folders() -> None:
-    """Tell ComfyUI of ``models/gan``, ``models/open_clip`` and ``models/lpips``.
+    """Register ``models/gan``, ``models/open_clip`` and ``models/lpips`` with ComfyUI.
 
-    May be called any number of times, and keeps what extra_model_paths.yaml put there; that file
-    is read before the packs are, and its keys accept every file until extensions are set.
+    May be called any number of times. Entries of extra_model_paths.yaml, which is read before the
+    packs, are kept; they accept every file until extensions are set.
     """
     import folder_paths
 
@@ -54,30 +54,32 @@ def register_folders() -> None:
 
 
 def list_models(key: str) -> list[str]:
-    """Names for a loader's list: ``demo``, what is there, and what can be downloaded, marked."""
+    """Return a loader's list: ``demo``, installed models, and marked downloads."""
     found = _found(key)
-    there = set(found.values())
+    listed = set(found.values())
     offers = [
-        offer(model) for model in catalogue() if model.folder == key and not _lies(model, there)
+        offer(model)
+        for model in catalogue()
+        if model.folder == key and not _is_listed(model, listed)
     ]
     return [DEMO, *sorted(name for name in found if name != DEMO), *offers]
 
 
 def offer(model: CatalogueModel) -> str:
-    """The name that a model to download has in a loader's list, which tells what one asks for."""
+    """Return the name of a download in a loader's list, with its size and licence."""
     return f"{model.name} (download, {model.megabytes} MB, {model.licence})"
 
 
 def offered_model(key: str, name: object) -> CatalogueModel | None:
-    """The model behind such a name, whether it is there by now or not."""
+    """Return the model of such a name, installed or not; None for any other name."""
     offers = {offer(model): model for model in catalogue() if model.folder == key}
     return offers.get(name) if isinstance(name, str) else None
 
 
 def validate_name(key: str, name: object) -> bool | str:
-    """Whether a loader takes a name; if not, what ComfyUI tells the user.
+    """Return True if a loader accepts a name, or else the message for the user.
 
-    None is what ComfyUI gives for a linked name, which only :func:`resolve_model` can check.
+    ComfyUI passes None for a linked name, which only :func:`resolve_model` can check.
     """
     if name is None:
         return True
@@ -87,7 +89,7 @@ def validate_name(key: str, name: object) -> bool | str:
 
 
 def _no_model(key: str, name: object) -> str:
-    """The sentence about a model that is not there."""
+    """Return the message for a model that is not installed."""
     if not isinstance(name, str):
         return f"The name of a model is a text, such as {DEMO!r}, but {name!r} was given."
     return (
@@ -97,10 +99,10 @@ def _no_model(key: str, name: object) -> str:
 
 
 def resolve_model(key: str, name: str) -> Path:
-    """The folder or file behind a name of :func:`list_models`.
+    """Return the folder or file of a name of :func:`list_models`.
 
     Raises:
-        CheckpointError: If no model of that name is there now.
+        CheckpointError: If no model has that name.
     """
     if name == DEMO:
         return Path(_DEMO_PATHS[key]())
@@ -112,7 +114,7 @@ def resolve_model(key: str, name: str) -> Path:
 
 
 def download_root(key: str) -> Path:
-    """Where a model of this kind is downloaded to: the first of ComfyUI's folders for it."""
+    """Return the first of ComfyUI's folders of this key, the place for downloads."""
     import folder_paths
 
     register_folders()
@@ -120,7 +122,7 @@ def download_root(key: str) -> Path:
 
 
 def place_of(model: CatalogueModel) -> Path | None:
-    """Where a catalogue model lies, if it does."""
+    """Return the folder or file of an installed catalogue model, or None."""
     import folder_paths
 
     register_folders()
@@ -131,14 +133,14 @@ def place_of(model: CatalogueModel) -> Path | None:
     return None
 
 
-def _lies(model: CatalogueModel, there: set[Path]) -> bool:
-    """Whether a catalogue model is among the folders and files that are listed anyway."""
+def _is_listed(model: CatalogueModel, listed: set[Path]) -> bool:
+    """Return whether a catalogue model is among the listed folders and files."""
     place = place_of(model)
-    return place is not None and any(place == path or place in path.parents for path in there)
+    return place is not None and any(place == path or place in path.parents for path in listed)
 
 
 def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """``(path, size, mtime_ns)`` of a file and its config, or of every file in a folder."""
+    """Return ``(path, size, mtime_ns)`` of a file and its config, or of all files in a folder."""
     real = Path(os.path.realpath(path))
     beside = [real.with_suffix(".json"), real.with_name("config.json")]
     files = sorted(real.iterdir()) if real.is_dir() else [real, *beside]
@@ -151,16 +153,16 @@ def file_identity(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def fingerprint(key: str, name: str | None, *more: str | None) -> str:
-    """What a loader's output depends on; a model that is gone is known by its name.
+    """Return a digest of the files that a loader's output depends on.
 
-    Where a link brings the name, which is None here, that is every model in the folder. A digest,
-    as ComfyUI writes it into every saved picture: nobody is to read folders from there.
+    A linked name, None here, stands for all models in the folder. ComfyUI writes the value into
+    saved images, so it must not contain paths.
     """
     try:
         if name is None:
             identity = tuple(file for path in _found(key).values() for file in file_identity(path))
         elif offered_model(key, name) is not None:
-            identity = ()  # the name alone: that it comes is no reason to work anew
+            identity = ()  # the name alone: a finished download must not cause a new run
         else:
             identity = file_identity(resolve_model(key, name))
     except (CheckpointError, OSError):
@@ -169,7 +171,7 @@ def fingerprint(key: str, name: str | None, *more: str | None) -> str:
 
 
 def _found(key: str) -> dict[str, Path]:
-    """Every model under ``models/<key>``: name in the list -> folder (or file, where no config)."""
+    """Return all models under ``models/<key>``: name -> folder, or file if it has no config."""
     import folder_paths
 
     register_folders()
@@ -194,7 +196,7 @@ def _found(key: str) -> dict[str, Path]:
 
 
 def _file_names(key: str) -> list[str]:
-    """The files in a model folder, even where a folder that ComfyUI listed before is gone."""
+    """Return the files in a model folder, even if one of its cached folders was deleted."""
     import folder_paths
 
     try:
@@ -206,5 +208,5 @@ def _file_names(key: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _is_open_clip(path: str, _size: int, _time: int) -> bool:
-    """Whether a file holds an open_clip model, by its header; read once for each state of it."""
+    """Return whether a file holds an open_clip model, from its header; cached by file state."""
     return holds_open_clip(path)

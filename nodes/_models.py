@@ -1,14 +1,13 @@
-"""GAN, CLIP and LPIPS in memory: loaded once, moved by ComfyUI, fit for gradients.
+"""GAN, CLIP and LPIPS in memory: cached, placed by ComfyUI, and usable for gradients.
 
-Four things are done here and nowhere else:
+Only this module does the following:
 
-* one weak cache, so that two loader nodes of the same file share one module, and the module goes
-  when ComfyUI forgets the last output that holds it;
-* placement by ComfyUI's model manager, all models of a node in one request so that none evicts
-  another;
-* giving memory back to the system when a model goes;
-* healing. ComfyUI runs nodes under ``torch.inference_mode()``, and weights that anything moved or
-  cast in there become inference tensors, through which no gradient can be taken.
+* A weak cache lets loader nodes of the same file share one module. It is freed when ComfyUI drops
+  the last output that holds it.
+* ComfyUI's model manager places all models of a node in one request, so that none evicts another.
+* Freed memory is returned to the system.
+* Inference tensors are repaired. ComfyUI runs nodes under ``torch.inference_mode()``; weights that
+  are moved or cast in it take part in no gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import torch
 from torch import nn
 
 from ..fusedream_core.errors import ConfigError
-from ..fusedream_core.models.clip.fuse import kept_numbers
+from ..fusedream_core.models.clip.fuse import activation_floats
 from ._boundary import autograd_scope
 from ._types import chosen
 
@@ -43,22 +42,22 @@ PRECISIONS = {
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-# Floats kept per pixel of one picture on its way through a network, with and without gradients:
-# rough, measured upwards, and only used to tell ComfyUI how much memory to free beforehand.
+# Activation floats per pixel of one image, with and without gradients. Measured, rounded up, and
+# only used to request free memory from ComfyUI.
 _FLOATS_PER_PIXEL = {
     ("gan", True): 5000,
     ("gan", False): 600,
-    ("clip", False): 120,  # with gradients it tells itself, or is taken for a usual one
+    ("clip", False): 120,  # with gradients: from the model, or that of a usual one
     ("lpips", True): 350,  # VGG16's; the others take less
     ("lpips", False): 130,
 }
 _FLOAT_BYTES = 4
-_MEMORY_SHARE = 0.7  # of the device, for what is computed at once; weights and others need the rest
-_USUAL_RESOLUTION, _USUAL_CLIP_SIDE = 512, 224  # for models that do not tell
+_MEMORY_SHARE = 0.7  # of the device, for activations; weights and other programs need the rest
+_USUAL_RESOLUTION, _USUAL_CLIP_SIDE = 512, 224  # for models without these attributes
 
 
 class FuseDreamModel(nn.Module):
-    """What ComfyUI's patcher holds; it wants to set ``device`` on its module, ours derive it."""
+    """Wrapper for ComfyUI's patcher, which sets ``device`` on its module; ours derive it."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -81,17 +80,17 @@ class Managed(Generic[ModelT]):
         )
 
     def __del__(self) -> None:
-        """Give the weights back to the system, which the C library may keep for later."""
-        self.__dict__.clear()  # so that they are gone now
-        _give_back_memory()
+        """Free the weights and return their memory to the system."""
+        self.__dict__.clear()  # frees the weights now
+        _return_memory()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still holds its model: another thread may find it while it goes."""
+        """Whether it still holds its model; another thread may get it during deletion."""
         return "patcher" in self.__dict__
 
     def get_ram_usage(self) -> int:
-        """Bytes of the weights, for ComfyUI's cache under memory pressure."""
+        """Return the bytes of the weights, for ComfyUI's cache under memory pressure."""
         return int(self.patcher.model_size())
 
     def __repr__(self) -> str:
@@ -101,8 +100,8 @@ class Managed(Generic[ModelT]):
         return self.name
 
 
-def _give_back_memory() -> None:
-    """Have glibc, which keeps much of it, return what is free to the system."""
+def _return_memory() -> None:
+    """Return free memory, of which glibc keeps much, to the system."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -114,13 +113,12 @@ _cache_lock = threading.Lock()
 
 
 def load_managed(key: Hashable, name: str, build: Callable[[], ModelT]) -> Managed[ModelT]:
-    """The handle for ``key``: the one in use, or a new one around ``build()``.
+    """Return the handle of a key: the one in use, or a new one around ``build()``.
 
     Args:
         key: Kind, files and options, see :func:`._folders.file_identity`; equal keys share.
-        name: What to call the model in messages.
-        build: Reads the model from disk. Runs outside inference mode, or its weights could never
-            take part in a gradient.
+        name: Name of the model in messages.
+        build: Reads the model from disk. It is called outside inference mode.
     """
     with _cache_lock:
         handle = _cache.get(key)
@@ -133,14 +131,14 @@ def load_managed(key: Hashable, name: str, build: Callable[[], ModelT]) -> Manag
 
 
 def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, ...]:
-    """Bring models to the compute device, all in one request, and return them ready for gradients.
+    """Move models to the compute device in one request; return them ready for gradients.
 
-    Call it inside :func:`._boundary.autograd_scope` at the start of a node: another node may have
-    sent a model away since.
+    Call it inside :func:`._boundary.autograd_scope` at the start of a node, since another node may
+    have offloaded a model.
 
     Args:
         handles: Values of GAN, CLIP and LPIPS sockets.
-        activation_bytes: Memory that the work itself will need beside the weights.
+        activation_bytes: Memory needed in addition to the weights.
     """
     import comfy.model_management as management
 
@@ -161,7 +159,7 @@ def use_models(*handles: Managed[Any], activation_bytes: int = 0) -> tuple[Any, 
 
 
 def _check_memory(handles: tuple[Managed[Any], ...], activation_bytes: int) -> None:
-    """Refuse models that the device can never hold, and warn where the work beside them is large.
+    """Raise if the weights exceed the device's memory; warn if the activations may.
 
     Raises:
         ConfigError: If the weights alone are larger than the device's memory.
@@ -179,8 +177,8 @@ def _check_memory(handles: tuple[Managed[Any], ...], activation_bytes: int) -> N
         )
     if weights + activation_bytes > total:
         logger.warning(
-            "FuseDream: %s and the work with them may take %.1f GB, and %s has %.1f GB; if it runs "
-            "out, less is done at once.",
+            "FuseDream: %s and their activations may take %.1f GB, and %s has %.1f GB; if memory "
+            "runs out, smaller batches are used.",
             names,
             (weights + activation_bytes) / 1e9,
             device,
@@ -189,26 +187,26 @@ def _check_memory(handles: tuple[Managed[Any], ...], activation_bytes: int) -> N
 
 
 def settle(module: nn.Module, device: torch.device) -> None:
-    """Finish what the model manager left undone: all on ``device``, no inference tensors.
+    """Move all tensors to ``device`` and replace inference tensors, in place.
 
-    ``--novram`` ignores a wish for a full load, and ComfyUI moves weights in its inference mode.
-    Both would make an error or a silent slowdown out of a later step.
+    With ``--novram`` ComfyUI ignores ``force_full_load``, and it moves weights in inference mode.
+    Either would cause an error or a slowdown later.
     """
     tensors = [*module.parameters(), *module.buffers()]
     if not all(_is_on(tensor, device) for tensor in tensors):
         module.to(device)
-    healed: dict[int, torch.Tensor] = {}  # tied weights stay tied
+    copies: dict[int, torch.Tensor] = {}  # by id, so that tied weights stay tied
     for owner in module.modules():
         for name, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_inference():
-                if id(parameter) not in healed:
-                    healed[id(parameter)] = nn.Parameter(
+                if id(parameter) not in copies:
+                    copies[id(parameter)] = nn.Parameter(
                         parameter.detach().clone(), requires_grad=False
                     )
-                owner._parameters[name] = healed[id(parameter)]
+                owner._parameters[name] = copies[id(parameter)]
         for name, buffer in owner._buffers.items():
             if buffer is not None and buffer.is_inference():
-                owner._buffers[name] = healed.setdefault(id(buffer), buffer.clone())
+                owner._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
 
 
 def activation_bytes(
@@ -216,47 +214,46 @@ def activation_bytes(
     clip: Managed[Any] | None = None,
     lpips: Managed[Any] | None = None,
     *,
-    pictures: int,
-    scored: int | None = None,
+    images: int,
     augments: int = 1,
     gradients: bool = False,
 ) -> int:
-    """A rough figure of the memory needed beside the weights.
+    """Return a rough estimate of the activation memory in bytes.
 
     Args:
-        gan: The generator, if pictures are drawn.
-        clip: The encoder, if pictures are scored.
-        lpips: The distance, if pictures are compared.
-        pictures: Pictures in flight at once; the distance takes them two by two.
-        scored: Pictures that CLIP sees, where it does not see all of them.
-        augments: Augmented copies of each picture that CLIP sees at once.
-        gradients: Whether everything is kept for a backward pass.
+        gan: The generator, if images are generated.
+        clip: The encoder, if images are scored.
+        lpips: The distance, if images are compared.
+        images: Images per batch; the distance compares them in pairs.
+        augments: Augmented views of each image in one CLIP batch.
+        gradients: Whether activations are kept for a backward pass.
     """
     floats = 0
     side = getattr(gan.model, "resolution", _USUAL_RESOLUTION) if gan else _USUAL_RESOLUTION
     if gan is not None:
-        floats += pictures * side**2 * _FLOATS_PER_PIXEL["gan", gradients]
+        floats += images * side**2 * _FLOATS_PER_PIXEL["gan", gradients]
     if clip is not None:
-        seen = pictures if scored is None else scored
         height, width = getattr(clip.model, "image_size", (_USUAL_CLIP_SIDE, _USUAL_CLIP_SIDE))
         if gradients:
-            each = getattr(clip.model, "kept_numbers", kept_numbers(None, (height, width)))
+            each = getattr(
+                clip.model, "activation_floats", activation_floats(None, (height, width))
+            )
         else:
             each = height * width * _FLOATS_PER_PIXEL["clip", False]
-        floats += seen * augments * each
+        floats += images * augments * each
     if lpips is not None:
-        floats += pictures * side**2 * _FLOATS_PER_PIXEL["lpips", gradients]
+        floats += images * side**2 * _FLOATS_PER_PIXEL["lpips", gradients]
     return floats * _FLOAT_BYTES
 
 
 def fit_batch(most: int, bytes_each: int) -> int:
-    """How many pieces of work are done at once: all, or as many as the device has memory for.
+    """Return the batch size: ``most``, or as many as the device has memory for.
 
-    By the whole memory, not by what is free just now: the same machine always answers alike.
+    It depends on the total memory, not on the free memory, so that results are reproducible.
 
     Args:
-        most: Pieces there are; at least one is done at once.
-        bytes_each: What one needs, see :func:`activation_bytes`.
+        most: Size of the whole batch; the result is at least 1.
+        bytes_each: Memory of one item, see :func:`activation_bytes`.
     """
     import comfy.model_management as management
 
@@ -264,19 +261,38 @@ def fit_batch(most: int, bytes_each: int) -> int:
     return max(1, min(most, int(_MEMORY_SHARE * memory) // bytes_each))
 
 
-def fit_clip_batch(clip: Managed[Any], most: int, graphs: int = 1) -> int:
-    """How many copies CLIP sees at once with gradients: all, or as many as fit half of the memory.
+def plan_batches(
+    gan: Managed[Any],
+    clip: Managed[Any],
+    lpips: Managed[Any] | None = None,
+    *,
+    most: int,
+    images: int = 1,
+    augments: int,
+    graphs: int = 1,
+) -> tuple[int, int, int]:
+    """Return rows per batch, views per CLIP batch, and their memory in bytes, with gradients.
+
+    Rows and views may each take half of the memory.
 
     Args:
+        gan: The generator.
         clip: The encoder.
-        most: Copies there are.
-        graphs: Scores of as many copies each that wait for one backward pass.
+        lpips: The distance, if images are compared.
+        most: Rows that are optimised together at most.
+        images: Images of one row.
+        augments: Augmented views of each scored image; one image of a row is scored.
+        graphs: Scores that share one backward pass.
     """
-    return fit_batch(most, 2 * graphs * activation_bytes(None, clip, pictures=1, gradients=True))
+    each = activation_bytes(gan, None, lpips, images=images, gradients=True)
+    each_view = graphs * activation_bytes(None, clip, images=1, gradients=True)
+    rows = fit_batch(most, 2 * each)
+    views = fit_batch(rows * augments, 2 * each_view)
+    return rows, views, rows * each + views * each_view
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """The dtype of a ``precision`` widget; "auto" is a half one on CUDA, where that is quicker."""
+    """Return the dtype of a ``precision`` widget; "auto" is half precision on CUDA."""
     import comfy.model_management as management
 
     if precision != AUTO_PRECISION:
@@ -290,14 +306,14 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 def on_cpu() -> bool:
-    """Whether models work on the CPU, where several pieces at once are no quicker than in turn."""
+    """Return whether ComfyUI computes on the CPU."""
     import comfy.model_management as management
 
     return bool(management.is_device_cpu(management.get_torch_device()))
 
 
 def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
-    """Whether a tensor is on a device; ``mps`` and ``mps:0``, ``cuda`` and ``cuda:0`` are one."""
+    """Return whether a tensor is on a device; ``cuda`` and ``cuda:0`` are the same."""
     here = tensor.device
     if here.type != device.type:
         return False

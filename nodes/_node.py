@@ -1,8 +1,7 @@
-"""The base of all nodes: inputs that are checked by the schema, and outputs that ComfyUI can size.
+"""Base class of all nodes: checks inputs by the schema, and wraps outputs for ComfyUI's cache.
 
-ComfyUI checks what is typed into a widget, but not what comes by a link: a number of the wrong size
-or kind, None, or a word that is no option arrives in ``execute`` as it is. The schema says what an
-input takes, so it is the one source for both.
+ComfyUI checks values typed into a widget, but not linked values. A linked number out of range,
+None, or an unknown option reaches ``execute`` unchanged, so it is checked here by the schema.
 """
 
 from __future__ import annotations
@@ -21,26 +20,24 @@ from torch import Tensor
 from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.types import Record
 
-# What the core calls a setting that widgets have under other names.
+# Settings of the core, and their widgets with other names.
 _WIDGETS = {"num": ("num_candidates", "num_frames")}
 
 
 class Node(io.ComfyNode):
-    """A node that ComfyUI can hand anything to.
+    """Base class that checks inputs before ``execute``.
 
-    Before ``execute`` its inputs are checked, and records of the core are taken out of their
-    :class:`Kept`; after it they are put back.
+    Records of the core are unwrapped from :class:`Kept` before it and wrapped after it.
 
     Attributes:
-        whole: Inputs that a node of lists (``is_input_list``) takes as whole lists. For the others
-            it runs once for each of their values, as nodes do that know nothing of lists, and all
-            of its outputs are lists (``is_output_list``).
+        whole: Inputs that a node with ``is_input_list`` takes as whole lists. It runs once for each
+            value of the others, like a node without lists. All its outputs are lists.
     """
 
     whole: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Put the checks around the class's ``execute``; ComfyUI's clones have them already."""
+        """Wrap the class's ``execute`` with the checks; ComfyUI's clones are wrapped already."""
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("execute")
         if own is not None and not hasattr(own.__func__, "__wrapped__"):
@@ -48,22 +45,22 @@ class Node(io.ComfyNode):
 
 
 class Kept(tuple[Tensor, ...]):
-    """A record of the core as it travels: the record, and its tensors for ComfyUI's memory cache.
+    """A record of the core on a link, as a tuple of its tensors.
 
-    Some versions of that cache ask a value for its size; others count the tensors in lists and
-    tuples alone.
+    Some versions of ComfyUI's memory cache call ``get_ram_usage``. Others only count tensors in
+    lists and tuples.
     """
 
     record: Record
 
     def __new__(cls, record: Record) -> Kept:
-        """Keep a record; nothing is copied."""
+        """Wrap a record without a copy."""
         own = super().__new__(cls, record.tensors())
         own.record = record
         return own
 
     def get_ram_usage(self) -> int:
-        """Bytes of the record, as ComfyUI's cache asks for it."""
+        """Return the bytes of the record, for ComfyUI's cache."""
         return self.record.nbytes
 
     def __repr__(self) -> str:
@@ -71,20 +68,20 @@ class Kept(tuple[Tensor, ...]):
 
 
 def checked(node: type[Node], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's inputs, each as its schema describes it.
+    """Return a node's inputs, checked by its schema.
 
     Args:
         node: The class.
-        inputs: What came, by name; records may be in their :class:`Kept`.
+        inputs: Values by name; records may be wrapped in :class:`Kept`.
 
     Returns:
-        The same with plain Python numbers, and records without their wrapping.
+        The same with plain Python numbers and unwrapped records.
 
     Raises:
-        ConfigError: If a number, a text or an option is none that the input takes.
+        ConfigError: If the input does not accept a number, a text or an option.
     """
     entries = {entry.id: entry for entry in _schema(node).inputs}
-    own = inspect.signature(node.validate_inputs).parameters  # what a node checks by itself
+    own = inspect.signature(node.validate_inputs).parameters  # checked by the node itself
 
     def check(name: str, value: object) -> object:
         return _checked(entries.get(name), value, name in own)
@@ -96,13 +93,13 @@ def checked(node: type[Node], inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _around(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    """An ``execute`` with the checks before it and the wrapping behind it."""
+    """Return an ``execute`` with checked inputs and wrapped outputs."""
 
     def run(cls: type[Node], inputs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Any]:
         try:
             output = execute(cls, **checked(cls, inputs))
         except ConfigError as error:
-            raise _in_words_of(cls, error) from error
+            raise _with_widget_name(cls, error) from error
         return tuple(Kept(v) if isinstance(v, Record) else v for v in output.args), output.ui
 
     @functools.wraps(execute)
@@ -117,7 +114,7 @@ def _around(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
 
 
 def _rows(inputs: Mapping[str, list[Any]], whole: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """The inputs of each run: of shorter lists the last value goes on, as in ComfyUI itself."""
+    """Yield the inputs of each run; shorter lists repeat their last value, as in ComfyUI."""
     num = max(len(values) for name, values in inputs.items() if name not in whole)
     for index in range(num):
         yield {
@@ -127,12 +124,12 @@ def _rows(inputs: Mapping[str, list[Any]], whole: frozenset[str]) -> Iterator[di
 
 
 def _schema(node: type[Node]) -> io.Schema:
-    """What ComfyUI keeps of a node, or, before it has asked, what the node says."""
+    """Return the schema that ComfyUI cached, or a new one."""
     return node.SCHEMA or node.define_schema()
 
 
-def _in_words_of(node: type[Node], error: ConfigError) -> ConfigError:
-    """An error whose setting has the name of the node's widget."""
+def _with_widget_name(node: type[Node], error: ConfigError) -> ConfigError:
+    """Return an error that names the node's widget instead of the core's setting."""
     ids = {entry.id for entry in _schema(node).inputs}
     for widget in _WIDGETS.get(error.setting or "", ()):
         if widget in ids:
@@ -141,7 +138,7 @@ def _in_words_of(node: type[Node], error: ConfigError) -> ConfigError:
 
 
 def _checked(entry: io.Input | None, value: Any, own: bool) -> Any:  # noqa: ANN401 - of any socket
-    """One input."""
+    """Return one input, checked and converted."""
     if isinstance(entry, (io.Int.Input, io.Float.Input)):
         return _number(entry, value)
     if isinstance(entry, io.Combo.Input):
@@ -157,7 +154,7 @@ def _checked(entry: io.Input | None, value: Any, own: bool) -> Any:  # noqa: ANN
 
 
 def _number(entry: io.Int.Input | io.Float.Input, value: object) -> int | float:
-    """A number of the kind and in the range of its widget; 4.0 is a whole number, True is none."""
+    """Return a number in the range of its widget; 4.0 is a whole number, True is no number."""
     whole = isinstance(entry, io.Int.Input)
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if is_number and entry.min <= value <= entry.max and not (whole and value % 1):
@@ -167,6 +164,6 @@ def _number(entry: io.Int.Input | io.Float.Input, value: object) -> int | float:
 
 
 def _refusal(entry: io.Input, value: object, accepted: str) -> ConfigError:
-    """The sentence about an input, which shows no more of a long value than its begin and end."""
+    """Return the error for an input; long values are abbreviated."""
     shown = reprlib.repr(value)
     return ConfigError(f"{entry.id} is {shown}, but it must be {accepted}.", setting=entry.id)

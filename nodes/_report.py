@@ -1,6 +1,6 @@
-"""The short texts that nodes return beside their pictures.
+"""Short reports that nodes return beside their images.
 
-Lists in Markdown, since the frontend's text preview draws them as such and joins plain lines.
+They are Markdown lists, since the frontend's text preview joins plain lines.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 SCORE_NAMES = {"aug_clip": "AugCLIP", "clip": "CLIP"}
 
-# How the reports begin whose lines are labels, and how such a line does.
+# Heading of the reports whose lines are labels, and the start of such a line.
 _HEADING = re.compile(r"(AugCLIP|CLIP)( of the \d+ best)? for: ")
 _RANKED = re.compile(r"\d+\. -?\d+\.\d{4}( |$)")
 
 
 def search_report(basis: Basis, class_names: Sequence[str]) -> str:
-    """One line per kept picture: rank, score, class."""
+    """Return one line per basis image: rank, score, class."""
     lines = [
         f"{rank}. {score:.4f} {class_names[index]}"
         for rank, (score, index) in enumerate(
@@ -36,7 +36,7 @@ def search_report(basis: Basis, class_names: Sequence[str]) -> str:
 
 
 def ranking_lines(score: Score, order: Sequence[int]) -> list[str]:
-    """One line per picture, best first: rank, score with its standard error, place in the batch."""
+    """Return one line per image, best first: rank, score with standard error, batch index."""
     return [
         f"{rank}. {with_error(score, index)} picture {index + 1}"
         for rank, index in enumerate(order, start=1)
@@ -44,21 +44,21 @@ def ranking_lines(score: Score, order: Sequence[int]) -> list[str]:
 
 
 def ranking_report(lines: Sequence[str], prompt: str) -> str:
-    """What was ranked by, and the lines of the ranking."""
+    """Return the prompt and the lines of the ranking."""
     return "\n".join([f"AugCLIP for: {prompt}\n", *lines])
 
 
 def with_error(score: Score, index: int = 0) -> str:
-    """A score with its standard error; alone where one augmentation leaves that unknown."""
+    """Return a score with its standard error, if more than one augmentation was used."""
     mean, error = float(score.mean[index]), float(score.stderr[index])
     return f"{mean:.4f} +- {error:.4f}" if math.isfinite(error) else f"{mean:.4f}"
 
 
 def labels_of(text: str) -> list[str]:
-    """The labels in a text: the lines of a report's ranking, or of any other text all lines.
+    """Return the labels in a text: the ranking of a report, or all lines of any other text.
 
-    Saved workflows hand on whole reports of :func:`search_report` and :func:`ranking_report`, which
-    are known by their heading and by the lines below the last empty one. Nothing else is left out.
+    Saved workflows link whole reports of :func:`search_report` and :func:`ranking_report`. These
+    are detected by their heading and the lines below the last empty one.
     """
     heading, _, block = text.rpartition("\n\n")
     lines = block.splitlines()
@@ -72,7 +72,7 @@ def labels_of(text: str) -> list[str]:
 
 
 def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset: str) -> str:
-    """What was aimed at, from where, and how far the score came."""
+    """Return a summary of an optimisation: prompt, score, start, returned checkpoint."""
     lines = [f"AugCLIP {with_error(result.score)} for: {target.prompt}"]
     if basis.ranking == "aug_clip":  # plain CLIP's scores are not to be compared with AugCLIP's
         lines.append(f"best seed of the search: AugCLIP {float(basis.scores.max()):.4f}")
@@ -80,15 +80,13 @@ def optimize_report(result: OptimizeResult, target: Target, basis: Basis, preset
         f"{len(result.trace)} steps, preset {preset}, from {_start(result.start[0])}, "
         f"returned: {result.chosen[0]}"
     )
-    if result.stopped[0] is not None:
-        lines.append(f"stopped early, after step {result.stopped[0]}: the score rose no more")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def compose_report(
     result: ComposeResult, target: Target, config: ComposeConfig, preset: str
 ) -> str:
-    """What was aimed at, how the winner came about, and how far each placement came."""
+    """Return a summary of a composition, and the score of each placement."""
     trace = result.trace
     blending = f"blend {config.blend}"
     if config.blend != "none":
@@ -109,7 +107,7 @@ def compose_report(
 
 
 def latent_notes(target: Target, clip_name: str, **settings: object) -> dict[str, str]:
-    """What a latent's file tells of how it came about."""
+    """Return the metadata of a latent's file: prompt, CLIP and settings."""
     return {
         "prompt": target.prompt,
         "clip": clip_name,
@@ -119,16 +117,16 @@ def latent_notes(target: Target, clip_name: str, **settings: object) -> dict[str
 
 
 def _start(start: str) -> str:
-    """What a run started from: a mix, or for "rival 2" the 2nd of the starts that raced."""
-    word, _, rank = start.partition(" ")
-    if word != "rival":
+    """Return the start of a run: the name of its mix, or its rank, as in "rival 2"."""
+    rank = start.split()[-1]
+    if not rank.isdigit():
         return f"the mix '{start}'"
     suffix = {"2": "nd", "3": "rd"}.get(rank, "th")
     return f"the {rank}{suffix} start"
 
 
 def _attempt(attempt: Attempt) -> str:
-    """How far one placement came, and by which score."""
+    """Return the score of one placement, and after how many steps."""
     if attempt.num_steps == 0:
         return f"{attempt.placement.name}: CLIP {attempt.score:.4f} before any step"
     steps = f"{attempt.num_steps} step" + "s" * (attempt.num_steps > 1)

@@ -1,8 +1,8 @@
-"""The sockets that FuseDream nodes pass to each other, and what their schemas share.
+"""Socket types of FuseDream, and inputs that several nodes share.
 
-What travels: ``FUSEDREAM_GAN``, ``FUSEDREAM_CLIP`` and ``FUSEDREAM_LPIPS`` are
-``_models.Managed`` handles, ``FUSEDREAM_TRACE`` is a ``Trace``, and the others are the plain
-dataclasses of ``fusedream_core``; tensors are on the CPU.
+Values of ``FUSEDREAM_GAN``, ``FUSEDREAM_CLIP`` and ``FUSEDREAM_LPIPS`` are ``_models.Managed``
+handles. Those of ``FUSEDREAM_TRACE`` are a ``Trace``. The others are dataclasses of
+``fusedream_core`` with tensors on the CPU.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Trace:
     """The value of a trace socket.
 
     Attributes:
-        values: One number for each step.
-        what: What they are.
-        title: What they were for.
+        values: One value for each step.
+        name: Name of the values, such as "AugCLIP".
+        title: Title of the chart, such as the prompt.
     """
 
     values: tuple[float, ...]
-    what: str
+    name: str
     title: str
 
 
@@ -52,19 +52,19 @@ _SCHEMA_FIELDS = frozenset(field.name for field in dataclasses.fields(io.Schema)
 
 
 def make_schema(**fields: object) -> io.Schema:
-    """A schema in our category, less the fields that this ComfyUI does not know yet.
+    """Return a schema in our category, without fields that this ComfyUI does not support.
 
-    ``search_aliases``, for one, came after 0.3.75, where it would raise ``TypeError``.
+    ComfyUI 0.3.75 would raise ``TypeError`` for ``search_aliases``, for example.
     """
     fields.setdefault("category", CATEGORY)
     return io.Schema(**{name: value for name, value in fields.items() if name in _SCHEMA_FIELDS})
 
 
 def chosen(options: Mapping[str, ValueT], name: object, what: str) -> ValueT:
-    """The value behind the choice of a widget, which ComfyUI 0.3.75 does not compare with its list.
+    """Return the value of a widget's option; ComfyUI 0.3.75 does not check options.
 
     Raises:
-        ConfigError: If it is none of the options.
+        ConfigError: If the name is none of the options.
     """
     if not isinstance(name, str) or name not in options:
         raise ConfigError(f"{what} is {name!r}, but it must be one of {', '.join(options)}.")
@@ -72,9 +72,9 @@ def chosen(options: Mapping[str, ValueT], name: object, what: str) -> ValueT:
 
 
 class NameInput(io.Combo.Input):
-    """A list of names that takes a text by a link as well, in the browser and in a prompt.
+    """A list of names that also accepts a linked text.
 
-    What comes by a link is not known before it runs, so ``execute`` has to check it.
+    A linked value is not known before the run, so ``execute`` has to check it.
     """
 
     def __init__(self, id: str, **more: object) -> None:  # noqa: A002 - ComfyUI's name
@@ -82,15 +82,15 @@ class NameInput(io.Combo.Input):
         self.widget_type = io.Combo.io_type
 
     def get_io_type(self) -> str:
-        """The types of the socket; the widget is a list."""
+        """Return the types of the socket; the widget is a list."""
         return f"{io.Combo.io_type},{io.String.io_type}"
 
 
 def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
-    """The seed widget, with all 64 bits.
+    """Return the seed widget, with all 64 bits.
 
     Args:
-        tooltip: What the seed decides in this node.
+        tooltip: The effect of the seed in this node.
         changes: Whether the frontend adds its "control after generate" widget.
     """
     return io.Int.Input(
@@ -104,7 +104,7 @@ def seed_input(tooltip: str, *, changes: bool = True) -> io.Int.Input:
 
 
 def truncation_input() -> io.Float.Input:
-    """The truncation widget, 0 standing for the GAN's own value."""
+    """Return the truncation widget; 0 stands for the GAN's own value."""
     return io.Float.Input(
         "truncation",
         default=0.0,
@@ -112,14 +112,15 @@ def truncation_input() -> io.Float.Input:
         max=1.0,
         step=0.05,
         tooltip=(
-            "How far from its average the GAN may draw: low is plain and clean, high is varied and "
-            "riskier. 0: the value that the GAN comes with."
+            "How far latents may deviate from their mean. Low values give clean pictures "
+            "with little variety, high values more variety and more artefacts. 0: the GAN's "
+            "own value."
         ),
     )
 
 
 def blend_inputs() -> list[io.Input]:
-    """The widgets that say how what is pasted is blended in; the same in every node that pastes."""
+    """Return the blend widgets, the same in every node that pastes."""
     default = ComposeConfig()
     return [
         io.Combo.Input(
@@ -127,9 +128,9 @@ def blend_inputs() -> list[io.Input]:
             options=list(get_args(BlendMode)),
             default=default.blend,
             tooltip=(
-                "How the border of what is pasted is hidden. poisson: its colours are fitted to "
-                "what surrounds it. mixed: the background's stronger edges show through as well. "
-                "feather: a soft edge. none: a plain paste."
+                "How the border of the pasted picture is hidden. poisson: its colours are "
+                "fitted to the surroundings. mixed: stronger edges of the background also "
+                "show through. feather: a soft edge. none: a plain paste."
             ),
         ),
         io.Float.Input(
@@ -138,6 +139,6 @@ def blend_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="From 0, the plain paste, to 1, the blended picture.",
+            tooltip="Strength of the blend, from 0, the plain paste, to 1, the blended picture.",
         ),
     ]

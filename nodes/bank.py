@@ -1,4 +1,4 @@
-"""The node that looks at a fixed set of random pictures once, for all prompts."""
+"""The node that encodes a fixed set of random images once, for all prompts."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SIZE_ON_CPU = 1_000
-_MOST_BYTES = 256 << 20  # of all banks that are kept
-_STALE_SECONDS = 24 * 60 * 60  # after which what an interrupted write left is swept away
+_MOST_BYTES = 256 << 20  # of all saved banks
+_STALE_SECONDS = 24 * 60 * 60  # age at which files of interrupted writes are deleted
 
 
 class FuseDreamSeedBank(Node):
-    """Looks at a fixed set of random pictures once, so that searches need not."""
+    """Encodes a fixed set of random images once, so that searches reuse their features."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -48,10 +48,10 @@ class FuseDreamSeedBank(Node):
             node_id="FuseDreamSeedBank",
             display_name="Seed Bank (FuseDream)",
             description=(
-                "Draws a fixed set of random pictures and remembers how CLIP sees each, in a file "
-                "in ComfyUI's user folder. The first time takes as long as a search of as many; "
-                "after that every Seed Search over it, for any prompt, takes moments. The demo "
-                "models' bank comes with the pack."
+                "Generates a fixed set of random pictures and stores their CLIP features in "
+                "a file in ComfyUI's user folder. The first run takes as long as a search of "
+                "the same size. After that, every Seed Search over the bank takes moments, "
+                "for any prompt. The bank of the demo models comes with the pack."
             ),
             search_aliases=["FuseDream", "cache", "fast search"],
             inputs=[
@@ -63,13 +63,13 @@ class FuseDreamSeedBank(Node):
                     min=AS_PRESET,
                     max=1_000_000,
                     tooltip=(
-                        "How many pictures there are; each search looks at a random half of them. "
-                        f"-1: {BANK_SIZE:,} on a GPU, or where the demo models' own bank serves "
+                        "Number of pictures; each search uses a random half of them. -1: "
+                        f"{BANK_SIZE:,} on a GPU, or where the demo models' own bank serves "
                         f"(seed 0, truncation 0); otherwise {_SIZE_ON_CPU:,} on a CPU."
                     ),
                 ),
                 truncation_input(),
-                seed_input("Which random pictures these are.", changes=False),
+                seed_input("Which random pictures are drawn.", changes=False),
             ],
             outputs=[
                 BankSocket.Output(
@@ -87,14 +87,16 @@ class FuseDreamSeedBank(Node):
         truncation: float,
         seed: int,
     ) -> io.NodeOutput:
-        tau = truncation or gan.model.truncation
-        num = _usual_size(gan, clip, tau, seed) if num_candidates == AS_PRESET else num_candidates
-        own = Bank.empty(num, gan.model, clip.model, truncation=tau, seed=seed)
+        truncation = truncation or gan.model.truncation
+        num = num_candidates
+        if num == AS_PRESET:
+            num = _usual_size(gan, clip, truncation, seed)
+        own = Bank.empty(num, gan.model, clip.model, truncation=truncation, seed=seed)
         path = _folder() / f"{own.key}.safetensors"
         bank = _read(demo_bank_path(), own) or _read(path, own)
         if bank is None:
             bank = _build(gan, clip, own)
-            _keep(bank, path)
+            _save(bank, path)
         else:
             _touch(path)
         return io.NodeOutput(bank)
@@ -103,9 +105,9 @@ class FuseDreamSeedBank(Node):
 def _usual_size(
     gan: Managed[Gan], clip: Managed[ImageTextEncoder], truncation: float, seed: int
 ) -> int:
-    """As many as the demo pair's bank has, if that is the one, or as can be looked at in time.
+    """Return the size of the demo models' bank if it fits, or else the device's default.
 
-    Not as many as happen to be kept: the same workflow always finds the same.
+    Saved banks do not count, so that a workflow always gives the same result.
     """
     demo = Bank.empty(BANK_SIZE, gan.model, clip.model, truncation=truncation, seed=seed)
     if not on_cpu() or _read(demo_bank_path(), demo) is not None:
@@ -114,14 +116,14 @@ def _usual_size(
 
 
 def _folder() -> Path:
-    """Where banks are kept."""
+    """Return the folder of saved banks."""
     import folder_paths
 
     return Path(folder_paths.get_user_directory()) / "fusedream" / "banks"
 
 
 def _read(path: Path, like: Bank) -> Bank | None:
-    """The bank in a file, if it is there and whole and the one that is wanted."""
+    """Return the bank in a file, or None if it is missing, damaged or another one."""
     try:
         bank = load_bank(path)
     except (CheckpointError, OSError):
@@ -130,15 +132,15 @@ def _read(path: Path, like: Bank) -> Bank | None:
 
 
 def _touch(path: Path) -> None:
-    """Note that a file was used: the last used is the last to go."""
-    with contextlib.suppress(OSError):  # the demo's lies elsewhere
+    """Mark a file as used; the least recently used one is deleted first."""
+    with contextlib.suppress(OSError):  # the demo's is elsewhere
         os.utime(path)
 
 
 def _build(gan: Managed[Gan], clip: Managed[ImageTextEncoder], like: Bank) -> Bank:
-    """The bank that is wanted, from its pictures."""
+    """Build a bank with the settings of an empty one."""
     batch_size = DEFAULT.search.batch_size
-    memory = activation_bytes(gan, clip, pictures=batch_size)
+    memory = activation_bytes(gan, clip, images=batch_size)
     with autograd_scope():
         generator, encoder = use_models(gan, clip, activation_bytes=memory)
         return build_bank(
@@ -152,8 +154,8 @@ def _build(gan: Managed[Gan], clip: Managed[ImageTextEncoder], like: Bank) -> Ba
         )
 
 
-def _keep(bank: Bank, path: Path) -> None:
-    """Write a bank for later, and forget those that were not used for longest."""
+def _save(bank: Bank, path: Path) -> None:
+    """Save a bank, and delete the least recently used ones beyond the size limit."""
     if bank.features.half().nbytes > _MOST_BYTES:
         logger.warning("FuseDream: the seed bank is too large to be kept for the next start.")
         return
@@ -166,13 +168,13 @@ def _keep(bank: Bank, path: Path) -> None:
     for file in sorted(path.parent.iterdir(), key=_last_used, reverse=True):
         with contextlib.suppress(OSError):  # in use, or another server was quicker
             total += file.stat().st_size
-            left_over = file.suffix == ".part" and time.time() - _last_used(file) > _STALE_SECONDS
-            if (total > _MOST_BYTES and file != path) or left_over:
+            is_leftover = file.suffix == ".part" and time.time() - _last_used(file) > _STALE_SECONDS
+            if (total > _MOST_BYTES and file != path) or is_leftover:
                 file.unlink()
 
 
 def _last_used(file: Path) -> float:
-    """When, in seconds; 0 for a file that is gone."""
+    """Return the time in seconds; 0 if the file was deleted."""
     try:
         return file.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""The node that optimises two pictures into one."""
+"""The node that composes two images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..fusedream_core.optimize.latent_file import GanLatent
 from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image, core_to_mask
-from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._models import Managed, plan_batches, use_models
 from ._node import Node
 from ._report import compose_report, latent_notes
 from ._types import (
@@ -49,14 +49,14 @@ _D = COMPOSE_PRESETS["default"]
 _PAPER = COMPOSE_PRESETS["paper"]
 _SEARCH = CompositionRecipe().search
 _HOW_TO_SEARCH = (
-    f"search with num_basis {_SEARCH.num_basis}, max_per_class {_SEARCH.max_per_class}, so that "
-    "there is something of each class to choose from."
+    f"Search with num_basis {_SEARCH.num_basis}, max_per_class {_SEARCH.max_per_class}, so "
+    "that the basis has several pictures of each class."
 )
 _AUTO_SCALES = " and ".join(f"{scale:g}" for scale in SCALES)
 
 
 class FuseDreamCompose(Node):
-    """Optimises a foreground and a background together, at the place where they fit best."""
+    """Optimises a foreground and a background together, at the best placement."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -64,16 +64,16 @@ class FuseDreamCompose(Node):
             node_id="FuseDreamCompose",
             display_name="Compose (FuseDream)",
             description=(
-                "Makes one picture of two: scales a foreground, pastes it on a background and "
-                "optimises both together until AugCLIP sees the prompt in the composite, at the "
-                "size and place that fit best; as far as that costs no score, the two are made "
-                "to agree where they meet. For prompts of two things, which one picture of a "
-                "GAN does not hold."
+                "Makes one picture of two. It pastes a scaled foreground on a background and "
+                "optimises both together, at the size and place with the best AugCLIP score. "
+                "Where they meet, their perceptual distance is reduced as far as that costs "
+                "no score. For prompts with two objects, which a single picture of a GAN "
+                "cannot show."
             ),
             search_aliases=["FuseDream", "composition", "two objects", "text to image", "paste"],
             inputs=[*_socket_inputs(), *_place_inputs(), *_recipe_inputs(), *_optional_inputs()],
             outputs=[
-                io.Image.Output(display_name="composite", tooltip="The picture."),
+                io.Image.Output(display_name="composite", tooltip="The composite."),
                 io.Mask.Output(
                     display_name="mask",
                     tooltip="White where the foreground was pasted, as for inpainting nodes.",
@@ -90,16 +90,16 @@ class FuseDreamCompose(Node):
                 ),
                 io.Float.Output(
                     display_name="score",
+                    tooltip="AugCLIP score of the composite on held-out augmentations.",
+                ),
+                io.String.Output(
+                    display_name="placement", tooltip="Position and scale of the foreground."
+                ),
+                io.String.Output(
+                    display_name="report",
                     tooltip=(
-                        "AugCLIP score of the composite on augmentations kept out of the "
-                        "optimisation."
+                        "The placements that were tried, their scores, and a summary of the run."
                     ),
-                ),
-                io.String.Output(
-                    display_name="placement", tooltip="Where the foreground lies, and its scale."
-                ),
-                io.String.Output(
-                    display_name="report", tooltip="What was tried, and what the optimisation did."
                 ),
             ],
         )
@@ -130,13 +130,15 @@ class FuseDreamCompose(Node):
         placements = _placements(scale, position)
         handles = (gan, clip, lpips if consistency != "none" else None)
         parts = (foreground_target, background_target)
-        each = activation_bytes(gan, None, handles[2], pictures=2, gradients=True)
         most = config.batch_size_on(gan.patcher.load_device)
-        num = fit_batch(min(most, len(placements)), 2 * each)
-        graphs = 1 + sum(part is not None for part in parts)
-        copies = fit_clip_batch(clip, num * augment.num_augments, graphs)
-        memory = num * each + activation_bytes(
-            None, clip, pictures=1, augments=graphs * copies, gradients=True
+        num, views, memory = plan_batches(
+            gan,
+            clip,
+            handles[2],
+            most=min(most, len(placements)),
+            images=2,
+            augments=augment.num_augments,
+            graphs=1 + sum(part is not None for part in parts),
         )
         with autograd_scope():
             generator, encoder, *distance = use_models(
@@ -155,7 +157,7 @@ class FuseDreamCompose(Node):
                 perceptual=distance[0] if distance else None,
                 foreground_targets=[foreground_target],
                 background_targets=[background_target],
-                clip_batch=copies,
+                clip_batch=views,
                 callback=Progress(),
             )
             result = result.to("cpu")
@@ -168,7 +170,7 @@ class FuseDreamCompose(Node):
 
 
 def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOutput:
-    """A composition as the node's outputs."""
+    """Return a composition as the node's outputs."""
     return io.NodeOutput(
         core_to_image(result.images),
         core_to_mask(result.mask),
@@ -184,7 +186,7 @@ def _output(result: ComposeResult, latent: GanLatent, report: str) -> io.NodeOut
 def _config(
     preset: str, num_steps: int, consistency: Consistency, blend: BlendMode, strength: float
 ) -> ComposeConfig:
-    """A preset with what the node's widgets ask for."""
+    """Return a preset with the values of the widgets."""
     config = chosen(COMPOSE_PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         config = replace(config, optimize=replace(config.optimize, num_steps=num_steps))
@@ -192,13 +194,13 @@ def _config(
 
 
 def _augment(preset: str, num_augments: int) -> AugmentConfig:
-    """The augmentations of the preset of the same name, with the node's number of copies."""
+    """Return the preset's augmentations, with the number of the widget."""
     augment = chosen(_AUGMENTS, preset, "preset")
     return augment if num_augments == AS_PRESET else replace(augment, num_augments=num_augments)
 
 
 def _placements(scale: float, position: str) -> tuple[Placement, ...]:
-    """The placements that the widgets leave open."""
+    """Return the placements to try."""
     scales = (scale,) if scale > 0 else SCALES
     return all_placements(scales, tuple(POSITIONS) if position == ANYWHERE else (position,))
 
@@ -207,15 +209,15 @@ def _socket_inputs() -> list[io.Input]:
     return [
         GanSocket.Input("gan", tooltip="The GAN that both bases were searched with."),
         ClipSocket.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
-        TargetSocket.Input("target", tooltip="What the composite is to show."),
+        TargetSocket.Input("target", tooltip="The prompt for the composite."),
         BasisSocket.Input(
             "foreground",
-            tooltip=f"From Seed Search: where the pasted picture starts; {_HOW_TO_SEARCH}",
+            tooltip=f"From Seed Search: the start of the pasted picture. {_HOW_TO_SEARCH}",
         ),
         BasisSocket.Input(
             "background",
             tooltip=(
-                f"From Seed Search: where the picture below starts; {_HOW_TO_SEARCH} The same "
+                f"From Seed Search: the start of the background. {_HOW_TO_SEARCH} The same "
                 "basis may serve for both, as in the paper."
             ),
         ),
@@ -225,8 +227,8 @@ def _socket_inputs() -> list[io.Input]:
 def _place_inputs() -> list[io.Input]:
     return [
         seed_input(
-            "Which random augmentations are drawn. Changing only this one makes a variation "
-            "without a new search."
+            "Which random augmentations are drawn. A change of this seed alone gives a "
+            "variation without a new search."
         ),
         io.Float.Input(
             "scale",
@@ -244,8 +246,8 @@ def _place_inputs() -> list[io.Input]:
             options=[ANYWHERE, *POSITIONS],
             default=ANYWHERE,
             tooltip=(
-                "Where the foreground goes. auto: all nine places are tried, and the hopeless "
-                "ones dropped early. A fixed place is quicker."
+                "Where the foreground goes. auto: all nine places are tried, and those with "
+                "low scores are dropped early. A fixed place is faster."
             ),
         ),
     ]
@@ -259,8 +261,8 @@ def _recipe_inputs() -> list[io.Input]:
             min=AS_PRESET,
             max=10_000,
             tooltip=(
-                "Optimisation steps of the placement that is left in the end; time grows with "
-                f"them. -1: as many as the preset has (paper: {_PAPER.optimize.num_steps})."
+                "Optimisation steps of the last remaining placement; run time grows with "
+                f"them. -1: the number of the preset (paper: {_PAPER.optimize.num_steps})."
             ),
         ),
         io.Int.Input(
@@ -269,9 +271,9 @@ def _recipe_inputs() -> list[io.Input]:
             min=AS_PRESET,
             max=512,
             tooltip=(
-                "Augmented copies that CLIP sees per step: more is steadier, slower and takes "
-                "more memory. -1: as many as the preset has "
-                f"(paper: {_AUGMENTS['paper'].num_augments})."
+                "Augmented views that CLIP encodes per step. More give a steadier gradient, "
+                "but take more time and memory. -1: the number of the preset (paper: "
+                f"{_AUGMENTS['paper'].num_augments})."
             ),
         ),
         io.Combo.Input(
@@ -279,10 +281,11 @@ def _recipe_inputs() -> list[io.Input]:
             options=list(COMPOSE_PRESETS),
             default="default",
             tooltip=(
-                "How placements compete. default: the worse ones are dropped on the way. paper: "
-                "all are optimised to the end, some ten times the work, and blended after the "
-                "last step. The widgets below apply to both presets; the paper's are "
-                f"{_PAPER.consistency}, {_PAPER.blend} and {_PAPER.blend_strength:g}."
+                "How placements are selected. default: by successive halving, which drops "
+                "the worse ones during the run. paper: all are optimised to the end, about "
+                "ten times the work, and blended after the last step. The widgets below "
+                f"apply to both presets; the values of the paper are {_PAPER.consistency}, "
+                f"{_PAPER.blend} and {_PAPER.blend_strength:g}."
             ),
         ),
         *_seam_inputs(),
@@ -296,9 +299,10 @@ def _seam_inputs() -> list[io.Input]:
             options=list(get_args(Consistency)),
             default=_D.consistency,
             tooltip=(
-                "Where foreground and background are made to look alike, as far as it costs no "
-                "score. seam: just inside the border of the pasted picture. patch: all under it. "
-                "whole: everywhere, unscaled. none: nowhere, and lpips is not needed."
+                "Where the LPIPS distance of foreground and background is reduced, as far as "
+                "that costs no score. seam: just inside the border of the pasted picture. "
+                "patch: in all of its area. whole: everywhere, unscaled. none: nowhere, and "
+                "lpips is not needed."
             ),
         ),
         *blend_inputs(),
@@ -317,8 +321,9 @@ def _optional_inputs() -> list[io.Input]:
                 f"{part}_target",
                 optional=True,
                 tooltip=(
-                    f"What the {part} is to show by itself, from another Encode Prompt; it counts "
-                    "half as much as the composite. Not in the paper, whose preset ignores it."
+                    f"A prompt for the {part} alone, from another Encode Prompt. It has half "
+                    "the weight of the composite's prompt. It is not in the paper, and the "
+                    "preset paper ignores it."
                 ),
             )
             for part in ("foreground", "background")

@@ -1,4 +1,4 @@
-"""The node that makes one CLIP of two."""
+"""The node that merges two CLIPs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STREAM = 5
 
 
 class FuseDreamMergeCLIP(Node):
-    """Two CLIPs as one, each in units of its own spread."""
+    """Merges two CLIPs, each score divided by its own spread."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,30 +30,36 @@ class FuseDreamMergeCLIP(Node):
             node_id="FuseDreamMergeCLIP",
             display_name="Merge CLIP (FuseDream)",
             description=(
-                "Makes one CLIP of two. A picture that fools one of them seldom fools the other, "
-                "so what comes out has fewer artefacts; each step takes as long as with both."
+                "Merges two CLIPs into one. A picture with a wrongly high score in one of "
+                "them seldom has it in the other, so results have fewer artefacts. Each step "
+                "takes as long as with both."
             ),
             search_aliases=["ensemble", "two CLIPs", "FuseDream"],
             inputs=[
                 GanSocket.Input(
                     "gan",
-                    tooltip="Makes a few pictures on which the two are brought to one scale.",
+                    tooltip=(
+                        "Generates a few pictures, on which the scores of both are brought "
+                        "to one scale."
+                    ),
                 ),
                 ClipSocket.Input("clip_a", tooltip="From Load CLIP (FuseDream)."),
-                ClipSocket.Input("clip_b", tooltip="Another one, best of another kind."),
+                ClipSocket.Input(
+                    "clip_b", tooltip="A second CLIP, best with another architecture."
+                ),
                 io.Float.Input(
                     "share_b",
                     default=0.5,
                     min=0.05,
                     max=0.95,
                     step=0.05,
-                    tooltip="How much clip_b counts; clip_a counts for the rest.",
+                    tooltip="Weight of clip_b; clip_a has the rest.",
                 ),
             ],
             outputs=[
                 ClipSocket.Output(
                     display_name="clip",
-                    tooltip="Both as one. Encode the prompt with it, and search with it.",
+                    tooltip="The merged CLIP. Encode the prompt with it, and search with it.",
                 )
             ],
         )
@@ -67,7 +73,7 @@ class FuseDreamMergeCLIP(Node):
         share_b: float,
     ) -> io.NodeOutput:
         clips = (clip_a, clip_b)
-        memory = sum(activation_bytes(gan, clip, pictures=_BATCH) for clip in clips)
+        memory = sum(activation_bytes(gan, clip, images=_BATCH) for clip in clips)
         with autograd_scope():
             generator, *encoders = use_models(gan, *clips, activation_bytes=memory)
             pair = merge_clips(
@@ -79,6 +85,6 @@ class FuseDreamMergeCLIP(Node):
                 callback=Progress(),
             )
         name = f"{clip_a.name} + {clip_b.name}"
-        # The members stay where the loaders have them, so a merge is as good as its parts.
+        # It shares the loaders' modules, so its cache entry is identified by them.
         key = ("ensemble", pair.clip_id, id(clip_a.model), id(clip_b.model))
         return io.NodeOutput(load_managed(key, name, lambda: pair))

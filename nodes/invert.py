@@ -1,4 +1,4 @@
-"""The node that finds a latent for a picture."""
+"""The node that inverts an image to a latent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _D = InvertConfig()
 
 
 class FuseDreamInvertImage(Node):
-    """Finds a latent of the GAN that draws a picture like the one given."""
+    """Finds the latent whose image is closest to a given one."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -44,35 +44,39 @@ class FuseDreamInvertImage(Node):
             node_id="FuseDreamInvertImage",
             display_name="Invert Image (FuseDream)",
             description=(
-                "Finds the latent whose picture is most like a given one, by LPIPS, CLIP and "
-                "colour, so that one can start from a picture. What the GAN cannot draw stays "
-                "different."
+                "Finds the latent whose picture is closest to a given one, by LPIPS, CLIP "
+                "and colour. Use it to start from a picture. What the GAN cannot generate "
+                "stays different."
             ),
             search_aliases=["FuseDream", "inversion", "img2img", "projection"],
             inputs=[
-                GanSocket.Input("gan", tooltip="The GAN that is to draw it."),
+                GanSocket.Input("gan", tooltip="The GAN that generates the picture."),
                 ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
                 LpipsSocket.Input("lpips", tooltip="From Load LPIPS (FuseDream)."),
                 io.Image.Input(
-                    "image", tooltip="One picture, of any origin; its middle square counts."
+                    "image", tooltip="One picture from any source; its central square is used."
                 ),
-                seed_input("Which random latents it begins from."),
+                seed_input("Which random latents the search draws."),
                 io.Int.Input(
                     "num_steps",
                     default=_D.optimize.num_steps,
                     min=1,
                     max=10_000,
-                    tooltip="Optimisation steps; more come nearer and take longer.",
+                    tooltip="Optimisation steps; more give a closer match and take longer.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="What the GAN makes of it."),
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture that the GAN generates from the latent.",
+                ),
                 LatentSocket.Output(
                     display_name="latent",
                     tooltip="Its latent: for Latent to Basis, Interpolate Latents or Save Latent.",
                 ),
                 io.Float.Output(
-                    display_name="distance", tooltip="LPIPS between the two; 0 is the same."
+                    display_name="distance",
+                    tooltip="LPIPS between the two pictures; 0 means identical.",
                 ),
                 TraceSocket.Output(
                     display_name="trace", tooltip="The loss after each step, for Plot Trace."
@@ -91,23 +95,25 @@ class FuseDreamInvertImage(Node):
         num_steps: int,
     ) -> io.NodeOutput:
         config = replace(_D, optimize=replace(_D.optimize, num_steps=num_steps))
-        places = config.search.num_basis
-        memory = activation_bytes(gan, clip, lpips, pictures=places, gradients=True)
+        num = config.search.num_basis
+        memory = activation_bytes(gan, clip, lpips, images=num, gradients=True)
         with autograd_scope():
-            picture = image_to_core(image)
+            core_image = image_to_core(image)
             generator, encoder, distance = use_models(gan, clip, lpips, activation_bytes=memory)
             result = invert_image(
                 generator,
                 encoder,
                 distance,
-                picture,
+                core_image,
                 config=config,
                 generator=make_generator(seed),
                 callback=Progress(),
             ).to("cpu")
-            drawn = core_to_image(result.images)
+            inverted = core_to_image(result.images)
         name = generator.class_names[int(result.class_index[0])]
         about = {"prompt": f"inverted from a picture, near {name}", "clip": clip.name}
         trace = Trace(tuple(result.trace.tolist()), "loss", f"inversion, near {name}")
-        latent = GanLatent(result.latent, generator.gan_id, about, (drawn.shape[1], drawn.shape[2]))
-        return io.NodeOutput(drawn, latent, float(result.distance[0]), trace)
+        latent = GanLatent(
+            result.latent, generator.gan_id, about, (inverted.shape[1], inverted.shape[2])
+        )
+        return io.NodeOutput(inverted, latent, float(result.distance[0]), trace)

@@ -1,4 +1,4 @@
-"""Nodes on latents: to pictures, to files and back, from one to another, and on from there."""
+"""Nodes for latents: decode, save, load, interpolate, and use as a basis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..fusedream_core.optimize.latent_file import GanLatent, interpolate, load_l
 from ..fusedream_core.output import saving
 from ..fusedream_core.rng import make_generator
 from ..fusedream_core.search.basis_from_latents import basis_from
-from ._boundary import DECODED_AT_ONCE, autograd_scope, core_to_image, decode
+from ._boundary import DECODE_BATCH, autograd_scope, core_to_image, decode
 from ._folders import file_identity
 from ._models import Managed, activation_bytes, use_models
 from ._node import Node
@@ -39,11 +39,11 @@ _SUFFIX = ".safetensors"
 _FOLDER = "fusedream"  # in ComfyUI's output and input folders
 _NOTHING = "(no latent was saved yet)"
 _STREAM = 6
-_LONGEST_PART, _LONGEST_PREFIX = 200, 1_000  # bytes of a name, which gets a number; characters
+_MAX_NAME_BYTES, _MAX_PREFIX_LENGTH = 200, 1_000  # without the number; characters
 
 
 class FuseDreamDecodeLatent(Node):
-    """Draws the picture of a latent."""
+    """Decodes latents to images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -51,8 +51,7 @@ class FuseDreamDecodeLatent(Node):
             node_id="FuseDreamDecodeLatent",
             display_name="Decode Latent (FuseDream)",
             description=(
-                "Draws the pictures of the latents that Optimize or Compose returned, with no "
-                "search."
+                "Decodes the latents that Optimize or Compose returned, without a search."
             ),
             search_aliases=["FuseDream", "BigGAN", "generate"],
             inputs=[
@@ -64,7 +63,7 @@ class FuseDreamDecodeLatent(Node):
 
     @classmethod
     def execute(cls, gan: Managed[Gan], latent: GanLatent) -> io.NodeOutput:
-        memory = activation_bytes(gan, pictures=min(len(latent.latent.z), DECODED_AT_ONCE))
+        memory = activation_bytes(gan, images=min(len(latent.latent.z), DECODE_BATCH))
         with autograd_scope():
             (generator,) = use_models(gan, activation_bytes=memory)
             _check_gan(latent, generator)
@@ -72,7 +71,7 @@ class FuseDreamDecodeLatent(Node):
 
 
 class FuseDreamSaveLatent(Node):
-    """Writes a latent to a file, with what it is about."""
+    """Saves a latent to a file, with its prompt and settings."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -80,8 +79,9 @@ class FuseDreamSaveLatent(Node):
             node_id="FuseDreamSaveLatent",
             display_name="Save Latent (FuseDream)",
             description=(
-                "Keeps a latent in ComfyUI's output folder, as a small safetensors file with the "
-                "prompt, the models and the settings in it, so that one can go on from it later."
+                "Saves a latent to ComfyUI's output folder as a small safetensors file. The "
+                "file holds the prompt, the models and the settings, so that a later run can "
+                "continue from it."
             ),
             search_aliases=["FuseDream", "keep", "export"],
             is_output_node=True,
@@ -109,7 +109,7 @@ class FuseDreamSaveLatent(Node):
         root = str(Path(folder_paths.get_output_directory()) / _FOLDER)
         width, height = _pixels(latent, filename_prefix)
         _check_prefix(filename_prefix, Path(root))
-        with saving(Path(root)):  # it makes the folder
+        with saving(Path(root)):  # creates the folder
             folder, name, counter, _, _ = folder_paths.get_save_image_path(
                 filename_prefix, root, width, height
             )
@@ -128,8 +128,8 @@ class FuseDreamLoadLatent(Node):
             node_id="FuseDreamLoadLatent",
             display_name="Load Latent (FuseDream)",
             description=(
-                "Reads a latent that Save Latent kept: draw it again with Decode Latent, or go on "
-                "from it, with another prompt if you like, by Latent to Basis."
+                "Reads a latent that Save Latent wrote. Decode it with Decode Latent, or "
+                "continue from it with Latent to Basis, with the same prompt or another."
             ),
             search_aliases=["FuseDream", "import"],
             inputs=[
@@ -137,7 +137,7 @@ class FuseDreamLoadLatent(Node):
                     "latent_name",
                     options=list(_saved()) or [_NOTHING],
                     tooltip=(
-                        "Files of Save Latent, in output/fusedream, and those that you put into "
+                        "Files of Save Latent in output/fusedream, and your own files in "
                         "input/fusedream."
                     ),
                 )
@@ -152,14 +152,14 @@ class FuseDreamLoadLatent(Node):
 
     @classmethod
     def validate_inputs(cls, latent_name: str | None) -> bool | str:
-        """Names of files that came since the list was made are good; a linked one is None here."""
+        """Accept files newer than the list; a linked name is None here."""
         if latent_name is None or _place(latent_name) is not None:
             return True
         return _gone(latent_name)
 
     @classmethod
     def fingerprint_inputs(cls, latent_name: str | None = None) -> str:
-        """The file behind the name, or all of them where a link brings it, if they change."""
+        """Return size and time of the file, or of all files if the name is linked."""
         chosen = _saved().values() if latent_name is None else [_place(latent_name)]
         return "".join(repr(file_identity(path)[0][1:]) for path in chosen if path is not None)
 
@@ -175,7 +175,7 @@ class FuseDreamLoadLatent(Node):
 
 
 class FuseDreamInterpolateLatents(Node):
-    """Pictures on the way from one latent to another."""
+    """Decodes the images between two latents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -183,20 +183,20 @@ class FuseDreamInterpolateLatents(Node):
             node_id="FuseDreamInterpolateLatents",
             display_name="Interpolate Latents (FuseDream)",
             description=(
-                "Draws the pictures on the way from one latent to another, as a batch that video "
-                "nodes take: z on a great circle, the class on a line."
+                "Decodes the pictures between two latents, as a batch for video nodes. z is "
+                "interpolated along a great circle, the class along a line."
             ),
             search_aliases=["FuseDream", "slerp", "morph", "video", "animation"],
             inputs=[
                 GanSocket.Input("gan", tooltip="The GAN that both latents belong to."),
-                LatentSocket.Input("first", tooltip="Where it begins."),
-                LatentSocket.Input("last", tooltip="Where it ends."),
+                LatentSocket.Input("first", tooltip="The latent of the first picture."),
+                LatentSocket.Input("last", tooltip="The latent of the last picture."),
                 io.Int.Input(
                     "num_frames",
                     default=16,
                     min=2,
                     max=1024,
-                    tooltip="Pictures on the way, both ends included.",
+                    tooltip="Number of pictures, both ends included.",
                 ),
             ],
             outputs=[
@@ -209,7 +209,7 @@ class FuseDreamInterpolateLatents(Node):
     def execute(
         cls, gan: Managed[Gan], first: GanLatent, last: GanLatent, num_frames: int
     ) -> io.NodeOutput:
-        memory = activation_bytes(gan, pictures=min(num_frames, DECODED_AT_ONCE))
+        memory = activation_bytes(gan, images=min(num_frames, DECODE_BATCH))
         with autograd_scope():
             (generator,) = use_models(gan, activation_bytes=memory)
             for end in (first, last):
@@ -226,7 +226,7 @@ class FuseDreamInterpolateLatents(Node):
 
 
 class FuseDreamLatentToBasis(Node):
-    """Makes the basis of another run of latents that are there."""
+    """Makes a basis from existing latents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -234,14 +234,14 @@ class FuseDreamLatentToBasis(Node):
             node_id="FuseDreamLatentToBasis",
             display_name="Latent to Basis (FuseDream)",
             description=(
-                "Lets Optimize go on from latents that are there, loaded, inverted from a picture "
-                "or made before, with the same prompt or another."
+                "Starts Optimize from existing latents: loaded, inverted from a picture, or "
+                "optimised before. The prompt may be the same or another."
             ),
             search_aliases=["FuseDream", "img2img", "continue", "refine"],
             inputs=[
                 GanSocket.Input("gan", tooltip="The GAN that the latent belongs to."),
                 ClipSocket.Input("clip", tooltip="From Load CLIP (FuseDream)."),
-                TargetSocket.Input("target", tooltip="The prompt to go on with."),
+                TargetSocket.Input("target", tooltip="The prompt to continue with."),
                 LatentSocket.Input("latent", tooltip="One latent or several."),
             ],
             outputs=[
@@ -259,7 +259,7 @@ class FuseDreamLatentToBasis(Node):
         target: Target,
         latent: GanLatent,
     ) -> io.NodeOutput:
-        memory = activation_bytes(gan, clip, pictures=min(len(latent.latent.z), DECODED_AT_ONCE))
+        memory = activation_bytes(gan, clip, images=min(len(latent.latent.z), DECODE_BATCH))
         with autograd_scope():
             generator, encoder = use_models(gan, clip, activation_bytes=memory)
             _check_gan(latent, generator)
@@ -276,7 +276,7 @@ class FuseDreamLatentToBasis(Node):
 
 
 def _pixels(latent: GanLatent, filename_prefix: str) -> tuple[int, int]:
-    """Width and height of a latent's pictures, for a file name that asks for them."""
+    """Return width and height of a latent's images, for a file name that contains them."""
     asked = "%width%" in filename_prefix or "%height%" in filename_prefix
     if latent.image_size is None and asked:
         raise ConfigError(
@@ -289,30 +289,30 @@ def _pixels(latent: GanLatent, filename_prefix: str) -> tuple[int, int]:
 
 
 def _check_prefix(filename_prefix: str, root: Path) -> None:
-    """Refuse a name that no file in the folder can have, before anything is written.
+    """Raise if no file in the folder can have a name.
 
     Raises:
-        ConfigError: If it is empty, leads out of the folder, or holds what is in no file's name.
+        ConfigError: If it is empty, leads out of the folder, or has invalid characters.
     """
-    kinds = {unicodedata.category(letter) for letter in filename_prefix}
+    kinds = {unicodedata.category(char) for char in filename_prefix}
     good = filename_prefix.strip() != "" and not kinds & {"Cc", "Cs", "Zl", "Zp"}
     if good:
-        # By its letters alone, as ComfyUI does: folders in there may be links.
-        place = Path(os.path.abspath(root / filename_prefix))  # noqa: PTH100 - follows no link
-        good = place != root and place.is_relative_to(root)
-        parts = place.parts[len(root.parts) :]
-        good = good and max(len(os.fsencode(part)) for part in parts) <= _LONGEST_PART
-    if not good or len(filename_prefix) > _LONGEST_PREFIX:
+        # Links are not resolved, as in ComfyUI.
+        target = Path(os.path.abspath(root / filename_prefix))  # noqa: PTH100 - resolves no link
+        good = target != root and target.is_relative_to(root)
+        parts = target.parts[len(root.parts) :]
+        good = good and max(len(os.fsencode(part)) for part in parts) <= _MAX_NAME_BYTES
+    if not good or len(filename_prefix) > _MAX_PREFIX_LENGTH:
         raise ConfigError(
             f"filename_prefix is {filename_prefix!a:.80}, but it must be a name, or folders and a "
             f"name with / between them, within {_FOLDER} in ComfyUI's output folder, of at most "
-            f"{_LONGEST_PART} bytes each and without line breaks; give another.",
+            f"{_MAX_NAME_BYTES} bytes each and without line breaks; give another.",
             setting="filename_prefix",
         )
 
 
 def _check_gan(latent: GanLatent, gan: Gan) -> None:
-    """Refuse a latent of another GAN."""
+    """Raise if a latent belongs to another GAN."""
     if latent.gan_id != gan.gan_id:
         raise ConfigError(
             f"The latent belongs to the GAN {latent.gan_id!r}, but the GAN connected here is "
@@ -321,7 +321,7 @@ def _check_gan(latent: GanLatent, gan: Gan) -> None:
 
 
 def _saved() -> dict[str, Path]:
-    """Every file that may hold a latent: its name, with ComfyUI's mark, and its place."""
+    """Return all files that may hold a latent: name with ComfyUI's mark -> path."""
     import folder_paths
 
     roots = {
@@ -336,12 +336,12 @@ def _saved() -> dict[str, Path]:
 
 
 def _place(name: object) -> Path | None:
-    """Where the latent of a name lies; None if there is none, or if it is no name."""
+    """Return the file of a latent's name, or None."""
     return _saved().get(name) if isinstance(name, str) else None
 
 
 def _gone(name: object) -> str:
-    """The sentence about a latent that is not there."""
+    """Return the message for a latent that does not exist."""
     if not isinstance(name, str):
         return f"The name of a latent is a text, but {name!r} was given."
     return (

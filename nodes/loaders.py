@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from comfy_api.latest import io
 
 from ..fusedream_core.models.clip.loading import load_open_clip_file, load_open_clip_folder
 from ..fusedream_core.models.clip.open_clip import OpenClip
-from ..fusedream_core.models.gan.biggan import BigGan, load_biggan
+from ..fusedream_core.models.gan.biggan import load_biggan
 from ..fusedream_core.models.lpips import load_lpips
 from ._downloads import obtain_model
 from ._folders import (
@@ -27,33 +25,25 @@ from ._models import AUTO_PRECISION, PRECISIONS, compute_dtype, load_managed
 from ._node import Node
 from ._types import ClipSocket, GanSocket, LpipsSocket, NameInput, make_schema
 
-ModelT = TypeVar("ModelT", BigGan, OpenClip)
-
 
 def _precision_input() -> io.Combo.Input:
-    """What a model computes in."""
+    """Return the widget for the compute dtype."""
     return io.Combo.Input(
         "precision",
         options=[AUTO_PRECISION, *PRECISIONS],
         default=AUTO_PRECISION,
         optional=True,  # so that prompts from before it are valid
         tooltip=(
-            "What the model computes in. 'auto' is bfloat16 or float16 on a CUDA GPU that is good "
-            "at it, which is quicker and takes half the memory, and float32 elsewhere. Latents and "
-            "scores are float32 always; the same seed gives nearly, not exactly, the same picture "
-            "in another precision."
+            "Compute dtype of the model. 'auto' is bfloat16 or float16 on CUDA GPUs that "
+            "support it well, which is faster and halves the memory, and float32 elsewhere. "
+            "Latents and scores are always float32. In another precision the same seed gives "
+            "nearly, not exactly, the same picture."
         ),
     )
 
 
-def _computing(model: ModelT, dtype: torch.dtype) -> ModelT:
-    """A model that was just read, told what to compute in."""
-    model.compute_in(dtype)
-    return model
-
-
 def _load_clip(path: Path, architecture: str) -> OpenClip:
-    """A CLIP from its folder, or from a bare file of weights."""
+    """Load a CLIP from its folder, or from a bare weights file."""
     if path.is_dir():
         return load_open_clip_folder(path)
     return load_open_clip_file(path, architecture)
@@ -95,12 +85,12 @@ class FuseDreamLoadGAN(Node):
 
     @classmethod
     def validate_inputs(cls, gan_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(GAN_FOLDER, gan_name)
 
     @classmethod
     def fingerprint_inputs(cls, gan_name: str | None = None, precision: str | None = None) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(GAN_FOLDER, gan_name, precision)
 
     @classmethod
@@ -108,9 +98,7 @@ class FuseDreamLoadGAN(Node):
         path = obtain_model(GAN_FOLDER, gan_name)
         dtype = compute_dtype(precision)
         key = ("gan", file_identity(path), dtype)
-        return io.NodeOutput(
-            load_managed(key, gan_name, lambda: _computing(load_biggan(path), dtype))
-        )
+        return io.NodeOutput(load_managed(key, gan_name, lambda: load_biggan(path).to(dtype)))
 
 
 class FuseDreamLoadCLIP(Node):
@@ -132,11 +120,11 @@ class FuseDreamLoadCLIP(Node):
                     options=list_models(CLIP_FOLDER),
                     default=DEMO,
                     tooltip=(
-                        "'demo' is the small CLIP of this pack. Others are folders in ComfyUI's "
-                        "models/open_clip with open_clip_config.json, or with the config.json of a "
-                        "CLIPModel of transformers, or bare weight files there or in clip_vision "
-                        "or text_encoders. Those marked as download are fetched into "
-                        "models/open_clip when the node runs."
+                        "'demo' is the small CLIP of this pack. Others are folders in "
+                        "ComfyUI's models/open_clip, with open_clip_config.json or with the "
+                        "config.json of a transformers CLIPModel. Bare weights files there, "
+                        "in clip_vision and in text_encoders are listed too. Those marked as "
+                        "download are fetched into models/open_clip when the node runs."
                     ),
                 ),
                 io.String.Input(
@@ -144,10 +132,10 @@ class FuseDreamLoadCLIP(Node):
                     default="",
                     placeholder="only for a bare weights file",
                     tooltip=(
-                        "Only for a weights file without open_clip_config.json: open_clip's name "
-                        "of its architecture, such as ViT-B-32-quickgelu, or name and tag, such as "
-                        "ViT-L-14/laion2b_s32b_b82k, where the message asks for it. Leave it empty "
-                        "otherwise, and for OpenAI's own .pt files."
+                        "Only for a weights file without open_clip_config.json: the name of "
+                        "its architecture in open_clip, such as ViT-B-32-quickgelu. Add the "
+                        "tag, as in ViT-L-14/laion2b_s32b_b82k, if the message asks for it. "
+                        "Otherwise, and for OpenAI's own .pt files, leave it empty."
                     ),
                 ),
                 _precision_input(),
@@ -165,7 +153,7 @@ class FuseDreamLoadCLIP(Node):
 
     @classmethod
     def validate_inputs(cls, clip_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(CLIP_FOLDER, clip_name)
 
     @classmethod
@@ -175,7 +163,7 @@ class FuseDreamLoadCLIP(Node):
         architecture: str | None = None,
         precision: str | None = None,
     ) -> str:
-        """The files behind the name: the loader runs again when they change."""
+        """Return a digest of the files; the loader runs again when they change."""
         return fingerprint(CLIP_FOLDER, clip_name, architecture, precision)
 
     @classmethod
@@ -187,7 +175,7 @@ class FuseDreamLoadCLIP(Node):
         dtype = compute_dtype(precision)
         key = ("clip", file_identity(path), architecture, dtype)
         return io.NodeOutput(
-            load_managed(key, clip_name, lambda: _computing(_load_clip(path, architecture), dtype))
+            load_managed(key, clip_name, lambda: _load_clip(path, architecture).to(dtype))
         )
 
 
@@ -200,9 +188,9 @@ class FuseDreamLoadLPIPS(Node):
             node_id="FuseDreamLoadLPIPS",
             display_name="Load LPIPS (FuseDream)",
             description=(
-                "Reads the model that says how alike two pictures look, by which Compose lets "
-                "foreground and background agree: the small LPIPS that comes with the pack, or "
-                "a weights file under models/lpips."
+                "Reads LPIPS, a perceptual distance between pictures, for Compose and Invert "
+                "Image. The pack comes with a small LPIPS; others are weights files under "
+                "models/lpips."
             ),
             search_aliases=["LPIPS", "perceptual", "similarity", "FuseDream"],
             inputs=[
@@ -219,18 +207,20 @@ class FuseDreamLoadLPIPS(Node):
                 ),
             ],
             outputs=[
-                LpipsSocket.Output(display_name="lpips", tooltip="The distance, for Compose.")
+                LpipsSocket.Output(
+                    display_name="lpips", tooltip="The distance, for Compose and Invert Image."
+                )
             ],
         )
 
     @classmethod
     def validate_inputs(cls, lpips_name: str | None) -> bool | str:
-        """Names may have come since the list was made; a linked one is None here."""
+        """Accept names newer than the list; a linked name is None here."""
         return validate_name(LPIPS_FOLDER, lpips_name)
 
     @classmethod
     def fingerprint_inputs(cls, lpips_name: str | None = None) -> str:
-        """The file behind the name: the loader runs again when it changes."""
+        """Return a digest of the file; the loader runs again when it changes."""
         return fingerprint(LPIPS_FOLDER, lpips_name)
 
     @classmethod

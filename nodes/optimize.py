@@ -1,4 +1,4 @@
-"""The node that optimises the picture."""
+"""The node that optimises an image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..fusedream_core.errors import ConfigError
 from ..fusedream_core.optimize.latent_file import GanLatent
 from ..fusedream_core.optimize.optimize import optimize
 from ..fusedream_core.pipeline.generate import OPTIMIZE_STREAM
 from ..fusedream_core.rng import make_generator
 from ._boundary import Progress, autograd_scope, core_to_image
-from ._models import Managed, activation_bytes, fit_batch, fit_clip_batch, use_models
+from ._models import Managed, plan_batches, use_models
 from ._node import Node
 from ._report import SCORE_NAMES, latent_notes, optimize_report
 from ._types import (
@@ -42,11 +41,10 @@ logger = logging.getLogger(__name__)
 
 _D = PRESETS["default"]
 _REFERENCE = PRESETS["reference code"]
-_SNAPSHOTS = 20  # of a run that may stop early: one each 5 % of the steps
 
 
 class FuseDreamOptimize(Node):
-    """Optimises a blend of the basis until AugCLIP likes the picture."""
+    """Optimises a mix of the basis latents for AugCLIP."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -54,9 +52,10 @@ class FuseDreamOptimize(Node):
             node_id="FuseDreamOptimize",
             display_name="Optimize (FuseDream)",
             description=(
-                "Blends the basis pictures of Seed Search and improves the blend and the pictures "
-                "together until AugCLIP, CLIP under random augmentations, sees the prompt in it. "
-                "The best pictures of different classes race at first, and the best goes on."
+                "Mixes the basis latents of Seed Search and optimises the mix and the "
+                "latents together for AugCLIP, the CLIP score under random augmentations. "
+                "The default preset is multi-start: it starts from the best pictures of "
+                "different classes and continues with the best."
             ),
             search_aliases=["FuseDream", "text to image", "AugCLIP"],
             inputs=[
@@ -65,8 +64,8 @@ class FuseDreamOptimize(Node):
                 TargetSocket.Input("target", tooltip="From Encode Prompt."),
                 BasisSocket.Input("basis", tooltip="From Seed Search."),
                 seed_input(
-                    "Which random augmentations are drawn. Changing only this one makes a "
-                    "variation without a new search."
+                    "Which random augmentations are drawn. A change of this seed alone gives "
+                    "a variation without a new search."
                 ),
                 io.Int.Input(
                     "num_steps",
@@ -74,8 +73,8 @@ class FuseDreamOptimize(Node):
                     min=AS_PRESET,
                     max=10_000,
                     tooltip=(
-                        "Optimisation steps; time grows with them. -1: as many as the preset has "
-                        f"(reference code: {_REFERENCE.optimize.num_steps})."
+                        "Optimisation steps; run time grows with them. -1: the number of the "
+                        f"preset (reference code: {_REFERENCE.optimize.num_steps})."
                     ),
                 ),
                 io.Int.Input(
@@ -84,9 +83,9 @@ class FuseDreamOptimize(Node):
                     min=AS_PRESET,
                     max=512,
                     tooltip=(
-                        "Augmented copies that CLIP sees per step: more is steadier, slower and "
-                        "takes more memory. -1: as many as the preset has "
-                        f"(reference code: {_REFERENCE.augment.num_augments})."
+                        "Augmented views that CLIP encodes per step. More give a steadier "
+                        "gradient, but take more time and memory. -1: the number of the "
+                        f"preset (reference code: {_REFERENCE.augment.num_augments})."
                     ),
                 ),
                 io.Combo.Input(
@@ -94,33 +93,23 @@ class FuseDreamOptimize(Node):
                     options=list(PRESETS),
                     default="default",
                     tooltip=(
-                        "How the blend is written and optimised. default: this pack's, the best "
-                        "of the three. paper: one weight per basis picture, as published. "
-                        "reference code: one weight per coordinate, as in the authors' code."
+                        "How the mix is parameterised and optimised. default: this pack's, "
+                        "the best of the three. paper: one weight per basis picture, as "
+                        "published. reference code: one weight per coordinate, as in the "
+                        "authors' code."
                     ),
                 ),
                 ClipSocket.Input(
                     "selector",
                     optional=True,
                     tooltip=(
-                        "A second CLIP that the optimisation never meets: it picks the best of the "
-                        "pictures on the way and gives the score, so that what fools the first "
-                        "does not win. Without it, the first does so by changes it has not met."
+                        "A second CLIP that takes no part in the gradients. It selects the "
+                        "best checkpoint and gives the score, so that a picture with a high "
+                        "score in the first CLIP alone is not selected. Without it, the "
+                        "first CLIP does so on held-out augmentations."
                     ),
                 ),
-                io.Int.Input(
-                    "patience",
-                    default=0,
-                    min=0,
-                    max=_SNAPSHOTS - 1,
-                    optional=True,  # so that prompts from before it are valid
-                    tooltip=(
-                        "Stop early: each 5 % of the steps the score is measured on held-out "
-                        "augmentations, and after this many scores in a row that are no better the "
-                        "run ends. Meant for many hundreds of steps, and only for the preset "
-                        "default. 0: never stop early."
-                    ),
-                ),
+                _patience_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture."),
@@ -129,9 +118,9 @@ class FuseDreamOptimize(Node):
                 ),
                 io.Float.Output(
                     display_name="score",
-                    tooltip="Its AugCLIP score on augmentations kept out of the optimisation.",
+                    tooltip="Its AugCLIP score on held-out augmentations.",
                 ),
-                io.String.Output(display_name="report", tooltip="What the optimisation did."),
+                io.String.Output(display_name="report", tooltip="A summary of the run."),
                 TraceSocket.Output(
                     display_name="trace", tooltip="The score of each step, for Plot Trace."
                 ),
@@ -152,13 +141,12 @@ class FuseDreamOptimize(Node):
         selector: Managed[ImageTextEncoder] | None = None,
         patience: int = 0,
     ) -> io.NodeOutput:
-        recipe = _recipe(preset, num_steps, num_augments, patience)
+        if patience != 0:
+            logger.warning("FuseDream: patience is ignored; every run takes all of its steps.")
+        recipe = _recipe(preset, num_steps, num_augments)
         starts = min(recipe.optimize.num_starts, len(basis.scores))
-        each = activation_bytes(gan, pictures=1, gradients=True)
-        rows = fit_batch(starts, 2 * each)
-        copies = fit_clip_batch(clip, rows * recipe.augment.num_augments)
-        memory = rows * each + activation_bytes(
-            None, clip, pictures=1, augments=copies, gradients=True
+        _, views, memory = plan_batches(
+            gan, clip, most=starts, augments=recipe.augment.num_augments
         )
         with autograd_scope():
             others = () if selector is None else (selector,)
@@ -172,14 +160,13 @@ class FuseDreamOptimize(Node):
                 augment=recipe.augment,
                 generators=[make_generator(seed, OPTIMIZE_STREAM)],
                 selector=chooser[0] if chooser else None,
-                clip_batch=copies,
+                clip_batch=views,
                 callback=Progress(),
             ).to("cpu")
             image = core_to_image(result.images)
         score = float(result.score.mean[0])
         report = optimize_report(result, target, basis, preset)
         settings = {"seed": seed, "steps": recipe.optimize.num_steps, "preset": preset}
-        settings |= {"patience": patience} if patience else {}
         about = latent_notes(target, clip.name, **settings, augments=recipe.augment.num_augments)
         about |= {"score": f"{score:.4f}"}
         latent = GanLatent(result.latent, basis.gan_id, about, (image.shape[1], image.shape[2]))
@@ -188,20 +175,25 @@ class FuseDreamOptimize(Node):
         return io.NodeOutput(image, latent, score, report, trace)
 
 
-def _recipe(preset: str, num_steps: int, num_augments: int, patience: int) -> Recipe:
-    """A preset with the numbers that the node asks for."""
+def _recipe(preset: str, num_steps: int, num_augments: int) -> Recipe:
+    """Return a preset with the numbers of the widgets."""
     recipe = chosen(PRESETS, preset, "preset")
     if num_steps != AS_PRESET:
         recipe = replace(recipe, optimize=replace(recipe.optimize, num_steps=num_steps))
     if num_augments != AS_PRESET:
         recipe = replace(recipe, augment=replace(recipe.augment, num_augments=num_augments))
-    if patience != 0 and recipe.optimize.selection == "last":
-        raise ConfigError(
-            f"patience is {patience}, but the preset {preset!r} returns the last picture, whatever "
-            "its score; set patience to 0, or choose the preset default.",
-            setting="patience",
-        )
-    if patience != 0:
-        stopping = replace(recipe.optimize, patience=patience, num_snapshots=_SNAPSHOTS)
-        recipe = replace(recipe, optimize=stopping)
     return recipe
+
+
+def _patience_input() -> io.Int.Input:
+    """Return an input without effect; saved workflows and API prompts have a value for it."""
+    entry = io.Int.Input(
+        "patience",
+        default=0,
+        min=0,
+        max=19,
+        optional=True,
+        tooltip="Has no effect. It is kept so that old workflows load; leave it at 0.",
+    )
+    entry.extra_dict["advanced"] = True  # ComfyUI 0.3.75 has no argument for it
+    return entry

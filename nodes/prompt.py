@@ -1,4 +1,4 @@
-"""The node that turns text into a target."""
+"""The nodes that encode a target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FuseDreamEncodePrompt(Node):
-    """Encodes a prompt once; everything downstream aims at the result."""
+    """Encodes a text as the target of the following nodes."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,9 +27,9 @@ class FuseDreamEncodePrompt(Node):
             node_id="FuseDreamEncodePrompt",
             display_name="Encode Prompt (FuseDream)",
             description=(
-                "Says what the picture should show. Several lines, or parts between | signs, are "
-                "added up; a number after a colon is a part's weight, and a negative weight "
-                "pushes away: a blue dog | blurry:-0.3"
+                "Encodes the prompt. Lines, or parts separated by |, are added up. A number "
+                "after a colon is the weight of a part, and a negative weight pushes away: a "
+                "blue dog | blurry:-0.3"
             ),
             search_aliases=["text", "prompt", "CLIP text encode", "FuseDream"],
             inputs=[
@@ -41,16 +41,16 @@ class FuseDreamEncodePrompt(Node):
                     dynamic_prompts=False,
                     placeholder="a blue dog:1 | blurry:-0.3",
                     tooltip=(
-                        "What to make. One line is enough; more lines or | add parts, "
-                        "'part:weight' weighs them, negative weights push away. What follows a "
-                        "colon and is no number belongs to the text."
+                        "The prompt. One line is enough; more lines or | add parts, "
+                        "'part:weight' weighs them, and negative weights push away. If no "
+                        "number follows a colon, it belongs to the text."
                     ),
                 ),
             ],
             outputs=[
                 TargetSocket.Output(
                     display_name="target",
-                    tooltip="The encoded prompt, good for the CLIP that encoded it.",
+                    tooltip="The encoded prompt, valid only for the CLIP that encoded it.",
                 )
             ],
         )
@@ -65,7 +65,7 @@ class FuseDreamEncodePrompt(Node):
 
 
 class FuseDreamImagePrompt(Node):
-    """Encodes pictures, alone or with a text, as what to aim at."""
+    """Encodes images as a target, alone or mixed with a text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,8 +73,8 @@ class FuseDreamImagePrompt(Node):
             node_id="FuseDreamImagePrompt",
             display_name="Image Prompt (FuseDream)",
             description=(
-                "Says by a picture what to make: what CLIP sees in it, alone or mixed with a text. "
-                "Several pictures count by their mean."
+                "Uses the CLIP features of pictures as the target, alone or mixed with a "
+                "text. Several pictures are averaged."
             ),
             search_aliases=["FuseDream", "image prompt", "variation", "unclip"],
             inputs=[
@@ -85,8 +85,8 @@ class FuseDreamImagePrompt(Node):
                     multiline=True,
                     default="",
                     dynamic_prompts=False,
-                    placeholder="nothing, or what else it should be",
-                    tooltip="As in Encode Prompt; empty: the pictures alone.",
+                    placeholder="optional text to mix in",
+                    tooltip="As in Encode Prompt. Empty: only the pictures.",
                 ),
                 io.Float.Input(
                     "text_share",
@@ -94,13 +94,13 @@ class FuseDreamImagePrompt(Node):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much the text counts, if any; the pictures have the rest.",
+                    tooltip="Weight of the text, if there is one; the pictures have the rest.",
                 ),
             ],
             outputs=[
                 TargetSocket.Output(
                     display_name="target",
-                    tooltip="What to aim at, good for the CLIP that encoded it.",
+                    tooltip="The encoded target, valid only for the CLIP that encoded it.",
                 )
             ],
         )
@@ -110,16 +110,16 @@ class FuseDreamImagePrompt(Node):
         cls, clip: Managed[ImageTextEncoder], images: Tensor, text: str, text_share: float
     ) -> io.NodeOutput:
         with autograd_scope():
-            pictures = image_to_core(images)
+            core_images = image_to_core(images)
             (encoder,) = use_models(clip)
-            target = image_target(encoder, pictures, prompt=text, text_share=text_share)
+            target = image_target(encoder, core_images, prompt=text, text_share=text_share)
         if text.strip():
             _show_remarks(encoder, text)
         return io.NodeOutput(target.to("cpu"))
 
 
 def _show_remarks(encoder: ImageTextEncoder, text: str) -> None:
-    """Show below the node what of its text has another effect than it seems to have."""
+    """Show warnings about the text below the node."""
     remarks = prompt_remarks(encoder, text)
     if remarks:
         show_text("\n".join(remarks))

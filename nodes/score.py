@@ -1,16 +1,15 @@
-"""The node that ranks any pictures by AugCLIP."""
+"""The node that ranks any images by AugCLIP."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from comfy_api.latest import io
 
 from ..fusedream_core.augclip.rank import rank_images
 from ..fusedream_core.rng import make_generator
-from ._boundary import Progress, autograd_scope, images_to_core
+from ._boundary import Progress, autograd_scope, images_to_core, join_batches, select_images
 from ._models import Managed, activation_bytes, use_models
 from ._node import Node
 from ._report import ranking_lines, ranking_report
@@ -29,7 +28,7 @@ _NO_THRESHOLD = -1.0  # no cosine is below it
 
 
 class FuseDreamAugCLIPScore(Node):
-    """Scores and ranks pictures of any origin, in batches or lists; no GAN needed."""
+    """Scores and ranks images from any source, in batches or lists."""
 
     whole: ClassVar = frozenset({"images"})
 
@@ -39,9 +38,10 @@ class FuseDreamAugCLIPScore(Node):
             node_id="FuseDreamAugCLIPScore",
             display_name="AugCLIP Score (FuseDream)",
             description=(
-                "Scores any pictures, from any node and of any size, by how well they fit the "
-                "prompt, and ranks them. AugCLIP looks at many augmented copies of each picture "
-                "and is harder to fool than plain CLIP. Needs no GAN."
+                "Scores any pictures, from any node and of any size, by how well they fit "
+                "the prompt, and ranks them. AugCLIP averages the CLIP score over many "
+                "augmented views of each picture, which makes it more robust than plain "
+                "CLIP. Needs no GAN."
             ),
             search_aliases=["CLIP score", "rank", "best of", "pick", "AugCLIP", "FuseDream"],
             is_input_list=True,
@@ -61,60 +61,40 @@ class FuseDreamAugCLIPScore(Node):
         threshold: float = _NO_THRESHOLD,
     ) -> io.NodeOutput:
         with autograd_scope():
-            pictures = images_to_core(images)
-            memory = activation_bytes(None, clip, pictures=1, augments=num_augments)
+            core_images = images_to_core(images)
+            memory = activation_bytes(None, clip, images=1, augments=num_augments)
             (encoder,) = use_models(clip, activation_bytes=memory)
             score = rank_images(
-                pictures,
+                core_images,
                 target,
                 encoder,
                 config=replace(_D.augment, num_augments=num_augments),
                 generator=make_generator(seed),
                 callback=Progress(),
             )
-        order = score.mean.argsort(descending=True, stable=True).tolist()
         values = score.mean.tolist()
+        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
         ranked = [values[index] for index in order]
         good = [index for index in order if values[index] >= threshold]
         lines = ranking_lines(score, order)
-        joined = _joined(images)
+        batches = join_batches(images)
         return io.NodeOutput(
             [ranking_report(lines, target.prompt)],
-            _gather(joined, order),
-            _gather(joined, order[:num_best]),
+            _selected(batches, order),
+            _selected(batches, order[:num_best]),
             ranked[:1],
             ["\n".join(lines)],
             ranked,
-            _gather(joined, good),
-            _gather(joined, order[len(good) :]),
+            _selected(batches, good),
+            _selected(batches, order[len(good) :]),
         )
 
 
-def _joined(images: list[Tensor]) -> list[Tensor]:
-    """Batches of one size as one batch; others as they are."""
-    alike = len({batch.shape[1:] for batch in images}) == 1
-    return [torch.cat(images)] if alike and len(images) > 1 else images
-
-
-def _gather(images: Sequence[Tensor], order: Sequence[int]) -> list[Any]:
-    """Some pictures in a new order: of one batch a batch, of several a list.
-
-    All of it is copied, so that no output changes with another or with the input. Where there are
-    none, what is wired to the output does not run.
-    """
+def _selected(batches: Sequence[Tensor], indices: Sequence[int]) -> list[Any]:
+    """Return the images at some indices; without any, nodes wired to the output do not run."""
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    if not order:
-        return [ExecutionBlocker(None)]
-    if len(images) == 1:
-        return [_picked(images[0], order)]
-    places = [(batch, row) for batch in images for row in range(len(batch))]
-    return [_picked(batch, [row]) for batch, row in (places[index] for index in order)]
-
-
-def _picked(batch: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some pictures of a batch, copied."""
-    return batch[torch.tensor(rows, device=batch.device)]
+    return select_images(batches, indices) or [ExecutionBlocker(None)]
 
 
 def _inputs() -> list[io.Input]:
@@ -124,8 +104,8 @@ def _inputs() -> list[io.Input]:
         io.Image.Input(
             "images",
             tooltip=(
-                "The pictures to rank: any batch of any size, or a list of them, which is ranked "
-                "as one; alpha is laid on white."
+                "The pictures to rank: any batch of any size, or a list of batches, which is "
+                "ranked as one. Alpha is composited over white."
             ),
         ),
         io.Int.Input(
@@ -133,7 +113,7 @@ def _inputs() -> list[io.Input]:
             default=1,
             min=1,
             max=4096,
-            tooltip="How many of the best to give out at 'best'.",
+            tooltip="How many of the best to return at 'best'.",
         ),
         io.Int.Input(
             "num_augments",
@@ -141,8 +121,8 @@ def _inputs() -> list[io.Input]:
             min=2,
             max=1024,
             tooltip=(
-                "Augmented copies of each picture; all pictures get the same ones. More "
-                "is more exact and slower; the report gives the error."
+                "Augmented views of each picture; all pictures get the same augmentations. "
+                "More is more exact and slower; the report gives the standard error."
             ),
         ),
         seed_input(
@@ -158,14 +138,15 @@ def _inputs() -> list[io.Input]:
             optional=True,  # so that prompts from before it are valid
             tooltip=(
                 "Pictures with this score or a higher one come out at 'good', the others at "
-                "'rest'. -1: all are good. Look at the scores first; they depend on the CLIP."
+                "'rest'. -1: all are good. Check the scores first; their range depends on "
+                "the CLIP."
             ),
         ),
     ]
 
 
 def _outputs() -> list[io.Output]:
-    """All of them are lists, most of one value, which other nodes take as that value."""
+    """Return the outputs, all lists; most hold one value, which other nodes take as such."""
     return [
         io.String.Output(
             display_name="scores",
@@ -197,16 +178,16 @@ def _outputs() -> list[io.Output]:
             display_name="good",
             is_output_list=True,
             tooltip=(
-                "The pictures at or above the threshold, best first; if there are none, what is "
-                "wired here does not run."
+                "The pictures at or above the threshold, best first. If there are none, "
+                "nodes wired to this output do not run."
             ),
         ),
         io.Image.Output(
             display_name="rest",
             is_output_list=True,
             tooltip=(
-                "The pictures below the threshold, best first; if there are none, what is wired "
-                "here does not run."
+                "The pictures below the threshold, best first. If there are none, nodes "
+                "wired to this output do not run."
             ),
         ),
     ]

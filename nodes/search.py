@@ -1,4 +1,4 @@
-"""The node that looks for good starting seeds."""
+"""The node that searches for a basis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COMPOSE = CompositionRecipe().search
 
 
 class FuseDreamSeedSearch(Node):
-    """Draws many random pictures and keeps the ones that fit the prompt best."""
+    """Generates many random images and keeps those that fit the prompt best."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -48,9 +48,9 @@ class FuseDreamSeedSearch(Node):
             node_id="FuseDreamSeedSearch",
             display_name="Seed Search (FuseDream)",
             description=(
-                "Lets the GAN draw many random pictures and keeps the few that fit the prompt "
-                "best: CLIP ranks all of them, AugCLIP the best few per cent. They are the "
-                "starting point for Optimize and Compose, and often worth a look by themselves."
+                "Generates many random pictures and keeps the few that fit the prompt best. "
+                "CLIP ranks all of them, AugCLIP the best few per cent. They are the "
+                "starting point for Optimize and Compose."
             ),
             search_aliases=["FuseDream", "best of N", "basis", "init"],
             inputs=[
@@ -64,9 +64,9 @@ class FuseDreamSeedSearch(Node):
                     min=AS_PRESET,
                     max=1_000_000,
                     tooltip=(
-                        "How many random pictures to look at. More fit better and take longer. "
-                        "-1: automatic, 10,000 on a GPU and 400 on a CPU (the presets paper and "
-                        "reference code: 10,000 everywhere)."
+                        "How many random pictures to generate. More give a better fit and "
+                        "take longer. -1: automatic, 10,000 on a GPU and 400 on a CPU (the "
+                        "presets paper and reference code: 10,000 everywhere)."
                     ),
                 ),
                 io.Int.Input(
@@ -75,8 +75,8 @@ class FuseDreamSeedSearch(Node):
                     min=1,
                     max=64,
                     tooltip=(
-                        "How many of the best to keep; Optimize blends them. 5 is the paper's. For "
-                        f"Compose {_COMPOSE.num_basis} are better."
+                        "How many of the best to keep; Optimize mixes them. The paper has 5. "
+                        f"For Compose {_COMPOSE.num_basis} are better."
                     ),
                 ),
                 truncation_input(),
@@ -85,8 +85,9 @@ class FuseDreamSeedSearch(Node):
                     default="",
                     placeholder="all; or: dog, cat",
                     tooltip=(
-                        "Only draw pictures of these classes of the GAN, names with commas "
-                        "between; empty means all. An unknown name is answered with near ones."
+                        "Only generate pictures of these classes of the GAN, names separated "
+                        "by commas. Empty means all. For an unknown name, the message "
+                        "suggests similar ones."
                     ),
                 ),
                 io.Int.Input(
@@ -95,9 +96,10 @@ class FuseDreamSeedSearch(Node):
                     min=0,
                     max=64,
                     tooltip=(
-                        "Keep at most this many pictures of one class, as far as other classes "
-                        "fill the rest: Optimize then tries the best of each class. For Compose "
-                        f"{_COMPOSE.max_per_class} are better. 0: no limit."
+                        "Keep at most this many pictures of one class, as far as other "
+                        "classes fill the rest. Optimize then starts from the best picture "
+                        f"of each class. For Compose {_COMPOSE.max_per_class} are better. 0: "
+                        "no limit."
                     ),
                 ),
                 io.Combo.Input(
@@ -114,8 +116,9 @@ class FuseDreamSeedSearch(Node):
                     "bank",
                     optional=True,
                     tooltip=(
-                        "From Seed Bank, with the same models: search a random half of it instead "
-                        "of new pictures, in moments. num_candidates is then not used."
+                        "From Seed Bank, with the same models: search a random half of it "
+                        "instead of new pictures, in moments. num_candidates is then "
+                        "ignored."
                     ),
                 ),
             ],
@@ -154,7 +157,7 @@ class FuseDreamSeedSearch(Node):
         )
         if num_candidates != AS_PRESET:
             config = replace(config, num_candidates=num_candidates)
-        memory = activation_bytes(gan, clip, pictures=config.batch_size)
+        memory = activation_bytes(gan, clip, images=config.batch_size)
         with autograd_scope():
             generator, encoder = use_models(gan, clip, activation_bytes=memory)
             (basis,) = search_basis(
@@ -172,5 +175,5 @@ class FuseDreamSeedSearch(Node):
 
 
 def _split_names(text: str) -> tuple[str, ...] | None:
-    """Class names from the widget's text; None, for all classes, where it has none."""
+    """Return the class names in the widget's text; None, for all classes, if it is empty."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) or None

@@ -61,10 +61,10 @@ def try_output(path: Path) -> None:
     except FileExistsError:
         with path.open("r+b"):
             return
-    own = os.fstat(handle)
+    opened = os.fstat(handle)
     os.close(handle)
-    there = path.stat() if path.exists() else None  # another process may have put its file there
-    if there is not None and os.path.samestat(own, there) and there.st_size == 0:
+    present = path.stat() if path.exists() else None  # another process may have replaced it
+    if present is not None and os.path.samestat(opened, present) and present.st_size == 0:
         path.unlink()
 
 

@@ -148,6 +148,11 @@ def thumbnails(arguments: list[str]) -> int:
     return run_script(SCRIPTS / "thumbnails.py", arguments)
 
 
+def architecture(arguments: list[str]) -> int:
+    """Draw the rooms of the core, and print its two loops into docs/architecture.md."""
+    return run([sys.executable, str(SCRIPTS / "architecture.py"), *arguments])
+
+
 COMMANDS = {
     "demo": demo,
     "test": test,
@@ -159,6 +164,7 @@ COMMANDS = {
     "lint": lint,
     "locales": locales,
     "thumbnails": thumbnails,
+    "architecture": architecture,
 }
 
 
@@ -172,7 +178,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = "\n".join(f"  {name:<12}{first_line(command)}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}{first_line(command)}" for name, command in COMMANDS.items())
     parser.epilog = f"commands:\n{commands}\n"
     parser.add_argument("command", choices=COMMANDS)
     chosen = parser.parse_args(arguments[:1]).command

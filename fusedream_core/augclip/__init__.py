@@ -1,1 +1,1 @@
-"""Paper section 3.1: augmentations, the AugCLIP score, and what it is asked for."""
+"""Paper section 3.1: augmentations, prompts, targets and the AugCLIP score."""

@@ -1,7 +1,7 @@
 """The augmentations of AugCLIP: DiffAugment's colour, translation and cutout, and a resize.
 
-Drawing (``sample_params``) is apart from applying (``apply_params``), so that a draw can be
-replayed, shared between pictures or replaced. Paper: Liu et al. 2021, section 3.1.
+Parameters are drawn by ``sample_params`` and applied by ``apply_params``, so that a draw can be
+repeated or shared between images. Paper: Liu et al. 2021, section 3.1.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from ..config import Augment, AugmentConfig
 from ..errors import ConfigError, ShapeError
 from ..types import Record
 
-NUM_DRAWN = 8  # random numbers for each copy
-Resize = tuple[Tensor, Tensor]  # what makes the rows and the columns of a new size, (side', side)
+NUM_DRAWN = 8  # random numbers per view
+Resize = tuple[Tensor, Tensor]  # matrices of both axes, (H', H) and (W', W)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AugmentParams(Record):
-    """A draw of n changes for each of G pictures, or (G = 1) for any number of pictures alike.
+    """Parameters of n augmented views for each of G images, or shared by all images (G = 1).
 
-    A change that the policy leaves out is None. Sizes and places are in pixels.
+    A parameter that is not in the policy is None. Sizes and positions are in pixels.
 
     Attributes:
-        num: n, the number of copies of each picture.
-        image_size: Height and width of the pictures it was drawn for.
-        brightness: What is added, shape ``(G, n)``.
-        saturation: Factors on the distance from grey, shape ``(G, n)``.
-        contrast: Factors on the distance from the picture's mean, shape ``(G, n)``.
-        shift: Rows and columns that the picture is read further on, shape ``(G, n, 2)``, int64.
+        num: n, the number of views per image.
+        image_size: Height and width of the images.
+        brightness: Added brightness, shape ``(G, n)``.
+        saturation: Factors of the difference from grey, shape ``(G, n)``.
+        contrast: Factors of the difference from the image's mean, shape ``(G, n)``.
+        shift: Offset of the read rows and columns, shape ``(G, n, 2)``, int64.
         size: Height and width after the zoom, shape ``(G, n, 2)``, int64.
-        box: Top and left of the box that is cut out, shape ``(G, n, 2)``, int64.
-        box_size: Height and width of that box.
-        stratified: Whether the n changes of each picture are spread evenly over their ranges, so
-            that their mean has less noise than that of independent ones.
+        box: Top and left of the cutout box, shape ``(G, n, 2)``, int64.
+        box_size: Height and width of the cutout box.
+        stratified: Whether the n views are a Latin hypercube, whose mean has a lower variance than
+            that of independent views.
     """
 
     num: int
@@ -55,23 +55,23 @@ class AugmentParams(Record):
 
     @property
     def num_groups(self) -> int:
-        """G: how many pictures have a draw of their own, or 1 if all share one."""
+        """G, the number of images with separate parameters; 1 if they are shared."""
         return next((len(values) for values in self.drawn().values()), 1)
 
     def part(self, rows: slice | list[int]) -> AugmentParams:
-        """The draws of some of the pictures; of all of them, if they share one."""
+        """Return the parameters of some images; shared parameters are returned as they are."""
         if self.num_groups == 1:
             return self
         return _replace(self, {name: values[rows] for name, values in self.drawn().items()})
 
-    def copies(self, some: slice) -> AugmentParams:
-        """The draws of some of each picture's copies, which are not spread evenly any more."""
+    def views(self, some: slice) -> AugmentParams:
+        """Return the parameters of some views of each image, which are not stratified any more."""
         num = len(range(*some.indices(self.num)))
         cut = {name: values[:, some] for name, values in self.drawn().items()}
         return dataclasses.replace(_replace(self, cut), num=num, stratified=False)
 
     def drawn(self) -> dict[str, Tensor]:
-        """The tensors of the draw, by name."""
+        """Return the drawn tensors by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -79,22 +79,22 @@ class AugmentParams(Record):
 def sample_params(
     num: int, height: int, width: int, *, config: AugmentConfig, generator: torch.Generator
 ) -> AugmentParams:
-    """Draw ``num`` changes for pictures of a given size.
+    """Draw the parameters of ``num`` augmented views.
 
     Args:
-        num: Number of copies that will be made of each picture.
-        height: Height of the pictures in pixels.
-        width: Width of the pictures in pixels.
-        config: Which changes, and how strong (``config.num_augments`` is not read).
+        num: Number of views per image.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        config: Policy and strengths (``config.num_augments`` is ignored).
         generator: CPU generator, advanced by this call.
 
     Returns:
-        The draw, G = 1, on the CPU; ``join_params`` puts several together.
+        Parameters with G = 1, on the CPU; ``join_params`` concatenates several.
 
     References:
-        gnobitab/FuseDream, ``DiffAugment_pytorch.py``. Differs: the zoom is drawn for each copy,
-        where upstream has one for all (``config.shared_zoom``); and the copies are spread evenly
-        over the range of each change, where upstream's are independent (``config.draws``).
+        gnobitab/FuseDream, ``DiffAugment_pytorch.py``. Differs: each view has its own
+        zoom, where upstream shares one (``config.shared_zoom``); and views are stratified, where
+        upstream's are independent (``config.draws``).
     """
     stratified = config.draws == "stratified"
     draw = rng.stratified if stratified else rng.independent
@@ -103,14 +103,14 @@ def sample_params(
 
 
 def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig) -> AugmentParams:
-    """The changes that uniform random numbers stand for.
+    """Map uniform random numbers to augmentation parameters.
 
     Args:
-        numbers: Shape ``(num, NUM_DRAWN)``, in ``[0, 1]``: for each copy brightness, saturation,
-            contrast, shift, zoom, and place of the box.
-        height: Height of the pictures in pixels.
-        width: Width of the pictures in pixels.
-        config: Which changes, and how strong.
+        numbers: Shape ``(num, NUM_DRAWN)``, in ``[0, 1]``: per view brightness, saturation,
+            contrast, shift (2), zoom, and position of the box (2).
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        config: Policy and strengths.
     """
     sides, num = (height, width), len(numbers)
     box_size = (int(height * config.cutout + 0.5), int(width * config.cutout + 0.5))
@@ -120,7 +120,7 @@ def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig
         return 1.0 + strength * (2.0 * columns[column] - 1.0)
 
     def per_axis(first: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
-        """Whole numbers of each axis, both ends of its range included, ``(1, num, 2)``."""
+        """Integers ``(1, num, 2)``, one range per axis, both ends included."""
         axes = [
             (low + (values * (high - low + 1)).long()).clamp(max=high)
             for values, (low, high) in zip(columns[first : first + 2], ranges, strict=True)
@@ -142,14 +142,14 @@ def params_at(numbers: Tensor, height: int, width: int, *, config: AugmentConfig
         zoom = zoom[:, :1].expand(1, num) if config.shared_zoom else zoom
         drawn["size"] = (zoom[..., None] * torch.tensor(sides)).long().clamp(min=1)
     if Augment.CUTOUT in config.policy:
-        # The centre may lie on the border, and for an even box one beyond the last pixel.
+        # The centre may be on the border, and for an even box one beyond the last pixel.
         centre = per_axis(6, [(0, s - b % 2) for s, b in zip(sides, box_size, strict=True)])
         drawn["box"] = centre - torch.tensor(box_size) // 2
     return _replace(AugmentParams(num=num, image_size=sides, box_size=box_size), drawn)
 
 
 def join_params(draws: Sequence[AugmentParams]) -> AugmentParams:
-    """Put draws of one size and policy together along G, one for each picture of a batch."""
+    """Concatenate draws of one size and policy along G, one draw per image of a batch."""
     names = draws[0].drawn()
     return _replace(
         draws[0], {name: torch.cat([draw.drawn()[name] for draw in draws]) for name in names}
@@ -157,32 +157,32 @@ def join_params(draws: Sequence[AugmentParams]) -> AugmentParams:
 
 
 def _replace(params: AugmentParams, drawn: dict[str, Tensor]) -> AugmentParams:
-    """The same draw with other tensors."""
+    """Return the parameters with other tensors."""
     return dataclasses.replace(params, **drawn)  # type: ignore[arg-type]
 
 
 def apply_params(images: Tensor, params: AugmentParams, *, resize: Resize | None = None) -> Tensor:
-    """Make the changed copies of each picture; deterministic and differentiable.
+    """Return the augmented views of each image; deterministic and differentiable.
 
-    What a shift, zoom or box leaves uncovered is 0, mid-grey, which CLIP's normalisation maps to
-    about 0. Colours are not clamped.
+    Pixels that a shift, zoom or box leaves uncovered are 0, mid-grey, which CLIP's normalisation
+    maps to about 0. Colours are not clamped.
 
-    All changes of place are two small matrices for each copy, and so is a resize after them: the
-    copies are made at their last size, and none is ever there at the picture's. Colours change
-    alike in all pixels, so they are changed last, on the few pixels that are left; exactly so, as
-    long as what is added is weighted by how much of a pixel is covered.
+    Translation, zoom, cutout and the final resize are two small matrices per view, so views exist
+    only at their final size. Colour augmentations are affine and equal for all pixels, so they are
+    applied last, to the resized views. This is exact because the added terms are weighted by the
+    coverage of each pixel.
 
     Args:
-        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
-        params: A draw for this size with G = B, or G = 1 for the same changes on each picture.
-        resize: Matrices ``(H', H)`` and ``(W', W)`` that change the copies' size at the end.
+        images: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        params: Parameters for this size with G = B, or with G = 1 for all images.
+        resize: Matrices ``(H', H)`` and ``(W', W)`` of a final resize.
 
     Returns:
-        Copies, shape ``(B, n, 3, H, W)``, or ``(B, n, 3, H', W')`` after a resize.
+        Views, shape ``(B, n, 3, H, W)``, or ``(B, n, 3, H', W')`` with a resize.
 
     Raises:
-        ConfigError: If the draw is for another number of pictures.
-        ShapeError: If it is for another size.
+        ConfigError: If the parameters are for another number of images.
+        ShapeError: If the parameters are for another size.
 
     References:
         Liu et al. 2021, section 3.1; gnobitab/FuseDream, ``DiffAugment_pytorch.py``: colour,
@@ -190,12 +190,12 @@ def apply_params(images: Tensor, params: AugmentParams, *, resize: Resize | None
     """
     if tuple(images.shape[-2:]) != params.image_size:
         raise ShapeError(
-            f"The augmentation was drawn for {params.image_size} pixels, but the pictures are "
+            f"The augmentation was drawn for {params.image_size} pixels, but the images are "
             f"{tuple(images.shape[-2:])}; draw it for their size."
         )
     if params.num_groups not in (1, len(images)):
         raise ConfigError(
-            f"The augmentation was drawn for {params.num_groups} pictures, but there are "
+            f"The augmentation was drawn for {params.num_groups} images, but there are "
             f"{len(images)}; draw one for all of them, or one for each."
         )
     params = params.to(images.device)
@@ -203,53 +203,51 @@ def apply_params(images: Tensor, params: AugmentParams, *, resize: Resize | None
         _axis_matrices(params, axis, images, None if resize is None else resize[axis])
         for axis in (0, 1)
     )
-    copies = _less_box(_resample(images, rows, columns))
-    covered = _less_box(rows.sum(-1)[..., None, :, None] * columns.sum(-1)[..., None, None, :])
-    return _change_colors(copies, covered, images, params)
+    views = _cut_out(_resample(images, rows, columns))
+    covered = _cut_out(rows.sum(-1)[..., None, :, None] * columns.sum(-1)[..., None, None, :])
+    return _change_colors(views, covered, images, params)
 
 
-def _change_colors(
-    copies: Tensor, covered: Tensor, images: Tensor, params: AugmentParams
-) -> Tensor:
-    """Brightness, saturation and contrast of copies ``(B, n, 3, H, W)`` that were moved before."""
+def _change_colors(views: Tensor, covered: Tensor, images: Tensor, params: AugmentParams) -> Tensor:
+    """Apply saturation, contrast and brightness to views ``(B, n, 3, H, W)``."""
     if params.saturation is not None:
-        grey = copies.mean(dim=2, keepdim=True)
-        copies = torch.lerp(grey, copies, _per_copy(params.saturation, copies))
+        grey = views.mean(dim=2, keepdim=True)
+        views = torch.lerp(grey, views, _per_view(params.saturation, views))
     added = None
     if params.contrast is not None:
-        contrast = _per_copy(params.contrast, copies)
+        contrast = _per_view(params.contrast, views)
         mean = images.mean(dim=(1, 2, 3))[:, None, None, None, None]
-        copies, added = contrast * copies, (1.0 - contrast) * mean
+        views, added = contrast * views, (1.0 - contrast) * mean
     if params.brightness is not None:
-        brightness = _per_copy(params.brightness, copies)
+        brightness = _per_view(params.brightness, views)
         added = brightness if added is None else added + brightness
-    return copies if added is None else torch.addcmul(copies, added, covered)
+    return views if added is None else torch.addcmul(views, added, covered)
 
 
-def _per_copy(values: Tensor, copies: Tensor) -> Tensor:
-    """Numbers ``(G, n)`` in the type of the copies and ready to meet ``(B, n, 3, H, W)``."""
-    return values.to(copies.dtype)[:, :, None, None, None]
+def _per_view(values: Tensor, views: Tensor) -> Tensor:
+    """Broadcast values ``(G, n)`` to views ``(B, n, 3, H, W)``, in their dtype."""
+    return values.to(views.dtype)[:, :, None, None, None]
 
 
 def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """All axes' matrices ``(G, n, p, side', side)`` on all pictures: ``(B, n, p, 3, H', W')``."""
+    """Apply the matrices ``(G, n, p, side', side)`` of both axes: ``(B, n, p, 3, H', W')``."""
     num, channels, height, width = images.shape
     across = images.permute(0, 2, 1, 3).reshape(num, height, channels * width)
-    tall = rows.flatten(1, 3) @ across  # (B, n * p * H', 3 * W)
-    tall = tall.view(num, *rows.shape[1:3], -1, width)  # (B, n, p, H' * 3, W)
-    small = tall @ columns.mT
-    return small.view(num, *rows.shape[1:4], channels, -1).transpose(3, 4)
+    resized = rows.flatten(1, 3) @ across  # (B, n * p * H', 3 * W)
+    resized = resized.view(num, *rows.shape[1:3], -1, width)  # (B, n, p, H' * 3, W)
+    resized = resized @ columns.mT
+    return resized.view(num, *rows.shape[1:4], channels, -1).transpose(3, 4)
 
 
-def _less_box(parts: Tensor) -> Tensor:
-    """The picture less what is in its box: both are parts of one tensor, ``(G, n, p, ...)``."""
+def _cut_out(parts: Tensor) -> Tensor:
+    """Subtract the box content (p = 1) from the view (p = 0) of a tensor ``(G, n, p, ...)``."""
     return parts[:, :, 0] if parts.shape[2] == 1 else parts[:, :, 0] - parts[:, :, 1]
 
 
 def _axis_matrices(params: AugmentParams, axis: int, like: Tensor, resize: Tensor | None) -> Tensor:
-    """The matrices ``(G, n, p, side', side)`` of one axis.
+    """Return the matrices ``(G, n, p, side', side)`` of one axis.
 
-    p is 1, or 2 where something is cut out: the second are those of what the box shows.
+    With cutout, p is 2, and the second matrix selects the content of the box; otherwise p is 1.
     """
     matrix = _axis_matrix(params, axis, like)
     parts = [matrix]
@@ -264,15 +262,14 @@ def _axis_matrices(params: AugmentParams, axis: int, like: Tensor, resize: Tenso
 
 
 def _axis_matrix(params: AugmentParams, axis: int, like: Tensor) -> Tensor:
-    """The matrix ``(G, n, side, side)`` that moves one axis; row o says what makes pixel o.
+    """Return the resampling matrix ``(G, n, side, side)`` of one axis; row o is output pixel o.
 
-    Zooming is bilinear to a new size, then cropped or padded about the centre. Output pixel o is
-    pixel ``o + offset`` of the zoomed axis, whose centre lies at ``source`` on the old one, and
-    bilinear weights are a triangle around it. Shifting moves that triangle on, to pixels that
-    may lie outside the picture and then count as 0.
+    The zoom is a bilinear resize, then a crop or pad about the centre. Output pixel o has its
+    centre at ``source`` on the input axis, and its bilinear weights are a triangle around it. A
+    shift moves the triangle; pixels outside of the image count as 0.
     """
     side = params.image_size[axis]
-    precise = torch.promote_types(like.dtype, torch.float32)  # half a precision cannot count pixels
+    precise = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count pixels
     pixels = torch.arange(side, device=like.device)
     source = pixels.to(precise).expand(params.num_groups, params.num, side)
     inside = torch.ones_like(pixels, dtype=torch.bool)

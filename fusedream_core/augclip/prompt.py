@@ -1,8 +1,8 @@
-"""The prompt language: parts of text with weights.
+"""The prompt syntax: parts of text with weights.
 
-Parts are lines, or are separated by ``|``; a part may end in ``: weight``, and a negative weight
-says what to avoid: ``a blue dog | blurry: -0.3``. Signs and digits count in every form in which
-people type them: full-width, with a decimal comma, with a dash for a minus.
+Parts are lines, or are separated by ``|``. A part may end in ``: weight``, and a negative weight
+avoids its text: ``a blue dog | blurry: -0.3``. Full-width signs and digits, a decimal comma, and a
+dash as minus are accepted.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ _COLONS = ":\ufe55\uff1a"
 # Dashes that keyboards, phones and word processors make of a minus.
 _MINUS = "\\-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _PLUS = "+\ufe62\uff0b"
+_SIGNS = _PLUS + _MINUS.removeprefix("\\")
 _POINTS = ".,\u066b\u3002\uff0c\uff0e"
 _COMMAS = ",\uff0c"
-# No two neighbours in these patterns take the same character, so that each needs one pass.
+# Neighbouring parts of these patterns match different characters, so matching takes linear time.
 _WEIGHT = re.compile(
     rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+(?:[{_POINTS}]\d*)?|[{_POINTS}]\d+)"
 )
 _NUMBERLIKE = re.compile(rf"[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?")
 _THOUSANDS = re.compile(rf"(?!0)\d{{1,3}}[{_COMMAS}]\d{{3}}")
-# Letters and signs that are drawn as nothing: fillers of Hangul, an empty pattern of Braille.
+# Characters without a glyph: the fillers of Hangul, the empty pattern of Braille; and categories.
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
-_UNSEEN = ("Cc", "Cf", "Cs", "Mn", "Me", "Zl", "Zp", "Zs")  # kinds of characters, as Unicode's
-# What other programs take for a weight, a choice or a schedule, in ASCII.
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Mn", "Me", "Zl", "Zp", "Zs")
+# Syntax of other programs for weights, choices and schedules, in ASCII.
 _FOREIGN = re.compile(
     r"""\([^()|]*:\s*[+-]?[\d.,]+\s*\)          # (text:1.2)
       | \([^()]+\)(?:\d+\.\d+|\+\+|--)         # (text)1.2, (text)++
@@ -55,11 +56,11 @@ def parse_prompt(prompt: str) -> tuple[PromptPart, ...]:
             at the end of the part, are text.
 
     Returns:
-        The parts, at least one; those in which nothing is seen are skipped.
+        The parts, at least one; parts without a visible character are skipped.
 
     Raises:
-        PromptError: If no text is left, a weight has no text, is too large or can be read in two
-            ways, or all are 0; or if something is no character.
+        PromptError: If no text is left, a weight has no text, is too large or ambiguous, all
+            weights are 0, or the prompt has an invalid character.
 
     Examples:
         >>> parse_prompt("a blue dog | blurry: -0.3")
@@ -72,22 +73,22 @@ def parse_prompt(prompt: str) -> tuple[PromptPart, ...]:
         )
     parts = tuple(_parse_part(part) for part in _split(prompt))
     if not parts:
-        raise PromptError("The prompt is empty; write what the picture shows, as 'a blue dog'.")
+        raise PromptError("The prompt is empty; describe the image, as 'a blue dog'.")
     if all(part.weight == 0.0 for part in parts):
         raise PromptError(
-            f"All weights of the prompt {prompt!r} are 0; give at least one piece another weight."
+            f"All weights of the prompt {prompt!r} are 0; give at least one part another weight."
         )
     return parts
 
 
 def misread(prompt: str) -> tuple[str, ...]:
-    """What in a prompt looks like a weight or a choice, and is read as plain text.
+    """Find text that resembles a weight or a choice but is read as plain text.
 
     Args:
-        prompt: As for :func:`parse_prompt`, which takes no notice of it.
+        prompt: See :func:`parse_prompt`.
 
     Returns:
-        One sentence for each kind of it that there is; usually none.
+        One sentence per finding; usually none.
     """
     notes = []
     foreign = _FOREIGN.search(unicodedata.normalize("NFKC", prompt))
@@ -98,57 +99,65 @@ def misread(prompt: str) -> tuple[str, ...]:
             "red: -0.3', and a prompt for each choice."
         )
     for part in _split(prompt):
-        text, end = _at_last_colon(part)
-        like = text and not _is_number_or_slash(text[-1]) and _NUMBERLIKE.fullmatch(end.lstrip())
-        if like and _weighted(part) is None:
+        text, end = _split_at_last_colon(part)
+        if (
+            text
+            and _NUMBERLIKE.fullmatch(end.lstrip())
+            # After a digit only with a sign, which no time and no ratio has.
+            and (not _is_digit_or_slash(text[-1]) or end.lstrip()[0] in _SIGNS)
+            and _weighted(part) is None
+        ):
             notes.append(
                 f"The end of {part!r} is not read as a weight, so all of it is plain text; write a "
-                "weight as in 'red: -0.3'."
+                "weight as in 'red: -0.3', and behind a digit as in 'area 51 :-0.3'."
             )
     return tuple(notes)
 
 
 def _split(prompt: str) -> list[str]:
-    """The parts as they are typed, without those in which nothing is seen."""
-    return [part.strip() for part in _SEPARATOR.split(prompt) if _is_seen(part)]
+    """Return the parts as typed, without invisible ones."""
+    return [part.strip() for part in _SEPARATOR.split(prompt) if _is_visible(part)]
 
 
-def _is_seen(text: str) -> bool:
-    """Whether a text has any character that is drawn."""
-    return any(unicodedata.category(own) not in _UNSEEN and own not in _BLANKS for own in text)
+def _is_visible(text: str) -> bool:
+    """Return whether a text has a visible character."""
+    return any(
+        unicodedata.category(char) not in _INVISIBLE_CATEGORIES and char not in _BLANKS
+        for char in text
+    )
 
 
-def _at_last_colon(part: str) -> tuple[str, str]:
-    """What stands before and behind the last colon of a part; nothing before if there is none."""
-    place = max(map(part.rfind, _COLONS))
-    return part[: max(place, 0)], part[place + 1 :]
+def _split_at_last_colon(part: str) -> tuple[str, str]:
+    """Return the text before and after the last colon; nothing before if there is none."""
+    position = max(map(part.rfind, _COLONS))
+    return part[: max(position, 0)], part[position + 1 :]
 
 
-def _is_number_or_slash(sign: str) -> bool:
-    return sign.isdecimal() or sign in "/\uff0f"
+def _is_digit_or_slash(char: str) -> bool:
+    return char.isdecimal() or char in "/\uff0f"
 
 
 def _weighted(part: str) -> tuple[str, re.Match[str]] | None:
-    """The text of a part that ends in a weight, and the weight.
+    """Return the text of a part and the match of its weight, or None.
 
-    A colon behind a digit is a time or a ratio ("at 10:30", "16 : 9"), and behind a slash part of
-    an address; but "room 5 :2" gives such a text a weight.
+    A colon after a digit is a time or a ratio ("at 10:30", "16 : 9"), and after a slash part of an
+    address; but "room 5 :2" has a weight.
     """
-    text, end = _at_last_colon(part)
+    text, end = _split_at_last_colon(part)
     match = _WEIGHT.fullmatch(end.lstrip())
     if match is None or not any(colon in part for colon in _COLONS):
         return None
     before = text.rstrip() if end[0].isspace() else text
-    return None if before and _is_number_or_slash(before[-1]) else (text.strip(), match)
+    return None if before and _is_digit_or_slash(before[-1]) else (text.strip(), match)
 
 
 def _parse_part(part: str) -> PromptPart:
-    """Read one part that is not empty."""
+    """Parse one visible part."""
     weighted = _weighted(part)
     if weighted is None:
         return PromptPart(part, 1.0)
     text, match = weighted
-    if not _is_seen(text):
+    if not _is_visible(text):
         raise PromptError(
             f"The prompt has a weight without a text, {part!r}; write the text in front of it."
         )

@@ -1,4 +1,4 @@
-"""AugCLIP scores of pictures of any origin, one after the other, in bounded memory."""
+"""AugCLIP scores of images of any origin, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from torch import Tensor
 
 from ..checks import check_images
 from ..config import AugmentConfig
+from ..determinism import deterministic
 from ..errors import ShapeError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..types import Callback, Score, StepInfo, Target
 from .augment import AugmentParams, sample_params
 from .score import aug_clip_score_within
 
-_COPIES_AT_ONCE = 16  # seen by CLIP; without gradients more are hardly quicker
-_LARGEST_SIDE = 448  # of the shorter side, in pixels: twice what most CLIP models see
+_VIEWS_PER_BATCH = 16  # larger batches are hardly faster without gradients
+_MAX_SHORT_SIDE_PX = 448  # twice the input size of most CLIP models
 
 
+@deterministic()
 def rank_images(
     images: Tensor | Sequence[Tensor],
     target: Target,
@@ -30,58 +32,54 @@ def rank_images(
     generator: torch.Generator,
     callback: Callback | None = None,
 ) -> Score:
-    """Score pictures that need not come from a GAN, all under the same augmentations.
+    """Score images of any origin with AugCLIP, all under the same augmentations.
 
-    Pictures far larger than CLIP's input are shrunk first: the augmentations are relative to the
-    picture's size, and CLIP would not see the detail.
+    Images far larger than CLIP's input are downscaled first.
 
     Args:
-        images: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``, on any device; or several such
-            batches, which may differ in size. All have the same augmentations, in proportion.
+        images: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``, on any device; or a sequence of such
+            batches, which may differ in size. The augmentations are the same relative to the size.
         target: The encoded prompt.
         clip: Frozen encoder.
-        config: Policy, and number of augmented copies of each picture.
+        config: Policy, and number of augmented views per image.
         generator: CPU generator, advanced by this call.
-        callback: Called after each picture; may raise to stop.
+        callback: Called after each image; may raise to stop.
 
     Returns:
-        Mean and standard error, shape ``(B,)`` each, on the CPU; of several batches one behind the
-        other.
+        Mean and standard error, shape ``(B,)`` each, on the CPU, batches concatenated.
 
     Raises:
-        ShapeError, ImageError: If there are none, or they cannot be scored.
+        ShapeError, ImageError: If there are no images, or they cannot be scored.
         ConfigError: If the target was encoded by another CLIP.
     """
     batches = [images] if isinstance(images, Tensor) else images
     if not batches:
-        raise ShapeError("There are no pictures to rank; give at least one.")
+        raise ShapeError("There are no images to rank; give at least one.")
     for batch in batches:
         check_images(batch)
-    pictures = [picture for batch in batches for picture in batch.split(1)]
-    means, errors = [], []
-    params: dict[torch.Size, AugmentParams] = {}  # by size, of the same random numbers
-    limit, start = Limit(_COPIES_AT_ONCE), generator.get_state()
+    singles = [image for batch in batches for image in batch.split(1)]
+    scores: list[Score] = []
+    params: dict[torch.Size, AugmentParams] = {}  # by size, from the same random numbers
+    batch_size, start = AutoBatchSize(_VIEWS_PER_BATCH), generator.get_state()
     with torch.no_grad():
-        for step, picture in enumerate(pictures, start=1):
-            picture = _shrink(picture.to(clip.device))
-            size = picture.shape[-2:]
+        for step, image in enumerate(singles, start=1):
+            image = _shrink(image.to(clip.device))
+            size = image.shape[-2:]
             if size not in params:
                 params[size] = sample_params(
                     config.num_augments, *size, config=config, generator=generator.set_state(start)
                 ).to(clip.device)
-            score = aug_clip_score_within(limit, picture, target, clip, params=params[size])
-            score = score.to("cpu")
-            means.append(score.mean)
-            errors.append(score.stderr)
+            score = aug_clip_score_within(batch_size, image, target, clip, params=params[size])
+            scores.append(score.to("cpu"))
             if callback is not None:
-                callback(StepInfo("score", step, len(pictures), score.mean, picture))
-    return Score(torch.cat(means), torch.cat(errors))
+                callback(StepInfo("score", step, len(singles), scores[-1].mean, image))
+    return Score(torch.cat([own.mean for own in scores]), torch.cat([own.stderr for own in scores]))
 
 
 def _shrink(images: Tensor) -> Tensor:
-    """Pictures no larger than the scores can tell, in their own proportions."""
+    """Downscale large images, keeping their aspect ratio."""
     height, width = images.shape[-2:]
-    scale = _LARGEST_SIDE / min(height, width)
+    scale = _MAX_SHORT_SIDE_PX / min(height, width)
     if scale >= 1.0:
         return images
     size = (round(height * scale), round(width * scale))

@@ -1,1 +1,1 @@
-"""The command line: images, compositions, and the models that can be downloaded."""
+"""The command line: images, compositions, and model downloads."""

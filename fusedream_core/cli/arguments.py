@@ -1,4 +1,4 @@
-"""What the command line understands."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..config import BlendMode, Consistency
 PRESETS = ("default", "paper", "reference")
 COMPOSITION_PRESETS = ("default", "paper")
 
-_ABOUT = 'Pictures from the command line: generate "a blue dog" -o out.png, or compose; and models.'
-_AGAIN = "make this again; without -o, NAME.png is made as NAME-again.png"
+_ABOUT = 'Images from the command line: generate "a blue dog" -o out.png, or compose; and models.'
+_AGAIN = "make this image again; without -o, NAME.png is made as NAME-again.png"
 _RESUME = (
-    "go on with a run that stopped; it lies beside the image, as NAME.fusedream.safetensors for "
-    "NAME.png, and is gone when the image is made"
+    "continue a stopped run; it is beside the image, as NAME.fusedream.safetensors for NAME.png, "
+    "and is deleted when the image is saved"
 )
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence."""
+    """A parser with one-sentence errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{message[:1].upper()}{message[1:]}; see '{self.prog} --help'.\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line. Options that were not given are None."""
+    """Parse the command line. Missing options are None."""
     parser = _Parser(prog="python -m fusedream_core", description=_ABOUT)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("generate", help="make a picture")
-    two = commands.add_parser("compose", help="make a picture of two things, one pasted on another")
+    one = commands.add_parser("generate", help="make an image")
+    two = commands.add_parser("compose", help="make an image of two things, one pasted on another")
     deciding = {"generate": _add_run(one), "compose": _add_run(two)}
     _add_single(one, deciding["generate"])
     _add_composition(deciding["compose"])
@@ -55,9 +55,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Options of both kinds of images. Returns the group of those that decide the image."""
+    """Add the options of both commands. Returns the group that determines the image."""
     command.add_argument(
-        "prompt", nargs="?", type=_text, help="what to show, as 'a blue dog:1 | blurry:-0.3'"
+        "prompt",
+        nargs="?",
+        type=_text,
+        help="what the image shows, as 'a blue dog:1 | blurry:-0.3'",
     )
     command.add_argument(
         *("-o", "--out"),
@@ -69,7 +72,7 @@ def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     again.add_argument("--from", dest="source", metavar="PNG", type=Path, help=_AGAIN)
     again.add_argument("--resume", metavar="FILE", type=Path, help=_RESUME)
     command.add_argument(
-        "--save-every", type=_count, metavar="N", help="keep the run in a file each N steps"
+        "--save-every", type=_count, metavar="N", help="save the run to a file every N steps"
     )
     models = command.add_argument_group("models (without --gan and --clip: the demo pair)")
     models.add_argument("--gan", type=Path, help="file or folder of a BigGAN")
@@ -79,38 +82,36 @@ def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     models.add_argument("--lpips", type=Path, help="file of a perceptual distance")
     recipe = command.add_argument_group("settings (those of the preset where not given)")
     recipe.add_argument("--seed", type=_whole, help="0 to 2**64 - 1 (0)")
-    recipe.add_argument("--candidates", type=_whole, help="random latents that are searched")
-    recipe.add_argument("--basis", type=_whole, help="how many of the best are kept")
-    recipe.add_argument(
-        "--classes", type=_names, help="classes to draw from, with commas: dog, cat"
-    )
+    recipe.add_argument("--candidates", type=_whole, help="random latents in the search")
+    recipe.add_argument("--basis", type=_whole, help="number of best latents that are kept")
+    recipe.add_argument("--classes", type=_names, help="allowed classes, comma-separated: dog, cat")
     recipe.add_argument("--truncation", type=_number, help="above 0 (plain) to 1 (varied)")
     recipe.add_argument("--steps", type=_whole, help="steps of the optimisation")
-    recipe.add_argument("--augments", type=_whole, help="augmented copies in each step")
+    recipe.add_argument("--augments", type=_whole, help="augmented views per step")
     return recipe
 
 
 def _add_single(command: argparse.ArgumentParser, recipe: argparse._ArgumentGroup) -> None:
-    """Options of a single image."""
+    """Add the options of a single image."""
     recipe.add_argument("--preset", choices=PRESETS, help="settings to begin with (default)")
     command.add_argument("--selector", type=Path, help="a second CLIP, which chooses the result")
     command.add_argument("--selector-architecture", help="of that CLIP's file")
-    command.add_argument("--start-image", type=Path, help="a picture to start from")
+    command.add_argument("--start-image", type=Path, help="an image to start from")
 
 
 def _add_composition(recipe: argparse._ArgumentGroup) -> None:
-    """Options of a composition."""
+    """Add the options of a composition."""
     recipe.add_argument(
         "--preset", choices=COMPOSITION_PRESETS, help="settings to begin with (default)"
     )
-    recipe.add_argument("--foreground", type=_text, help="what the pasted picture is to show")
-    recipe.add_argument("--background", type=_text, help="what the picture below it is to show")
-    recipe.add_argument("--scale", type=_number, help="of the pasted picture, above 0 to 1")
-    recipe.add_argument("--position", choices=POSITIONS, help="where it goes")
+    recipe.add_argument("--foreground", type=_text, help="what the pasted image shows")
+    recipe.add_argument("--background", type=_text, help="what the image below it shows")
+    recipe.add_argument("--scale", type=_number, help="of the pasted image, above 0 to 1")
+    recipe.add_argument("--position", choices=POSITIONS, help="its position")
     recipe.add_argument(
-        "--consistency", choices=get_args(Consistency), help="where both are to look alike"
+        "--consistency", choices=get_args(Consistency), help="where both images must match"
     )
-    recipe.add_argument("--blend", choices=get_args(BlendMode), help="how the border is hidden")
+    recipe.add_argument("--blend", choices=get_args(BlendMode), help="how the border is blended")
 
 
 def _check(
@@ -118,7 +119,7 @@ def _check(
     options: argparse.Namespace,
     deciding: Sequence[argparse.Action],
 ) -> None:
-    """Refuse options that contradict each other."""
+    """Refuse contradictory options."""
     whole = {"a prompt": options.prompt, "--from": options.source, "--resume": options.resume}
     given = [name for name, value in whole.items() if value is not None]
     if len(given) != 1:
@@ -132,7 +133,7 @@ def _check(
                     "own settings"
                 )
     if options.resume is not None and getattr(options, "start_image", None) is not None:
-        command.error("--start-image cannot be given with --resume, which has the picture")
+        command.error("--start-image cannot be given with --resume, which has the image")
     for model, architecture in (("clip", "architecture"), ("selector", "selector_architecture")):
         if getattr(options, architecture, None) is not None and getattr(options, model) is None:
             flag = architecture.replace("_", "-")
@@ -140,15 +141,15 @@ def _check(
 
 
 def _text(text: str) -> str:
-    """A prompt as it was typed, also where the locale knows fewer characters than UTF-8."""
+    """Decode a prompt as UTF-8, independent of the locale."""
     try:
         return os.fsencode(text).decode("utf-8")
     except UnicodeError:
-        return text  # refused later, with its place
+        return text  # refused later, with the position
 
 
 def _png_path(text: str) -> Path:
-    """The name of a PNG file; whether it can be written is tried later."""
+    """Parse the name of a PNG file; writing is checked later."""
     path = Path(text)
     if path.suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png file")
@@ -156,7 +157,7 @@ def _png_path(text: str) -> Path:
 
 
 def _whole(text: str) -> int:
-    """A whole number."""
+    """Parse a whole number."""
     try:
         return int(text)
     except ValueError as error:
@@ -164,14 +165,14 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if _whole(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def _number(text: str) -> float:
-    """A number."""
+    """Parse a number."""
     try:
         return float(text)
     except ValueError as error:
@@ -179,7 +180,7 @@ def _number(text: str) -> float:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Names with commas between them."""
+    """Parse comma-separated names."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise argparse.ArgumentTypeError(f"{text!r} names no class")

@@ -1,4 +1,4 @@
-"""What the command line says, shows and hears: text, progress bars, signals."""
+"""Text output, progress bars and signals of the command line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-# In the order of a run; an image of a later kind of stage is better than any of an earlier one.
+# Stages in order; an image of a later group ranks above any of an earlier one.
 _KINDS = (
-    ("search", "rerank", "invert", "start", "pair"),
+    ("search", "rerank"),
+    ("invert",),  # whose scores are distances, below 0
+    ("start", "pair"),
     ("optimize", "race", "compose"),
     ("select",),
 )
@@ -32,31 +34,31 @@ _SIGNALS = [
 
 
 def say(text: str, stream: TextIO | None) -> OSError | ValueError | None:
-    """Write a line; what was to be said is not worth the work that it tells of.
+    """Write a line; a failure is returned, not raised, so that it does not stop the work.
 
-    What the stream's encoding does not have, and bytes that are no text, are written as escapes.
+    Characters outside of the stream's encoding are written as escapes.
 
     Args:
         text: The line.
-        stream: Where to; None, as Python has it where it was closed from the start, is silent.
+        stream: The stream; None, Python's value for a stream that is closed, writes nothing.
 
     Returns:
-        What hinders the writing, as where the disk is full or nobody reads. Nothing more is then
-        written to that stream.
+        The error, for example of a full disk or a closed pipe, or None. After an error the stream
+        leads nowhere.
     """
     if stream is None:
         return None
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    except (OSError, ValueError) as error:  # the latter where it is closed
+    except (OSError, ValueError) as error:  # ValueError of a closed stream
         silence(stream)
         return error
     return flush(stream)
 
 
 def flush(stream: TextIO | None) -> OSError | ValueError | None:
-    """Write what a stream still holds. Returns what hinders it; then nothing more is written."""
+    """Flush a stream. Returns the error, if any; the stream then leads nowhere."""
     try:
         if stream is not None:
             stream.flush()
@@ -67,18 +69,18 @@ def flush(stream: TextIO | None) -> OSError | ValueError | None:
 
 
 def silence(stream: TextIO | None) -> None:
-    """Let what is still written to a stream go nowhere, so that Python's end does not fail too."""
+    """Redirect a stream to the null device, so that Python does not fail at exit."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        null = os.open(os.devnull, os.O_WRONLY)
         try:
             if stream is not None:
-                os.dup2(nowhere, stream.fileno())
+                os.dup2(null, stream.fileno())
         finally:
-            os.close(nowhere)
+            os.close(null)
 
 
 class StoppedError(KeyboardInterrupt):
-    """The run was asked to stop, by Ctrl-C or by the system."""
+    """A signal, such as Ctrl-C, stopped the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -87,9 +89,9 @@ class StoppedError(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While it lasts, Ctrl-C and a request to end raise ``StoppedError``; but for threads.
+    """Raise ``StoppedError`` on Ctrl-C and termination signals, in the main thread only.
 
-    The end of a terminal is such a request, and so is a break in Windows' console.
+    These include a closed terminal, and Ctrl-Break on Windows.
     """
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
@@ -101,53 +103,51 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def unstoppable() -> Iterator[None]:
-    """While it lasts, nothing stops: for what is done in moments."""
+    """Ignore stop signals, for short work."""
     with _handling(signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def _handling(handler: object) -> Iterator[None]:
-    """Handle these signals in one way; only the main thread may."""
+    """Set one handler for all stop signals, in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heard = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
-    for number in heard:  # what was to be ignored, as in the background, stays so
+    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in handled:  # ignored signals, as of background jobs, stay ignored
         signal.signal(number, handler)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for number, old in heard.items():
+        for number, old in handled.items():
             signal.signal(number, old)
 
 
 class Watch:
-    """A callback that shows a bar for each stage, and remembers the best image so far.
+    """A callback that shows a progress bar per stage and stores the best image.
 
     Attributes:
-        best: The last stage's best report, by the score of the image in it; None before any.
-        last: The last report; None before any.
+        best: Report with the best image of the last group of stages; None before any.
+        last: Latest report; None before any.
     """
 
     def __init__(self) -> None:
         self.best: StepInfo | None = None
         self.last: StepInfo | None = None
         self._bars: dict[str, tqdm[NoReturn]] = {}
-        self._shows = True
+        self._is_shown = True
 
     def __call__(self, info: StepInfo) -> None:
-        """Show and remember."""
-        if info.stage == "review":
-            return
+        """Update the bar and the best report."""
         self.last = info
-        if self.best is None or _worth(info) >= _worth(self.best):
+        if self.best is None or _rank(info) >= _rank(self.best):
             self.best = info
         self._draw(lambda: self._show(info))
 
     def _show(self, info: StepInfo) -> None:
-        """Move the bar of the stage."""
+        """Update the bar of the stage."""
         from tqdm import tqdm
 
         if info.stage not in self._bars:
@@ -159,22 +159,22 @@ class Watch:
             bar.close()
 
     def close(self) -> None:
-        """Leave the bars as they are, so that what is said next has a line of its own."""
+        """Close the bars, so that the next output starts a new line."""
         for bar in self._bars.values():
             self._draw(bar.close)
 
-    def _draw(self, act: Callable[[], object]) -> None:
-        """Change what is shown; nothing any more where it fails, as where the terminal is gone."""
-        if not self._shows or sys.stderr is None:
+    def _draw(self, draw: Callable[[], object]) -> None:
+        """Draw; after a failure, as of a closed terminal, nothing more is drawn."""
+        if not self._is_shown or sys.stderr is None:
             return
         try:
-            act()
+            draw()
         except (OSError, ValueError):
-            self._shows = False
+            self._is_shown = False
             silence(sys.stderr)
 
 
-def _worth(info: StepInfo) -> tuple[int, float]:
-    """How good an image is: by its stage, then by its score."""
+def _rank(info: StepInfo) -> tuple[int, float]:
+    """Return the sort key of an image: group of its stage, then score."""
     kind = next((kind for kind, stages in enumerate(_KINDS) if info.stage in stages), 0)
     return kind, float(info.score.max())

@@ -1,4 +1,4 @@
-"""The commands that make an image: from a prompt, again from an image, or on from a stop."""
+"""The commands ``generate`` and ``compose``: new, repeated and resumed images."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .console import StoppedError, Watch, say, stoppable, unstoppable
 from .models import load_models, load_models_again
 from .recipes import make_composition_recipe, make_placements, make_recipe
 
-_MOST_PIXELS = 2048 * 2048  # of an image to start from; no GAN makes more than 512 x 512
+_MAX_PIXELS = 2048 * 2048  # of the initial image; no GAN's images exceed 512 x 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Plan:
-    """What is to be made.
+    """A parsed command.
 
     Attributes:
-        job: What.
-        out: The PNG to write.
-        start_image: An image to start from.
-        provenance: How it was made the first time; None for a new image.
-        saved: The run that goes on; None for one from the start.
+        job: Settings of the image.
+        out: PNG to write.
+        start_image: Initial image.
+        provenance: Record of a repeated or resumed image; None for a new one.
+        saved: State of a resumed run; None otherwise.
     """
 
     job: Job
@@ -47,7 +47,7 @@ class _Plan:
 
     @property
     def command(self) -> str:
-        """The command that makes such an image."""
+        """Name of the command for this kind of image."""
         return "compose" if isinstance(self.job.recipe, CompositionRecipe) else "generate"
 
 
@@ -55,8 +55,8 @@ def make(options: argparse.Namespace) -> str:
     """Make and save the image. Returns a line about it.
 
     Raises:
-        FuseDreamError: If something does not fit; before the work, as far as that can be known.
-        StoppedError: If it was asked to stop; what there is by then is kept.
+        FuseDreamError: If arguments or models do not fit, before the work where possible.
+        StoppedError: On a signal; the best image and the run are saved.
     """
     plan = _make_plan(options)
     keeper = RunKeeper(plan.out.with_name(plan.out.stem + SUFFIX), every=options.save_every)
@@ -73,10 +73,10 @@ def make(options: argparse.Namespace) -> str:
             watch.close()
             say(_keep(plan, keeper, watch), sys.stderr)
         raise
-    for done in (keeper.path if keeper.is_saved else None, options.resume):
-        if done is not None:
-            with contextlib.suppress(OSError):  # the image is saved, which is what counts
-                done.unlink(missing_ok=True)
+    for run in (keeper.path if keeper.is_saved else None, options.resume):
+        if run is not None:
+            with contextlib.suppress(OSError):  # the image is saved already
+                run.unlink(missing_ok=True)
     where = f"  {result.composition.placement.name}" if result.composition else ""
     return f"{plan.out}  AugCLIP {result.score_text}{where}  {result.seconds:.1f} s"
 
@@ -84,7 +84,7 @@ def make(options: argparse.Namespace) -> str:
 def _run(
     options: argparse.Namespace, plan: _Plan, keeper: RunKeeper, watch: Watch
 ) -> GenerationResult:
-    """Load the models and do the work."""
+    """Load the models and run the job."""
     models = _load(options, plan)
     say(f"Device: {describe_device(models.gan.device)}", sys.stderr)
     if plan.saved is not None:
@@ -93,14 +93,14 @@ def _run(
 
 
 def _load(options: argparse.Namespace, plan: _Plan) -> Models:
-    """The models of the plan."""
+    """Load the models of a plan."""
     if plan.provenance is None:
         return load_models(options, plan.job)
     return load_models_again(options, plan.provenance)
 
 
 def _make_plan(options: argparse.Namespace) -> _Plan:
-    """What is to be made, from a prompt, an image or a saved run."""
+    """Make a plan from a prompt, an image or a saved run."""
     if options.source is not None:
         plan = _plan_again(options)
     elif options.resume is not None:
@@ -112,6 +112,9 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
             out=options.out or Path("fusedream.png"),
             start_image=image,
         )
+    start = getattr(options, "start_image", None)
+    if start is not None and plan.out.exists() and plan.out.samefile(start):
+        raise ConfigError(f"{plan.out} is the image to start from; give another name with -o.")
     if options.command != plan.command:
         raise ConfigError(
             f"{options.source or options.resume} was made by {plan.command!r}, not by "
@@ -121,7 +124,7 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
 
 
 def _plan_again(options: argparse.Namespace) -> _Plan:
-    """An image as it was made before."""
+    """Plan the repetition of an image."""
     source: Path = options.source
     out: Path = options.out or source.with_name(source.stem + "-again.png")
     provenance = _read_provenance(source)
@@ -133,7 +136,7 @@ def _plan_again(options: argparse.Namespace) -> _Plan:
 
 
 def _plan_resumed(options: argparse.Namespace) -> _Plan:
-    """A run that goes on."""
+    """Plan the continuation of a run."""
     saved, path = load_run(options.resume), options.resume
     name = path.name.removesuffix(SUFFIX).removesuffix(".safetensors") + ".png"
     return _Plan(
@@ -145,17 +148,17 @@ def _plan_resumed(options: argparse.Namespace) -> _Plan:
 
 
 def _read_start(options: argparse.Namespace) -> Tensor | None:
-    """The image to start from, if there is one."""
+    """Read the initial image, if there is one."""
     path = getattr(options, "start_image", None)
     if path is None:
         return None
-    image = read_image(path, most_pixels=_MOST_PIXELS)
+    image = read_image(path, max_pixels=_MAX_PIXELS)
     check_start_image(image)
     return image
 
 
 def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:
-    """The job of a new image."""
+    """Make the job of a new image."""
     seed = options.seed or 0
     if options.command == "compose":
         return Job(
@@ -176,10 +179,10 @@ def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:
 
 
 def _read_provenance(path: Path) -> Provenance:
-    """How an image was made.
+    """Read the record of an image.
 
     Raises:
-        ConfigError: If it does not say.
+        ConfigError: If the file has no valid record.
     """
     text = read_png_text(path, CHUNK)
     if text is None:
@@ -194,7 +197,7 @@ def _read_provenance(path: Path) -> Provenance:
 
 
 def _keep(plan: _Plan, keeper: RunKeeper, watch: Watch) -> str:
-    """Keep what there is of a run that stops. Returns a line about it."""
+    """Save the best image and the run of a stopped job. Returns a line about both."""
     kept = [_keep_best(plan, watch), _keep_run(plan, keeper)]
     return (
         " ".join(["Stopped.", *filter(None, kept)])

@@ -1,4 +1,4 @@
-"""The models that the command line was asked to use."""
+"""Loading of the models for the command line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ..search.bank import load_bank
 
 
 def load_models(options: argparse.Namespace, job: Job) -> Models:
-    """The models for a new image, on the device that was asked for."""
+    """Load the models for a new image, on the requested device."""
     device = find_device(options.device)
     return choose_models(job, device=device, **_given(options, job, device))
 
 
 def load_models_again(options: argparse.Namespace, provenance: Provenance) -> Models:
-    """The models for an image that has a record: those that are named, or else the demo's.
+    """Load the models for a recorded image: those of the options, or the demo's.
 
     Raises:
-        ConfigError: If they are not those of the record.
+        ConfigError: If they differ from the record.
     """
     device = find_device(options.device)
     given = _given(options, provenance.job, device)
@@ -49,11 +49,11 @@ def load_models_again(options: argparse.Namespace, provenance: Provenance) -> Mo
 
 
 def load_clip(path: Path, architecture: str | None) -> OpenClip:
-    """A CLIP from a folder, or from a file of weights and the name of their architecture.
+    """Load a CLIP from a folder, or from a weights file and an architecture name.
 
     Raises:
-        CheckpointError: If there is neither, or it holds no CLIP.
-        ConfigError: If an architecture is missing, unknown, or one too many.
+        CheckpointError: If the path does not exist or is not a CLIP.
+        ConfigError: If the architecture is missing, unknown, or not allowed.
     """
     if path.is_dir():
         if architecture is not None:
@@ -68,7 +68,7 @@ def load_clip(path: Path, architecture: str | None) -> OpenClip:
 
 
 def _given(options: argparse.Namespace, job: Job, device: torch.device) -> dict[str, Any]:
-    """The models that are named on the command line, on a device."""
+    """Load the models of the options onto a device."""
     given: dict[str, Any] = {}
     if options.gan is not None:
         given["gan"] = load_biggan(options.gan).to(device)

@@ -1,4 +1,4 @@
-"""The settings that the command line was asked for."""
+"""Settings from the options of the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COMPOSITIONS = {
 
 
 def make_recipe(options: argparse.Namespace) -> Recipe:
-    """The preset with the changes that were asked for."""
+    """Return the preset with the options applied."""
     recipe = _PRESETS[options.preset or "default"]
     return dataclasses.replace(
         recipe,
@@ -40,7 +40,7 @@ def make_recipe(options: argparse.Namespace) -> Recipe:
 
 
 def make_composition_recipe(options: argparse.Namespace) -> CompositionRecipe:
-    """The same of a composition."""
+    """Return a composition's preset with the options applied."""
     recipe = _COMPOSITIONS[options.preset or "default"]
     compose = _changed(
         recipe.compose,
@@ -57,7 +57,7 @@ def make_composition_recipe(options: argparse.Namespace) -> CompositionRecipe:
 
 
 def make_placements(options: argparse.Namespace) -> tuple[Placement, ...] | None:
-    """The placements that were asked for; None if neither scale nor position was."""
+    """Return the requested placements; None without scale and position."""
     if options.scale is None and options.position is None:
         return None
     scales = SCALES if options.scale is None else (options.scale,)
@@ -66,7 +66,7 @@ def make_placements(options: argparse.Namespace) -> tuple[Placement, ...] | None
 
 
 def _search(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
-    """The search's settings with the changes that were asked for."""
+    """Apply the options of the search."""
     return _changed(
         config,
         num_candidates=options.candidates,
@@ -77,6 +77,6 @@ def _search(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
 
 
 def _changed(config: ConfigT, **changes: Any) -> ConfigT:  # noqa: ANN401
-    """Settings with those changes that are not None."""
+    """Replace the settings whose value is not None."""
     asked = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(config, **asked)  # type: ignore[type-var]

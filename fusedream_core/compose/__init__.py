@@ -1,11 +1,8 @@
-"""Composition of two pictures: the part of FuseDream that was never released.
-
-Paper: Liu et al. 2021, section 3.3 and Algorithm 2.
-"""
+"""Paper section 3.3, Algorithm 2: composition of two images, the part that was never released."""
 
 from __future__ import annotations
 
 from .compose import compose
-from .records import Attempt, ComposeResult, ComposeTrace
+from .result import Attempt, ComposeResult, ComposeTrace
 
 __all__ = ["Attempt", "ComposeResult", "ComposeTrace", "compose"]

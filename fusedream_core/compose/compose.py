@@ -1,11 +1,11 @@
-"""Composition: two pictures optimised together, the first scaled and pasted on the second.
+"""Composition: two images optimised together, the first scaled and pasted on the second.
 
 Paper: Liu et al. 2021, section 3.3 and Algorithm 2, whose code was never released. The score of
-the composite comes first; among the best by it, the two pictures should agree (a bilevel problem,
-by dynamic-barrier gradient descent). The paper optimises all configurations of scale and position
-to the end. Here a pre-search and successive halving drop the hopeless ones, and those that are left
-end where brute force would have taken them. Several compositions (of other prompts, bases or seeds)
-are one batch, so that an accelerator has enough to do when few configurations of each are left.
+the composite comes first; among the best by it, the two images should agree (a bilevel problem,
+by dynamic-barrier gradient descent). The paper optimises all placements to the end. Here a
+pre-search and successive halving drop most of them, and those that are left end where brute force
+would have taken them. Several compositions (of other prompts, bases or seeds) are one batch, so
+that an accelerator has enough to do when few placements of each are left.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import torch
 from ..autograd import with_gradients
 from ..checks import check_bases, check_runs, check_targets
 from ..config import AugmentConfig, ComposeConfig
-from ..determinism import repeatable
+from ..determinism import deterministic
 from ..errors import ConfigError
-from ..memory import Limit
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
-from ..state import State, restoring
+from ..optimize.trials import keep_best
+from ..state import State, copy_state
 from ..types import Basis, Callback, Target
-from .entries import Run, make_run
-from .objective import Compositor
+from .barrier import dynamic_barrier
+from .candidates import Problem, make_problem
+from .objective import FuseObjective
 from .placement import Placement, all_placements
-from .records import ComposeResult
-from .tournament import Tournament
+from .result import ComposeResult
+from .run import PlacementRun, rung_ends
 
 
-@repeatable()
+@deterministic()
 @with_gradients
 def compose(
     gan: Gan,
@@ -53,38 +55,43 @@ def compose(
     state: State | None = None,
     on_state: Callable[[State], None] | None = None,
 ) -> list[ComposeResult]:
-    """For each of B runs, optimise foreground and background, and where the one lies on the other.
+    """Optimise foreground, background and placement of B compositions: the paper's Algorithm 2.
+
+    ``min over xi_f, xi_b of l_Fuse, among the maxima of s_Fuse``: xi_f and xi_b are the
+    over-parameterised latents of foreground and background, s_Fuse the AugCLIP score of the
+    composite, l_Fuse the inconsistency of the two images. Each step descends
+    ``v = grad l_Fuse - lambda grad s_Fuse`` (``dynamic_barrier``) by Adam.
 
     Args:
-        gan: The generator of all pictures.
+        gan: The generator of all images.
         clip: The encoder.
-        targets: What the composite of each run is to show.
-        foregrounds: Latents for each run's picture that is pasted.
-        backgrounds: Latents for the picture that it is pasted on; may be the same basis.
+        targets: The prompt of each composite.
+        foregrounds: Latents for each problem's image that is pasted.
+        backgrounds: Latents for the image that it is pasted on; may be the same basis.
         config: Steps, halving, consistency, barrier and blending.
-        augment: The changes of AugCLIP, the same for all configurations of a run.
-        generators: A CPU generator for each run, advanced by this call; nothing else is drawn from.
+        augment: The augmentations of AugCLIP, the same for all placements of a problem.
+        generators: A CPU generator for each problem, advanced by this call; nothing else is drawn
+            from.
         placements: Scales and positions to try; None means the paper's 18.
         perceptual: The distance behind consistency; needed unless that is "none".
-        foreground_targets: What each foreground is to show by itself, or None; the paper has none.
-        background_targets: What each background is to show by itself, or None.
-        clip_batch: Most copies that CLIP sees at once; None means all of a step's. Sets the
-            memory, not the result. Where memory runs out, fewer configurations are optimised at
-            once, and then fewer copies seen.
-        callback: Called after each picture and each batch of the pre-search, each step and each
-            scored iterate, of whichever runs; it is told the best of what was just done, B = 1,
-            and may raise to stop.
+        foreground_targets: The prompt of each foreground by itself, or None; the paper has none.
+        background_targets: The prompt of each background by itself, or None.
+        clip_batch: Most augmented views that CLIP encodes at once; None means all of a
+            micro-batch's. Sets the memory, not the result; it is halved where memory runs out.
+        callback: Called after each image and each batch of the pre-search, each micro-batch of a
+            step and each scored checkpoint; it gets the best of what was just done, B = 1, and may
+            raise to stop.
         state: Where to go on, as ``on_state`` was given it; everything else, the generators
             included, must be as it was at the first start. None means from the start.
-        on_state: Called after each step, before ``callback``, with where the runs stand: plain data
-            and tensors that nothing changes any more.
+        on_state: Called after each step with the state of the run: plain data and tensors that
+            nothing changes any more.
 
     Returns:
-        For each run the best composite, its parts and their latents, as it would end alone. Its
-        score is of the composite alone, on held-out changes.
+        For each problem the best composite, its parts and their latents, as it would end alone. Its
+        score is of the composite alone, under held-out augmentations.
 
     Raises:
-        ConfigError: If a model, prompt or basis belongs to another, the numbers of runs differ,
+        ConfigError: If a model, prompt or basis belongs to another, the numbers of problems differ,
             or there is nothing to try.
         CheckpointError: If the state is damaged, or one of other runs.
 
@@ -102,35 +109,45 @@ def compose(
     nobody = [None] * len(targets)
     parts = zip(foreground_targets or nobody, background_targets or nobody, strict=True)
     given = zip(targets, parts, foregrounds, backgrounds, generators, strict=True)
-    runs = [make_run(*own) for own in given]
-    _check(gan, clip, runs, config, perceptual)
-    chosen = tuple(all_placements() if placements is None else placements)
-    if not chosen:
-        raise ConfigError("There is no placement to try; give at least one scale and position.")
-    distance = perceptual if config.consistency != "none" else None
-    tau = foregrounds[0].latent.truncation
-    compositor = Compositor(gan, clip, distance, tau, config, Limit(clip_batch))
-    tournament = Tournament(compositor, augment, runs, callback, on_state)
-    if state is None:
-        tournament.enter(chosen)
-    else:
-        with restoring():
-            tournament.restore(state)
-    tournament.play()
-    return tournament.crown()
+    problems = [make_problem(*own) for own in given]
+    _check(gan, clip, problems, config, perceptual)
+    truncation = foregrounds[0].latent.truncation
+    objective = FuseObjective(
+        *(gan, clip, perceptual if config.consistency != "none" else None, truncation),
+        *(config, augment, problems, AutoBatchSize(clip_batch)),
+    )
+    run = PlacementRun(objective, all_placements() if placements is None else placements, callback)
+    trials = run.begin() if state is None else run.restored(state)
+    for (count, _), end in zip(config.rungs, rung_ends(config), strict=True):
+        trials = keep_best(trials, count, run.recent_scores)
+        while trials.num_steps < end:
+            xi = trials.latent()  # of the foregrounds, then of the backgrounds
+            score, loss, of_loss, of_score = objective.evaluate_with_grad(trials, xi, run.report)
+            barrier = dynamic_barrier(
+                trials.backward(xi, of_loss),
+                trials.backward(xi, of_score),
+                beta=config.beta,
+                num_runs=len(trials.candidates),
+                metric=trials.optimizer.metric() if config.metric == "adam" else None,
+            )
+            numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
+            trials.step(barrier.direction, numbers)
+            if on_state is not None:
+                on_state(copy_state(run.state_dict(trials)))
+    return run.results(trials)
 
 
 def _check(
     gan: Gan,
     clip: ImageTextEncoder,
-    runs: Sequence[Run],
+    problems: Sequence[Problem],
     config: ComposeConfig,
     perceptual: Perceptual | None,
 ) -> None:
     """Check that all of it fits together."""
-    targets = [target for run in runs for target in (run.target, *run.parts)]
+    targets = [target for problem in problems for target in (problem.target, *problem.parts)]
     check_targets([target for target in targets if target is not None], clip.clip_id)
-    _check_bases(gan, runs, config)
+    _check_bases(gan, problems, config)
     if perceptual is not None and perceptual.device != gan.device:
         raise ConfigError(
             f"The perceptual model is on {perceptual.device} and the GAN on {gan.device}; move it "
@@ -143,12 +160,12 @@ def _check(
         )
 
 
-def _check_bases(gan: Gan, runs: Sequence[Run], config: ComposeConfig) -> None:
-    """Check that each run has bases of one truncation, and that all can be one batch."""
-    for run in runs:
-        for basis in (run.foreground, run.background):
+def _check_bases(gan: Gan, problems: Sequence[Problem], config: ComposeConfig) -> None:
+    """Check that each problem has bases of one truncation, and that all can be one batch."""
+    for problem in problems:
+        for basis in (problem.foreground, problem.background):
             check_bases([basis], gan.gan_id)
-        taus = [basis.latent.truncation for basis in (run.foreground, run.background)]
+        taus = [basis.latent.truncation for basis in (problem.foreground, problem.background)]
         if taus[0] != taus[1]:
             raise ConfigError(
                 f"The foreground's basis was searched at truncation {taus[0]:g} and the "
@@ -157,8 +174,8 @@ def _check_bases(gan: Gan, runs: Sequence[Run], config: ComposeConfig) -> None:
             )
     # As many members as are optimised together; what else the bases hold may differ.
     optimised = [
-        basis.pick(torch.arange(run.num_members(config.num_basis)))
-        for run in runs
-        for basis in (run.foreground, run.background)
+        basis.pick(torch.arange(problem.num_members(config.num_basis)))
+        for problem in problems
+        for basis in (problem.foreground, problem.background)
     ]
     check_bases(optimised, gan.gan_id)

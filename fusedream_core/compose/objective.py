@@ -1,33 +1,41 @@
-"""Two latents and a place become one picture, and what that picture is worth.
+"""The objectives of a composition: s_Fuse, which comes first, and l_Fuse.
 
-Paper: Liu et al. 2021, section 3.3. B configurations are one batch of 2B runs, the foregrounds
-first, then the backgrounds. The configurations may be of several runs.
+Paper: Liu et al. 2021, section 3.3. C candidates have 2C latents: those of the foregrounds, then
+those of the backgrounds. The candidates may be of several problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..augclip.augment import AugmentParams
+from .. import rng
+from ..augclip.augment import AugmentParams, join_params, sample_params
 from ..augclip.score import aug_clip_score, aug_clip_score_within
-from ..config import ComposeConfig
-from ..memory import Limit
+from ..config import AugmentConfig, ComposeConfig
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
+from ..optimize.latent import LatentPair
+from ..optimize.trials import Trials, in_micro_batches
 from ..types import Score, Target
-from .entries import Run
+from .candidates import Candidate, Problem
 from .placement import Box, box_masks, place
 from .poisson import PoissonSolver, blend, make_solver
 
+SEAM_WIDTH = 0.12  # as a fraction of the pasted image's shorter side
+
+Report = Callable[[Tensor, Tensor], None]  # scores and composites of some candidates
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
-    """What B configurations look like; all ``(B, 3, H, W)`` in [-1, 1].
+class Images:
+    """The images of C candidates; all ``(C, 3, H, W)`` in [-1, 1].
 
     Attributes:
         foreground: Before it is scaled.
@@ -43,16 +51,18 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compositor:
-    """What stays fixed while configurations are optimised.
+class FuseObjective:
+    """From latents and placements to composites and their objectives.
 
     Attributes:
-        gan: The generator of both pictures.
+        gan: The generator of both images.
         clip: The encoder.
         perceptual: The distance behind consistency, or None for no consistency.
-        truncation: tau of all pictures.
-        config: How two pictures become one.
-        limit: Most copies that CLIP sees at once.
+        truncation: tau of all images.
+        config: How two images become one.
+        augment: The augmentations of AugCLIP.
+        problems: The prompts.
+        limit: Most augmented views that CLIP encodes at once.
         solvers: Of the boxes that were blended so far.
     """
 
@@ -61,27 +71,29 @@ class Compositor:
     perceptual: Perceptual | None
     truncation: float
     config: ComposeConfig
-    limit: Limit = field(default_factory=Limit)
+    augment: AugmentConfig
+    problems: Sequence[Problem]
+    limit: AutoBatchSize = field(default_factory=AutoBatchSize)
     solvers: dict[Box, PoissonSolver] = field(default_factory=dict)
 
-    def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, num_steps_done: int) -> Pictures:
-        """The pictures of latents ``(2B, ...)`` at B places, after so many steps."""
+    def draw(self, z: Tensor, y: Tensor, boxes: Sequence[Box], *, num_steps: int) -> Images:
+        """The images of latents ``(2C, ...)`` with C boxes, after so many steps."""
         images = self.gan.decode(z, y, truncation=self.truncation)
         foreground, background = images.chunk(2)
         layer = place(foreground, boxes, *background.shape[-2:])
         rows = [
-            self.join(layer[i : i + 1], background[i : i + 1], box, num_steps_done=num_steps_done)
+            self.join(layer[i : i + 1], background[i : i + 1], box, num_steps=num_steps)
             for i, box in enumerate(boxes)
         ]
-        return Pictures(foreground, background, layer, torch.cat(rows))
+        return Images(foreground, background, layer, torch.cat(rows))
 
-    def join(self, layer: Tensor, background: Tensor, box: Box, *, num_steps_done: int) -> Tensor:
+    def join(self, layer: Tensor, background: Tensor, box: Box, *, num_steps: int) -> Tensor:
         """Layers over backgrounds, in the last part of the steps blended.
 
-        A box's solver is made once.
+        The solver of each box is made once.
         """
         config = self.config
-        blended = num_steps_done >= config.blend_from * config.optimize.num_steps
+        blended = num_steps >= config.blend_from * config.optimize.num_steps
         mode = config.blend if blended else "none"
         if mode in ("poisson", "mixed") and box not in self.solvers:
             self.solvers[box] = make_solver(box, background)
@@ -90,60 +102,181 @@ class Compositor:
             layer, background, box, mode=mode, strength=config.blend_strength, solver=solver
         )
 
-    def objective(self, pictures: Pictures, runs: Sequence[Run], params: AugmentParams) -> Tensor:
-        """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(B,)``."""
-        total = self._score(pictures.composite, [run.target for run in runs], params)
+    def evaluate_with_grad(
+        self, trials: Trials[Candidate], latent: LatentPair, report: Report
+    ) -> tuple[Tensor, Tensor, LatentPair, LatentPair]:
+        """Both objectives of all candidates under fresh augmentations, and their gradients.
+
+        Args:
+            trials: The candidates, and the generators that the augmentations are drawn from.
+            latent: z and y of the candidates, ``(2C, ...)``.
+            report: Given the scores and composites of each micro-batch.
+
+        Returns:
+            s_Fuse ``(C,)``, l_Fuse ``(C,)``, and the gradients of l_Fuse and of s_Fuse with
+            respect to z and y, as ``latent``; all without graph.
+        """
+        draws = _Draws(self.augment, self.augment.num_augments, trials.generators)
+
+        def evaluate(some: list[int], views: int) -> tuple[Tensor, ...]:
+            rows, candidates = trials.rows(some), [trials.candidates[one] for one in some]
+            z, y = (block.detach()[rows].requires_grad_() for block in latent)
+            boxes = [candidate.box for candidate in candidates]
+            images = self.draw(z, y, boxes, num_steps=trials.num_steps)
+            score = self._score(images, candidates, draws.of(candidates, images), views)
+            loss = self.inconsistency(images, boxes)
+            of_loss = _gradients(loss, (z, y), keep_graph=True)  # it shares the generator's
+            of_score = _gradients(score, (z, y), keep_graph=False)
+            found = (_by_candidate(block) for block in (*of_loss, *of_score))
+            return score.detach(), loss.detach(), images.composite.detach(), *found
+
+        score, loss, _, *blocks = in_micro_batches(
+            self.limit,
+            self.groups(len(trials.candidates)),
+            self.augment.num_augments,
+            evaluate,
+            lambda found: report(found[0], found[2]),
+        )
+        z_loss, y_loss, z_score, y_score = (_by_layer(block) for block in blocks)
+        return score, loss, (z_loss, y_loss), (z_score, y_score)
+
+    @torch.no_grad()
+    def evaluate_held_out(
+        self, trials: Trials[Candidate], latents: Sequence[LatentPair], report: Report
+    ) -> Score:
+        """Held-out AugCLIP scores of the composites of N latents of all candidates, ``(N, C)``.
+
+        Args:
+            trials: The candidates.
+            latents: N pairs of z and y, ``(2C, ...)``.
+            report: Given the scores and composites of each micro-batch.
+        """
+        config = self.config.optimize
+        generators = [rng.copy(problem.held_out) for problem in self.problems]
+        draws = _Draws(self.augment, config.eval_augments, generators)
+
+        def evaluate(some: list[int], _: int, latent: LatentPair) -> tuple[Tensor, ...]:
+            rows, candidates = trials.rows(some), [trials.candidates[one] for one in some]
+            boxes = [candidate.box for candidate in candidates]
+            z, y = latent
+            images = self.draw(z[rows], y[rows], boxes, num_steps=config.num_steps)
+            targets = [self.problems[candidate.problem].target for candidate in candidates]
+            params = draws.of(candidates, images)
+            score = aug_clip_score_within(
+                self.limit, images.composite, targets, self.clip, params=params
+            )
+            return score.mean, score.stderr, images.composite
+
+        def report_found(found: tuple[Tensor, ...]) -> None:
+            report(found[0], found[2])
+
+        groups, limit = self.groups(len(trials.candidates)), AutoBatchSize()
+        scores = list[tuple[Tensor, ...]]()
+        for latent in latents:
+            work = partial(evaluate, latent=latent)
+            found = in_micro_batches(limit, groups, 1, work, report_found)
+            scores.append(found[:2])
+        means, errors = (torch.stack(some) for some in zip(*scores, strict=True))
+        return Score(means, errors)
+
+    def groups(self, num: int) -> list[list[int]]:
+        """The candidates in micro-batches."""
+        size = self.config.batch_size_on(self.gan.device)
+        return [list(range(first, min(first + size, num))) for first in range(0, num, size)]
+
+    def _score(
+        self,
+        images: Images,
+        candidates: Sequence[Candidate],
+        params: AugmentParams,
+        views: int,
+    ) -> Tensor:
+        """s_Fuse: AugCLIP of the composites, and of the parts that have prompts, ``(C,)``."""
+
+        def score(part: Tensor, targets: list[Target], params: AugmentParams) -> Tensor:
+            return aug_clip_score(part, targets, self.clip, params=params, clip_batch=views).mean
+
+        problems = [self.problems[candidate.problem] for candidate in candidates]
+        total = score(images.composite, [problem.target for problem in problems], params)
         if self.config.part_weight == 0:
             return total
-        for which, images in enumerate((pictures.foreground, pictures.background)):
+        for which, part in enumerate((images.foreground, images.background)):
             asked = {
-                row: part for row, run in enumerate(runs) if (part := run.parts[which]) is not None
+                row: target
+                for row, problem in enumerate(problems)
+                if (target := problem.parts[which]) is not None
             }
-            if asked:  # those of some runs only, maybe
+            if asked:  # those of some problems only, maybe
                 rows = list(asked)
-                score = self._score(images[rows], list(asked.values()), params.part(rows))
+                own = score(part[rows], list(asked.values()), params.part(rows))
                 index = torch.tensor(rows, device=total.device)
-                total = total.index_add(0, index, self.config.part_weight * score)
+                total = total.index_add(0, index, self.config.part_weight * own)
         return total
 
-    def _score(self, images: Tensor, targets: list[Target], params: AugmentParams) -> Tensor:
-        """AugCLIP of some pictures, ``(B,)``."""
-        size = self.limit.size
-        return aug_clip_score(images, targets, self.clip, params=params, clip_batch=size).mean
-
-    def judge(self, pictures: Pictures, runs: Sequence[Run], params: AugmentParams) -> Score:
-        """AugCLIP of the composites alone, ``(B,)``, without gradients."""
-        targets = [run.target for run in runs]
-        return aug_clip_score_within(
-            self.limit, pictures.composite, targets, self.clip, params=params
-        )
-
-    def inconsistency(self, pictures: Pictures, boxes: Sequence[Box]) -> Tensor:
-        """l_Fuse: how differently the two pictures look where they should agree, ``(B,)``.
+    def inconsistency(self, images: Images, boxes: Sequence[Box]) -> Tensor:
+        """l_Fuse: the distance of the two images where they should agree, ``(C,)``.
 
         References:
             Liu et al. 2021, section 3.3: LPIPS between foreground and background. In which region
-            is not told; the readings are those of ``ComposeConfig.consistency``. "patch" and
+            is not said; the readings are those of ``ComposeConfig.consistency``. "patch" and
             "seam" compare the plain paste with the background, which differ in the box alone.
         """
-        background = pictures.background
+        background = images.background
         if self.perceptual is None:
             return background.new_zeros(len(boxes))
         if self.config.consistency == "whole":
-            distance = self.perceptual.distance_map(pictures.foreground, background)
+            distance = self.perceptual.distance_map(images.foreground, background)
             return distance.mean(dim=(1, 2, 3))
         height, width = background.shape[-2:]
         region = inside = box_masks(boxes, height, width).to(background)
         if self.config.consistency == "seam":
-            cores = [_core(box, height, width, self.config.seam_width) for box in boxes]
+            cores = [_core(box, height, width, SEAM_WIDTH) for box in boxes]
             region = inside - box_masks(cores, height, width).to(background)
-        pasted = pictures.layer + (1.0 - inside) * background
+        pasted = images.layer + (1.0 - inside) * background
         distance = self.perceptual.distance_map(pasted, background)
         return (distance * region).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3)).clamp_min(1.0)
 
 
+class _Draws:
+    """One draw of augmentations for each problem, made when the size of the images is known."""
+
+    def __init__(
+        self, config: AugmentConfig, num: int, generators: Sequence[torch.Generator]
+    ) -> None:
+        self._config, self._num, self._generators = config, num, generators
+        self._drawn: list[AugmentParams] = []
+
+    def of(self, candidates: Sequence[Candidate], images: Images) -> AugmentParams:
+        """The draws of some candidates, the same for all of a problem."""
+        if not self._drawn:
+            height, width = images.composite.shape[-2:]
+            self._drawn = [
+                sample_params(self._num, height, width, config=self._config, generator=own)
+                for own in self._generators
+            ]
+        return join_params([self._drawn[candidate.problem] for candidate in candidates])
+
+
+def _gradients(of: Tensor, leaves: Sequence[Tensor], *, keep_graph: bool) -> Sequence[Tensor]:
+    """The gradients of C numbers, each with respect to its own latents."""
+    if not of.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    # A sum, so that no candidate's gradient depends on C.
+    return torch.autograd.grad(of.sum(), leaves, retain_graph=keep_graph, materialize_grads=True)
+
+
+def _by_candidate(block: Tensor) -> Tensor:
+    """Rows ``(2C, dim)`` of foregrounds, then backgrounds, as ``(C, 2, dim)``."""
+    return block.view(2, -1, *block.shape[1:]).transpose(0, 1)
+
+
+def _by_layer(block: Tensor) -> Tensor:
+    """``(C, 2, dim)`` as rows ``(2C, dim)`` of foregrounds, then backgrounds."""
+    return block.transpose(0, 1).flatten(0, 1)
+
+
 def _core(box: Box, height: int, width: int, share: float) -> Box:
-    """The box less its seam: a band along the sides that lie inside the picture."""
+    """The box less its seam: a band along the sides that lie inside the image."""
     band = max(1, round(share * min(box.height, box.width)))
     top, core_height = _inner(box.top, box.height, height, band)
     left, core_width = _inner(box.left, box.width, width, band)

@@ -31,7 +31,7 @@ POSITIONS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of a picture, in pixels.
+    """A rectangle of an image, in pixels.
 
     Attributes:
         top: Rows above it.
@@ -46,12 +46,12 @@ class Box:
     width: int
 
     def crop(self, images: Tensor) -> Tensor:
-        """The part of pictures ``(..., H, W)`` that it covers, ``(..., height, width)``."""
+        """The part of images ``(..., H, W)`` that it covers, ``(..., height, width)``."""
         rows = slice(self.top, self.top + self.height)
         return images[..., rows, self.left : self.left + self.width]
 
     def check_inside(self, height: int, width: int) -> None:
-        """Check that it holds a pixel and lies within a picture of this size.
+        """Check that it holds a pixel and lies within an image of this size.
 
         Raises:
             ConfigError: If not.
@@ -60,17 +60,17 @@ class Box:
         if any(start < 0 or length < 1 or start + length > side for start, length, side in spans):
             raise ConfigError(
                 f"The box of {self.height} x {self.width} pixels at row {self.top} and column "
-                f"{self.left} does not fit into a picture of {height} x {width}; make it with "
-                "Placement.box for a picture of this size."
+                f"{self.left} does not fit into an image of {height} x {width}; make it with "
+                "Placement.box for an image of this size."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Size and place of the foreground, for a picture of any size; (alpha, t) of the paper.
+    """Size and place of the foreground, for an image of any size; (alpha, t) of the paper.
 
     Attributes:
-        scale: Sides of the box as a share of the picture's, above 0 and at most 1; alpha.
+        scale: Sides of the box as a share of the image's, above 0 and at most 1; alpha.
         x: Share of the free columns that lie left of the box: 0 is flush left, 1 flush right.
         y: Share of the free rows that lie above the box: 0 is flush with the top, 1 with the
             bottom.
@@ -107,11 +107,11 @@ class Placement:
         return f"{position} {self.scale:g}"
 
     def box(self, height: int, width: int, aspect: float | None = None) -> Box:
-        """The box in a picture of a given size.
+        """The box in an image of a given size.
 
         Args:
-            height: Height of the picture in pixels.
-            width: Width of the picture in pixels.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
             aspect: Width over height of what is pasted, which the box then has as well: the
                 largest such box within ``scale`` of both sides. None means ``scale`` of both.
 
@@ -126,13 +126,13 @@ class Placement:
             are flush with the border, and that sides are rounded and offsets rounded down, is
             the natural reading. Differs: any place between the nine, and any aspect.
         """
-        tall, wide = (max(1, round(self.scale * side)) for side in (height, width))
+        rows, columns = (max(1, round(self.scale * side)) for side in (height, width))
         if aspect is not None:
             if not 0.0 < aspect < math.inf:
                 raise ConfigError(f"aspect is {aspect!r}, but it must be a number above 0.")
-            narrow, low = max(1, round(tall * aspect)), max(1, round(wide / aspect))
-            tall, wide = min(tall, low), min(wide, narrow)
-        return Box(int((height - tall) * self.y), int((width - wide) * self.x), tall, wide)
+            narrow, low = max(1, round(rows * aspect)), max(1, round(columns / aspect))
+            rows, columns = min(rows, low), min(columns, narrow)
+        return Box(int((height - rows) * self.y), int((width - columns) * self.x), rows, columns)
 
 
 def all_placements(
@@ -167,7 +167,7 @@ def box_masks(
         Masks, shape ``(B, 1, H, W)``.
 
     Raises:
-        ConfigError: If a box does not lie within the picture.
+        ConfigError: If a box does not lie within the image.
     """
     vertical, horizontal = _spans(boxes, height, width, torch.device(device))
     rows, columns = _inside(vertical, height), _inside(horizontal, width)
@@ -176,11 +176,11 @@ def box_masks(
 
 
 def place(foreground: Tensor, boxes: Sequence[Box], height: int, width: int) -> Tensor:
-    """Resize each picture into its own box on an empty canvas; deterministic, differentiable.
+    """Resize each image into its own box on an empty canvas; deterministic, differentiable.
 
     Args:
-        foreground: Pictures, shape ``(B, 3, h0, w0)``.
-        boxes: One for each picture; all may differ.
+        foreground: Images, shape ``(B, 3, h0, w0)``.
+        boxes: One for each image; all may differ.
         height: Height of the canvas in pixels.
         width: Width of the canvas in pixels.
 
@@ -188,14 +188,14 @@ def place(foreground: Tensor, boxes: Sequence[Box], height: int, width: int) -> 
         Canvases, shape ``(B, 3, H, W)``; 0 outside the box.
 
     Raises:
-        ShapeError: If the pictures are not ``(B, 3, h0, w0)`` with one box each.
+        ShapeError: If the images are not ``(B, 3, h0, w0)`` with one box each.
         ConfigError: If a box does not lie within the canvas.
 
     References:
         Liu et al. 2021, section 3.3. The resize, which the paper leaves open, is bilinear with
         antialiasing: that of ``F.interpolate(..., antialias=True)``.
     """
-    _check_pictures(foreground, boxes)
+    _check_images(foreground, boxes)
     vertical, horizontal = _spans(boxes, height, width, foreground.device)
     rows = _resampling(vertical, height, foreground.shape[-2], foreground.dtype)
     columns = _resampling(horizontal, width, foreground.shape[-1], foreground.dtype)
@@ -208,33 +208,33 @@ def paste(foreground: Tensor, background: Tensor, boxes: Sequence[Box]) -> Tenso
     ``I = M * place(foreground) + (1 - M) * background``, differentiable in both.
 
     Args:
-        foreground: Pictures, shape ``(B, 3, h0, w0)``, in ``[-1, 1]``.
-        background: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        foreground: Images, shape ``(B, 3, h0, w0)``, in ``[-1, 1]``.
+        background: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
         boxes: One for each pair; all may differ.
 
     Returns:
-        Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
 
     Raises:
-        ShapeError: If the pictures are not RGB, with one foreground, background and box each.
+        ShapeError: If the images are not RGB, with one foreground, background and box each.
         ConfigError: If a box does not lie within the background.
 
     References:
         Liu et al. 2021, section 3.3, in prose; the formula is reconstructed from it.
     """
-    _check_pictures(background, boxes)
+    _check_images(background, boxes)
     height, width = background.shape[-2:]
     placed = place(foreground, boxes, height, width)
     masks = box_masks(boxes, height, width, device=background.device, dtype=background.dtype)
     return placed + (1.0 - masks) * background  # M * placed is placed itself
 
 
-def _check_pictures(images: Tensor, boxes: Sequence[Box]) -> None:
-    """Check that there is one RGB picture for each box."""
+def _check_images(images: Tensor, boxes: Sequence[Box]) -> None:
+    """Check that there is one RGB image for each box."""
     if images.ndim != 4 or images.shape[:2] != (len(boxes), 3) or 0 in images.shape:
         raise ShapeError(
-            f"The pictures have the shape {tuple(images.shape)} and there are {len(boxes)} boxes, "
-            "but (B, 3, height, width) and B boxes are needed; give one RGB picture for each box."
+            f"The images have the shape {tuple(images.shape)} and there are {len(boxes)} boxes, "
+            "but (B, 3, height, width) and B boxes are needed; give one RGB image for each box."
         )
 
 

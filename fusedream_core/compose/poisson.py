@@ -1,4 +1,4 @@
-"""Blending a rectangle into a picture: by its gradients (Poisson), or by a soft edge.
+"""Blending a rectangle into an image: by its gradients (Poisson), or by a soft edge.
 
 Paper: Liu et al. 2021, section 3.3, which applies Poisson blending to the result as pix2latent
 does. A rectangle's Poisson equation is solved exactly by the eigenvectors of its two axes.
@@ -28,12 +28,12 @@ _FEATHER = 0.12
 class PoissonSolver(Record):
     """The five-point Laplacian of a box, taken apart once for any number of solves.
 
-    A side of the box inside the picture has known neighbours (Dirichlet); a side flush with the
-    picture's border has none (Neumann).
+    A side of the box inside the image has known neighbours (Dirichlet); a side flush with the
+    image's border has none (Neumann).
 
     Attributes:
         box: The box.
-        image_size: Height and width of the pictures it lies in.
+        image_size: Height and width of the images it lies in.
         rows: Eigenvectors of the vertical axis as columns, shape ``(h, h)``.
         columns: Eigenvectors of the horizontal axis as columns, shape ``(w, w)``.
         inverse: One over each sum of two eigenvalues, shape ``(h, w)``.
@@ -52,24 +52,24 @@ class PoissonSolver(Record):
             right_side: Shape ``(..., h, w)``, of the solver's type and device.
 
         Returns:
-            u, of the same shape. A box that is the whole picture leaves its mean open: it is 0.
+            u, of the same shape. A box that is the whole image leaves its mean open: it is 0.
         """
         waves = self.rows.mT @ right_side @ self.columns
         return self.rows @ (waves * self.inverse) @ self.columns.mT
 
 
 def make_solver(box: Box, like: Tensor) -> PoissonSolver:
-    """Make the solver of a box, for pictures of one size.
+    """Make the solver of a box, for images of one size.
 
     Args:
-        box: The box, inside the pictures.
-        like: Pictures ``(..., H, W)`` of the size, device and type that it is to serve.
+        box: The box, inside the images.
+        like: Images ``(..., H, W)`` of the size, device and type that it is to serve.
 
     Returns:
         The solver, made in float64 and then brought to that type.
 
     Raises:
-        ConfigError: If the box does not lie within the pictures.
+        ConfigError: If the box does not lie within the images.
     """
     height, width = like.shape[-2:]
     box.check_inside(height, width)
@@ -100,35 +100,35 @@ def blend(
     feather_width: float | None = None,
     solver: PoissonSolver | None = None,
 ) -> Tensor:
-    """Lay the box of one picture over another and hide the seam; differentiable in both.
+    """Lay the box of one image over another and hide the seam; differentiable in both.
 
     "none" is the plain paste. "feather" lets the box fade in from its sides. "poisson" returns
-    the picture whose differences between neighbours in the box are nearest to the source's; from
+    the image whose differences between neighbours in the box are nearest to the source's; from
     a pixel of the box to its known neighbour outside the background's own difference is asked for,
     since the source has no pixel there: so a crop laid back where it was changes nothing, whatever
     its brightness. "mixed" asks within the box for the larger, in absolute value and for each
     channel, of the source's difference and the background's, so that the background shows through
-    where the source is flat. Sides flush with the picture's border are left as they are.
+    where the source is flat. Sides flush with the image's border are left as they are.
 
     Args:
-        source: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``, as ``place`` makes them; only
+        source: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``, as ``place`` makes them; only
             the box of them is read.
-        background: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
-        box: The box, the same for all pictures.
+        background: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        box: The box, the same for all images.
         mode: How.
-        strength: From 0, the plain paste, to 1, the blended picture; linear between.
+        strength: From 0, the plain paste, to 1, the blended image; linear between.
         feather_width: Width of the soft edge in pixels, above 0. None means 12 % of the box's
             smaller side, at least 1.
-        solver: ``make_solver(box, background)``, where many pictures are blended in one box.
+        solver: ``make_solver(box, background)``, where many images are blended in one box.
 
     Returns:
-        Pictures, shape ``(B, 3, H, W)``. Outside the box they are the background. Inside "poisson"
+        Images, shape ``(B, 3, H, W)``. Outside the box they are the background. Inside "poisson"
         and "mixed" may leave ``[-1, 1]``: they are not clamped here, which would stop gradients,
-        but by ``to_images01``. A box that is the whole picture keeps the source's mean.
+        but by ``to_images01``. A box that is the whole image keeps the source's mean.
 
     Raises:
-        ShapeError: If the pictures are not RGB, or differ in shape.
-        ConfigError: If a setting is out of range, the box does not lie within the pictures, or
+        ShapeError: If the images are not RGB, or differ in shape.
+        ConfigError: If a setting is out of range, the box does not lie within the images, or
             the solver was made for another box or size.
 
     References:
@@ -162,23 +162,23 @@ def blend_cutout(
     strength: float = 1.0,
     solver: PoissonSolver | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Resize a picture that is transparent in parts into a box of another, and blend it in.
+    """Resize an image that is transparent in parts into a box of another, and blend it in.
 
-    Its colours there, which mean nothing, take no part: what is blended is the picture laid on
-    the background, and of the change that blending makes as much shows as the picture covers.
+    Its colours there, which mean nothing, take no part: what is blended is the image laid on
+    the background, and of the change that blending makes as much shows as the image covers.
 
     Args:
-        foreground: Pictures, shape ``(B, 3, h, w)``, in ``[-1, 1]``; alpha is not in them.
+        foreground: Images, shape ``(B, 3, h, w)``, in ``[-1, 1]``; alpha is not in them.
         alpha: How much of each pixel they cover, shape ``(B, 1, h, w)``, in ``[0, 1]``; None
             means all.
-        background: Pictures, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
-        box: Where to, the same for all pictures.
+        background: Images, shape ``(B, 3, H, W)``, in ``[-1, 1]``.
+        box: Where to, the same for all images.
         mode: As for ``blend``, and so are the next two.
-        strength: From 0, the plain paste, to 1, the blended picture.
-        solver: ``make_solver(box, background)``, where many pictures are blended in one box.
+        strength: From 0, the plain paste, to 1, the blended image.
+        solver: ``make_solver(box, background)``, where many images are blended in one box.
 
     Returns:
-        The pictures, and how much of each pixel of theirs is covered, ``(B, 1, H, W)``.
+        The images, and how much of each pixel of theirs is covered, ``(B, 1, H, W)``.
 
     Raises:
         ShapeError: If shapes do not fit together.
@@ -190,7 +190,7 @@ def blend_cutout(
         return blend(laid, background, box, mode=mode, strength=strength, solver=solver), covered
     if alpha.shape != (len(foreground), 1, *foreground.shape[-2:]):
         raise ShapeError(
-            f"The alpha has the shape {tuple(alpha.shape)}, but pictures of the shape "
+            f"The alpha has the shape {tuple(alpha.shape)}, but images of the shape "
             f"{tuple(foreground.shape)} need one number for each of their pixels."
         )
     covered = place(alpha.expand_as(foreground), boxes, *size)[:, :1]
@@ -259,7 +259,7 @@ def _ramp(start: int, length: int, side: int, over: float) -> Tensor:
 def _right_side(pasted: Tensor, background: Tensor, box: Box, mixed: bool) -> Tensor:
     """The right-hand side for the change of the pasted box, shape ``(B, 3, h, w)``.
 
-    The change, not the picture, is what is solved for: it is smooth, so the source's detail is
+    The change, not the image, is what is solved for: it is smooth, so the source's detail is
     not rounded, and it has mean 0 where the mean is free.
     """
     turned = Box(box.left, box.top, box.width, box.height)
@@ -280,7 +280,7 @@ def _axis_right_side(pasted: Tensor, background: Tensor, box: Box, mixed: bool) 
 def _differences(images: Tensor, box: Box) -> Tensor:
     """Vertical differences in the box and across its ends, shape ``(B, 3, h + 1, w)``.
 
-    At the picture's border, which has no pixel beyond, the difference is 0.
+    At the image's border, which has no pixel beyond, the difference is 0.
     """
     columns = images[..., box.left : box.left + box.width]
     # Not F.pad's "replicate", whose gradient is not deterministic on CUDA.

@@ -15,12 +15,11 @@ from .composition import (
 )
 from .invert import InvertConfig
 from .plain import from_plain, to_plain
+from .presets import DEFAULT, PAPER, REFERENCE_CODE
 from .recipe import (
     CANDIDATES_ON_ACCELERATOR,
     CANDIDATES_ON_CPU,
-    DEFAULT,
-    PAPER,
-    REFERENCE_CODE,
+    AdamConfig,
     Augment,
     AugmentConfig,
     Mixing,
@@ -39,6 +38,7 @@ __all__ = [
     "PAPER",
     "PAPER_COMPOSITION",
     "REFERENCE_CODE",
+    "AdamConfig",
     "Augment",
     "AugmentConfig",
     "BlendMode",

@@ -1,4 +1,4 @@
-"""Settings of the composition of two pictures, and the paper's."""
+"""Settings of the composition of two images, and the paper's preset."""
 
 from __future__ import annotations
 
@@ -9,58 +9,52 @@ from typing import Literal
 
 import torch
 
-from .recipe import DEFAULT, PAPER, AugmentConfig, OptimizeConfig, SearchConfig
+from .presets import DEFAULT, PAPER
+from .recipe import AdamConfig, AugmentConfig, SearchConfig, adam_only
 from .require import require, require_choice, require_count, require_range
 
 Consistency = Literal["none", "whole", "patch", "seam"]
 BlendMode = Literal["none", "feather", "poisson", "mixed"]
 
-ALL = 1_000_000  # more configurations than anyone tries
-_OPTIMIZE = OptimizeConfig(num_steps=60, start="alone", num_starts=1, lr_y=0.02)
+ALL = 1_000_000  # more than the number of placements
+_OPTIMIZE = AdamConfig(num_steps=60, lr_y=0.02)
 _AUGMENT = AugmentConfig(num_augments=8)
 _SEARCH = dataclasses.replace(DEFAULT.search, num_basis=16, max_per_class=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposeConfig:
-    """How two pictures become one.
+    """Settings of Algorithm 2, which composes two images.
 
     Attributes:
-        optimize: Steps, learning rates and what is returned, as for one picture. The pre-search
-            chooses the start, so ``start`` may not be "best", and ``num_starts`` is 1. The
-            objective is AugCLIP, of as many copies in every step (``first_augments`` is not read).
-            No configuration stops early; ``patience`` is None.
-        num_basis: Latents of each picture that are optimised together, taken from its basis.
-        prefer_named: Whether the pre-search looks only at pairs of two classes that the prompt
-            names, where it names two of the bases' classes.
-        rungs: Successive halving: how many configurations go on, and up to which share of the
-            steps, one pair for each rung. ``((ALL, 1.0),)`` is the paper's brute force.
-        batch_size: Configurations optimised at once; sets the memory, not the result, but for the
-            rounding of the models, which many steps may amplify. None means one on a CPU, where
-            more are no quicker, and 6 elsewhere.
-        consistency: Where the two pictures should agree: "seam", just inside the border of the
-            pasted picture; "patch", all under it; "whole", everywhere and unscaled; or "none".
-        seam_width: Width of that seam, as a fraction of the pasted picture's shorter side.
-        beta: How fast the score must rise before consistency may; see ``dynamic_barrier``.
-        metric: Inner products of the barrier: "adam", in the metric of Adam's steps, or
+        optimize: Steps, learning rates and selection, as for one image.
+        num_basis: Basis latents of each image that are optimised.
+        prefer_named: Whether the pre-search is limited to pairs of classes that the prompt names,
+            where it names two classes of the bases.
+        rungs: Successive halving: placements that are kept, and the share of the steps at
+            which the rung ends, one pair per rung. ``((ALL, 1.0),)`` is the paper's brute force.
+        batch_size: Placements per micro-batch; changes memory, and results only by rounding, which
+            many steps may amplify. None means 1 on a CPU and 6 elsewhere.
+        consistency: Region of the consistency loss: "seam", just inside the border of the
+            foreground; "patch", the area under it; "whole", both images, unscaled; or "none".
+        beta: Required rate of increase of the score; see ``dynamic_barrier``.
+        metric: Inner product of the barrier: "adam", preconditioned by Adam's second moments, or
             "euclidean" as in the paper.
-        blend: How the pasted picture is blended in; see ``poisson.blend``.
-        blend_strength: From 0 (the plain paste) to 1.
-        blend_from: Share of the steps after which the blended picture is what is scored. 0 means
-            always: what blending makes of a place is then known from the pre-search on, and the
-            halving ranks what will be returned.
-        part_weight: How much the scores of foreground and background by prompts of their own
-            count beside the composite's, where such prompts are given: in every step and in the
-            halving. The pre-search and the choice of the iterate look at the composite alone.
+        blend: Blending of the foreground; see ``poisson.blend``.
+        blend_strength: From 0 (plain paste) to 1.
+        blend_from: Share of the steps after which the blended image is scored. 0 means always, so
+            that the pre-search and the halving rank blended images, as returned.
+        part_weight: Weight of the scores of foreground and background for their own prompts,
+            relative to the composite's, at every step and in the halving. The pre-search and the
+            selection of the checkpoint use the composite's score alone.
     """
 
-    optimize: OptimizeConfig = _OPTIMIZE
+    optimize: AdamConfig = _OPTIMIZE
     num_basis: int = 5
     prefer_named: bool = True
     rungs: tuple[tuple[int, float], ...] = ((18, 0.05), (6, 0.2), (3, 0.5), (2, 1.0))
     batch_size: int | None = None
     consistency: Consistency = "seam"
-    seam_width: float = 0.12
     beta: float = 1.0
     metric: Literal["adam", "euclidean"] = "adam"
     blend: BlendMode = "poisson"
@@ -69,19 +63,14 @@ class ComposeConfig:
     part_weight: float = 0.5
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimize", adam_only(self.optimize))
         require(self.optimize.start != "best", "start", "best", "a start of its own")
-        require(self.optimize.num_starts == 1, "num_starts", self.optimize.num_starts, "1")
-        objective = self.optimize.objective
-        require(objective == "aug_clip", "objective", objective, "'aug_clip' in a composition")
-        patience = self.optimize.patience
-        require(patience is None, "patience", patience, "None in a composition")
         require_count("num_basis", self.num_basis, 1)
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, 1)
         require_choice("consistency", self.consistency, ("none", "whole", "patch", "seam"))
         require_choice("metric", self.metric, ("adam", "euclidean"))
         require_choice("blend", self.blend, ("none", "feather", "poisson", "mixed"))
-        require_range("seam_width", self.seam_width, 0.0, 0.5)
         for name in ("blend_strength", "blend_from"):
             require_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("beta", "part_weight"):
@@ -92,13 +81,13 @@ class ComposeConfig:
         self._require_rungs()
 
     def batch_size_on(self, device: torch.device) -> int:
-        """Configurations optimised at once on this device."""
+        """Return the number of configurations per batch on a device."""
         if self.batch_size is not None:
             return self.batch_size
         return 1 if device.type == "cpu" else 6
 
     def _require_rungs(self) -> None:
-        """Check that ever fewer configurations go ever further, to the end."""
+        """Check that counts fall and shares rise to 1."""
         counts, shares = zip(*self.rungs, strict=True) if self.rungs else ((), (0.0,))
         for count in counts:
             require_count("rungs", count, 1)
@@ -112,11 +101,11 @@ class ComposeConfig:
         )
 
 
-# The paper's section 3.3, as far as it is told: all configurations to the end, the Euclidean
-# barrier, blending as the last step. Which region its consistency compares is not told; this is
-# the likeliest reading. The paper has no pre-search: its bases are the search's own k best.
+# Section 3.3 of the paper: all configurations to the end, the Euclidean barrier, blending as the
+# last step. The paper does not specify the region of the consistency loss; "patch" is the most
+# likely reading. It has no pre-search: its bases are the k best of the search.
 PAPER_COMPOSITION = ComposeConfig(
-    optimize=PAPER.optimize,
+    optimize=PAPER.optimize.adam(),
     prefer_named=False,
     rungs=((ALL, 1.0),),
     consistency="patch",
@@ -128,9 +117,9 @@ PAPER_COMPOSITION = ComposeConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositionRecipe:
-    """The settings of all stages of a run that composes two pictures.
+    """Settings of all stages of a composition.
 
-    The search is wide and varied, since foreground and background are different things.
+    The default search keeps a larger basis, with more classes, than that of a single image.
     """
 
     search: SearchConfig = _SEARCH

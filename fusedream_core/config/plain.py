@@ -1,4 +1,4 @@
-"""Settings as plain data, for a picture's metadata, and back from data that nobody vouches for."""
+"""Conversion of settings to plain data for an image's metadata, and back from untrusted data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .require import require
 
 ConfigT = TypeVar("ConfigT")
 
-# The largest numbers that are taken from plain data: larger ones could only fill the memory.
-_MOST = 1_000_000
-_MOST_OF = {
+# Largest numbers accepted from plain data; larger ones could exhaust memory.
+_MAX_NUMBER = 1_000_000
+_MAX_NUMBER_OF = {
     "batch_size": 4_096,
     "num_augments": 4_096,
     "rerank_augments": 4_096,
@@ -22,11 +22,26 @@ _MOST_OF = {
     "num_basis": 4_096,
     "seed": 2**64 - 1,
 }
-LONGEST = 10_000  # characters, and items of a list
+# Settings of older versions, and their values that made no difference. Composition and inversion
+# had all settings of the optimisation, and did not use these.
+_RETIRED: dict[str, tuple[object, ...]] = {
+    "patience": (None,),
+    "y_mode": ("free",),
+    "objective": ("aug_clip",),
+    "num_starts": (1, 3),
+    "trial_share": (0.2,),
+    "first_augments": (0.5, 1.0),
+    "z_clamp": (2.0,),
+    "ema_decay": (0.95,),
+    "seam_width": (0.12,),
+    "clip_weight": (0.3,),
+    "color_weight": (0.5,),
+}
+MAX_LENGTH = 10_000  # characters, and items of a list
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
-    """Settings as dicts, lists, numbers and words."""
+    """Convert settings to dicts, lists, numbers and strings."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -35,21 +50,21 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
 
 
 def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> ConfigT:
-    """Settings from plain data; what is missing has its default.
-
-    Only the fields of the dataclass are taken, each only of its own type, no number above a limit.
+    """Build a dataclass from untrusted plain data; missing fields have their defaults.
 
     Args:
         kind: The dataclass.
-        plain: What ``to_plain`` gave, maybe changed by anyone.
-        name: What to call it in messages.
+        plain: Output of ``to_plain``, possibly modified.
+        name: Name of the object in messages.
 
     Raises:
-        ConfigError: If a name is unknown, or a value of another type or out of range.
+        ConfigError: If a field is unknown or missing, or a value has the wrong type or is out of
+            range.
     """
     if not isinstance(plain, dict):
         raise ConfigError(f"{name} is {plain!r:.60}, but it must be an object with settings.")
     hints = get_type_hints(kind)
+    plain = {key: own for key, own in plain.items() if key in hints or not _is_retired(key, own)}
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ConfigError(f"{name} has the unknown setting {min(map(str, unknown))!r:.60}.")
@@ -66,7 +81,7 @@ def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> Co
 
 
 def check_readable(settings: Any) -> None:  # noqa: ANN401 - settings of any kind
-    """Check that ``from_plain`` takes what ``to_plain`` gives of settings, so that none are lost.
+    """Check that ``from_plain`` accepts the result of ``to_plain``.
 
     Raises:
         ConfigError: If a number, a text or a list is above a limit.
@@ -76,8 +91,13 @@ def check_readable(settings: Any) -> None:  # noqa: ANN401 - settings of any kin
         _read(hints[field.name], to_plain(getattr(settings, field.name)), field.name)
 
 
+def _is_retired(name: object, value: object) -> bool:
+    """Whether a setting is one of older versions, of a value that changed nothing."""
+    return isinstance(name, str) and name in _RETIRED and value in _RETIRED[name]
+
+
 def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a value of it
-    """A value of a type."""
+    """Convert a value to the type of its field."""
     if get_origin(hint) in (Union, types.UnionType):
         return _read_one_of(get_args(hint), value, name)
     if get_origin(hint) is tuple:
@@ -95,7 +115,7 @@ def _read(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - a type, a 
 
 
 def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa: ANN401
-    """A value of the first type that it fits."""
+    """Convert a value to the first type of a union that accepts it."""
     if isinstance(value, dict):
         kinds = [hint for hint in hints if dataclasses.is_dataclass(hint)] or [hints[0]]
         fitting = [kind for kind in kinds if value.keys() <= get_type_hints(kind).keys()]
@@ -110,9 +130,9 @@ def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa:
 
 
 def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:  # noqa: ANN401
-    """A tuple of one type and any length, or of these types."""
-    short = isinstance(value, list) and len(value) <= LONGEST
-    require(short, name, _short(value), f"a list of at most {LONGEST}")
+    """Convert a list to a tuple, of one type and any length, or of the given types."""
+    short = isinstance(value, list) and len(value) <= MAX_LENGTH
+    require(short, name, _short(value), f"a list of at most {MAX_LENGTH}")
     if hints[-1] is Ellipsis:
         return tuple(_read(hints[0], own, name) for own in value)
     require(len(value) == len(hints), name, _short(value), f"a list of {len(hints)}")
@@ -120,25 +140,25 @@ def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...
 
 
 def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
-    """A number, a word, yes or no, or nothing."""
-    most = _MOST_OF.get(name, _MOST)
+    """Convert a number, a string, a boolean or None."""
+    most = _MAX_NUMBER_OF.get(name, _MAX_NUMBER)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {
         bool: isinstance(value, bool),
         int: number and isinstance(value, int) and abs(value) <= most,
         float: number and abs(value) <= most,
-        str: isinstance(value, str) and len(value) <= LONGEST,
+        str: isinstance(value, str) and len(value) <= MAX_LENGTH,
         type(None): value is None,
     }
-    text = f"a text of at most {LONGEST:,} characters"
+    text = f"a text of at most {MAX_LENGTH:,} characters"
     accepted = {bool: "true or false", str: text, type(None): "nothing"}
     require(fits[hint], name, _short(value), accepted.get(hint, f"a number up to {most}"))
     return float(value) if hint is float else value
 
 
 def _short(value: object) -> object:
-    """What a message shows of a value."""
-    if isinstance(value, (str, list)) and len(value) > LONGEST:
+    """Return a value as a message shows it."""
+    if isinstance(value, (str, list)) and len(value) > MAX_LENGTH:
         return f"a {'text' if isinstance(value, str) else 'list'} of length {len(value):,}"
     number = isinstance(value, (int, float)) and not abs(value) > 1e20
     return value if number else f"{value!r:.60}"

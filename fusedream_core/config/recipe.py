@@ -1,11 +1,13 @@
-"""Settings of text to image: augmentation, search, optimisation, and the three presets."""
+"""Settings of text to image: augmentation, search and optimisation."""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
+import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -22,7 +24,7 @@ CANDIDATES_ON_CPU = 400
 
 
 class Augment(enum.Enum):
-    """The random changes of AugCLIP, in the order in which they are applied."""
+    """The random augmentations of AugCLIP, in the order of their application."""
 
     BRIGHTNESS = "brightness"
     SATURATION = "saturation"
@@ -34,21 +36,20 @@ class Augment(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How AugCLIP changes its copies of a picture. The strengths are the reference code's.
+    """Augmentations of AugCLIP. The default strengths are the reference code's.
 
     Attributes:
-        num_augments: Changed copies of each picture (50 in the reference code).
-        policy: Which changes are used. They are applied in the order of ``Augment``.
-        brightness: Largest brightness added, on pictures in [-1, 1].
-        saturation: Saturation factors are drawn from 1 -/+ this.
-        contrast: Contrast factors are drawn from 1 -/+ this.
+        num_augments: Augmented views per image (50 in the reference code).
+        policy: Augmentations, applied in the order of ``Augment``.
+        brightness: Largest added brightness, on images in [-1, 1].
+        saturation: Saturation factors are within 1 -/+ this.
+        contrast: Contrast factors are within 1 -/+ this.
         translation: Largest shift, as a fraction of the side.
-        resize: Zoom factors are drawn from 1 -/+ this.
-        cutout: Side of the grey box, as a fraction of the picture's side.
-        shared_zoom: One zoom for all copies of a draw, as the reference code has it, instead
-            of one for each.
-        draws: "stratified" spreads the copies evenly over the range of each change, for less noise
-            from as many; "independent" draws each by itself, as the reference code.
+        resize: Zoom factors are within 1 -/+ this.
+        cutout: Side of the grey box, as a fraction of the image's side.
+        shared_zoom: Whether all views of a draw share one zoom, as in the reference code.
+        draws: "stratified" is a Latin hypercube over the parameters, with lower variance;
+            "independent" draws each view independently, as the reference code.
     """
 
     num_augments: int = 6
@@ -75,24 +76,25 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """How the basis is found among random latents.
+    """Settings of the seed search among random latents.
 
     Attributes:
-        num_candidates: Random latents that are scored (M of the paper, 10,000 there). None means
-            10,000 on an accelerator and 400 on a CPU.
-        num_basis: How many of the best are kept (k of the paper, 5 there).
-        batch_size: Pictures decoded at once; sets the memory, not the result.
-        ranking: Which score ranks the candidates: AugCLIP as in the paper, or plain CLIP as in
-            the reference code.
-        num_reranked: How many of them, the best by plain CLIP, AugCLIP ranks. None means all.
-        rerank_augments: Changed copies of each of those.
-        truncation: tau, from just above 0 to 1. None means the GAN's own recommendation.
-        guided_share: Share of the candidates from classes that the prompt names or that CLIP finds
-            near it, of which one that is named then has a place in the basis; the others come from
-            all classes alike, as in the paper.
-        classes: Names or indices of the classes to draw from. None means all.
-        max_per_class: At most this many of the basis from one class, as far as other classes fill
-            the rest. None means no limit.
+        num_candidates: Number of random latents (M of the paper, 10,000 there). None means 10,000
+            on an accelerator and 400 on a CPU.
+        num_basis: Number of latents that are kept (k of the paper, 5 there).
+        batch_size: Images per decoded batch; changes memory, not the result.
+        ranking: Score of the candidates: AugCLIP as in the paper, or plain CLIP as in the
+            reference code.
+        num_reranked: Number of candidates, the best by plain CLIP, that AugCLIP ranks. None means
+            all.
+        rerank_augments: Augmented views per ranked candidate.
+        truncation: Above 0 and at most 1. None means the GAN's recommendation.
+        guided_share: Share of the candidates drawn from the class prior: classes that the prompt
+            names or that are near it in CLIP. Each named class is then in the basis. The other
+            candidates are drawn from all classes uniformly, as in the paper.
+        classes: Names or indices of the allowed classes. None means all.
+        max_per_class: Largest number of basis members of one class, where other classes can fill
+            the rest. None means unlimited.
     """
 
     num_candidates: int | None = None
@@ -130,7 +132,7 @@ class SearchConfig:
             require_count("max_per_class", self.max_per_class, 1)
 
     def candidates_on(self, device: torch.device) -> int:
-        """Number of candidates for a GAN on this device."""
+        """Return the number of candidates for a GAN on a device."""
         if self.num_candidates is not None:
             return self.num_candidates
         default = CANDIDATES_ON_CPU if device.type == "cpu" else CANDIDATES_ON_ACCELERATOR
@@ -138,158 +140,112 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizeConfig:
-    """How the basis and its mixing weights are optimised.
+class AdamConfig:
+    """Settings of Adam on over-parameterised latents, and of the returned checkpoint.
 
     Attributes:
         num_steps: Steps of Adam.
-        objective: Score to raise: AugCLIP, or plain CLIP for comparison.
-        mixing: "scalar" is the paper's form, one free weight for each basis member; "softmax" is
-            the reference code's, weights for each coordinate that sum to 1.
-        start: Mixing weights to begin with. "uniform" is the paper's 1/k, "random" the reference
-            code's softmax of noise, "alone" the best member by itself, "preserving" a mix as
-            widely spread as one member; "best" is whichever of these scores highest.
-        num_starts: How many starts race at first: the one above, and the best member of as many
-            other classes of the basis by itself, those that the prompt names before the rest. The
-            best by AugCLIP goes on, or one of a named class, if it is no worse than by two standard
-            errors.
-        trial_share: For which share of the steps they do, if there are several.
-        first_augments: Share of a step's changed copies that the first step has; from there their
-            number grows evenly to all of them at the last. Noise does little harm at first.
-        y_mode: "free" moves the class embeddings; "hull" keeps them and moves only their weights.
-        units: Whether the next three are in units of the spread of z and of y ("spread"; y's is
-            some 15 times the smaller) or plain numbers as in the reference code ("absolute").
+        mixing: "scalar" is the paper's form, one free weight per basis member; "softmax" is the
+            reference code's, weights per coordinate that sum to 1.
+        start: Initial mixing weights. "uniform" is the paper's 1/k, "random" the reference code's
+            softmax of noise, "alone" the best member only, "preserving" a mix with the standard
+            deviation of one member.
+        units: Units of the next three settings: the standard deviations of z and y ("spread"; that
+            of y is about 15 times smaller), or plain numbers as in the reference code ("absolute").
         lr_z: Learning rate of the basis z.
         lr_y: Learning rate of the basis y.
-        latent_noise_std: Noise added to z and y at each step.
+        latent_noise_std: Standard deviation of the noise added to z and y at each step.
         lr_w: Learning rate of the mixing weights (of their logits under "softmax").
-        schedule: "cosine" lowers the learning rates to a tenth and the noise to nothing;
-            "constant" keeps both.
-        z_clamp: Bound on every coordinate of z, in units of the truncation.
-        selection: "best" returns the best of the snapshots, the running average and the last
-            iterate by held-out AugCLIP; "last" returns the last iterate.
-        num_snapshots: Iterates kept for that, evenly spaced, the start among them.
-        ema_decay: Decay of the running average of the latent.
-        eval_augments: Fixed held-out copies that the returned score is measured on.
-        patience: After how many snapshots in a row without a better held-out score a run stops,
-            once its starts have raced; what is better is told in ``Selection.review``. Below
-            ``num_snapshots``, of which a run that may stop needs more than others: one costs about
-            as much as ``eval_augments / (2 * num_augments)`` steps. None means never.
+        schedule: "cosine" decays the learning rates to a tenth and the noise to 0; "constant"
+            keeps both.
+        selection: "best" returns the best of the checkpoints, the moving average and the last
+            latent by held-out AugCLIP; "last" returns the last latent.
+        num_snapshots: Number of checkpoints, evenly spaced, including the start.
+        eval_augments: Fixed held-out augmented views of the returned score.
     """
 
     num_steps: int = 100
-    objective: Objective = "aug_clip"
     mixing: Mixing = "scalar"
-    start: Start = "best"
-    num_starts: int = 3
-    trial_share: float = 0.2
-    first_augments: float = 0.5
-    y_mode: Literal["free", "hull"] = "free"
+    start: Start = "alone"
     units: Literal["spread", "absolute"] = "spread"
     lr_z: float = 0.1
     lr_y: float = 0.04
     latent_noise_std: float = 0.0
     lr_w: float = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
-    z_clamp: float = 2.0
     selection: Literal["best", "last"] = "best"
     num_snapshots: int = 4
-    ema_decay: float = 0.95
     eval_augments: int = 64
-    patience: int | None = None
 
     def __post_init__(self) -> None:
         require_count("num_steps", self.num_steps, 1)
         require_count("num_snapshots", self.num_snapshots, 0)
-        require_count("num_starts", self.num_starts, 1)
-        require_range("trial_share", self.trial_share, 0.0, 1.0)
-        require_range("first_augments", self.first_augments, 0.0, 1.0)
         require_count("eval_augments", self.eval_augments, 2)
-        require_choice("objective", self.objective, ("aug_clip", "clip"))
         require_choice("mixing", self.mixing, ("scalar", "softmax"))
-        starts = ("best", "alone", "uniform", "random", "preserving")
-        require_choice("start", self.start, starts)
-        require_choice("y_mode", self.y_mode, ("free", "hull"))
+        require_choice("start", self.start, get_args(Start))
         require_choice("units", self.units, ("spread", "absolute"))
         require_choice("schedule", self.schedule, ("cosine", "constant"))
         require_choice("selection", self.selection, ("best", "last"))
         for name in ("lr_z", "lr_y", "lr_w", "latent_noise_std"):
             value = getattr(self, name)
             require(0.0 <= value < math.inf, name, value, "a number of at least 0")
-        require(0.0 < self.z_clamp < math.inf, "z_clamp", self.z_clamp, "a number above 0")
-        require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "from 0 to below 1")
-        if self.patience is not None:
-            self._require_patience(self.patience)
 
-    def _require_patience(self, patience: int) -> None:
-        """Check that there are scores to wait for."""
-        require_count("patience", patience, 1)
-        if self.selection == "last":
-            raise ConfigError(
-                f"patience is {patience}, but with selection 'last' the last iterate is returned, "
-                "whatever its score; leave patience out, or return the best."
-            )
-        few = f"below num_snapshots, which is {self.num_snapshots}"
-        require(patience < self.num_snapshots, "patience", patience, few)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeConfig(AdamConfig):
+    """Settings of Algorithm 1, which optimises the basis and its mixing weights.
+
+    Attributes:
+        start: As in ``AdamConfig``; "best" is the one of these with the highest score.
+        objective: Score to maximise: AugCLIP, or plain CLIP for comparison.
+        num_starts: Number of starts: the one above, and the best member alone of other classes of
+            the basis, named classes first. The best by AugCLIP is kept, or one of a named class
+            within two standard errors of it.
+        trial_share: Share of the steps after which only one start is kept.
+        first_augments: Share of the augmented views at the first step. Their number grows linearly
+            to all of them at the last step; early steps tolerate noise.
+    """
+
+    start: Start = "best"
+    objective: Objective = "aug_clip"
+    num_starts: int = 3
+    trial_share: float = 0.2
+    first_augments: float = 0.5
+
+    def __post_init__(self) -> None:
+        AdamConfig.__post_init__(self)  # slots replace the class, which super() would miss
+        require_choice("objective", self.objective, ("aug_clip", "clip"))
+        require_count("num_starts", self.num_starts, 1)
+        require_range("trial_share", self.trial_share, 0.0, 1.0)
+        require_range("first_augments", self.first_augments, 0.0, 1.0)
+
+    def adam(self) -> AdamConfig:
+        """Return the settings that composition and inversion share."""
+        names = [field.name for field in dataclasses.fields(AdamConfig)]
+        return AdamConfig(**{name: getattr(self, name) for name in names})
+
+
+def adam_only(config: AdamConfig) -> AdamConfig:
+    """Return the settings of a stage with one start, without those of an ``OptimizeConfig``."""
+    if not isinstance(config, OptimizeConfig):
+        return config
+    warnings.warn(
+        "This stage takes an AdamConfig; of an OptimizeConfig it does not read the settings of "
+        "several starts. Give OptimizeConfig.adam().",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    return config.adam()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The settings of all stages of a text-to-image run."""
+    """Settings of all stages of text-to-image generation."""
 
     search: SearchConfig = SearchConfig()
     optimize: OptimizeConfig = OptimizeConfig()
     augment: AugmentConfig = AugmentConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers, words and lists, for a picture's metadata."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-
-DEFAULT = Recipe()
-
-# The paper (arXiv:2112.01573): every candidate ranked by AugCLIP, scalar weights from 1/k. It names
-# neither steps nor learning rate, so those are the reference code's.
-PAPER = Recipe(
-    search=SearchConfig(
-        num_candidates=10_000, num_reranked=None, guided_share=0.0, max_per_class=None
-    ),
-    optimize=OptimizeConfig(
-        num_steps=1_000,
-        first_augments=1.0,
-        mixing="scalar",
-        start="uniform",
-        num_starts=1,
-        units="absolute",
-        lr_z=5e-3,
-        lr_y=5e-3,
-        lr_w=5e-3,
-        schedule="constant",
-        selection="last",
-    ),
-    augment=AugmentConfig(num_augments=50, draws="independent"),
-)
-
-# gnobitab/FuseDream as its script runs it. Not reproduced: its z is a clamped N(0, 1) where ours is
-# a truncated one, and it returns the iterate before the last step where we return the one after.
-REFERENCE_CODE = Recipe(
-    search=SearchConfig(
-        num_candidates=10_000, ranking="clip", guided_share=0.0, max_per_class=None
-    ),
-    optimize=OptimizeConfig(
-        num_steps=1_000,
-        first_augments=1.0,
-        mixing="softmax",
-        start="random",
-        num_starts=1,
-        units="absolute",
-        lr_z=5e-3,
-        lr_y=5e-3,
-        lr_w=5e-3,
-        latent_noise_std=0.01,
-        schedule="constant",
-        selection="last",
-    ),
-    augment=AugmentConfig(num_augments=50, shared_zoom=True, draws="independent"),
-)
+        """Return the settings as plain data, for an image's metadata."""
+        return dict(to_plain(self))

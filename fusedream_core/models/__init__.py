@@ -1,1 +1,1 @@
-"""The pretrained networks: generator, CLIP, perceptual distance, and their files."""
+"""Pretrained networks: generator, CLIP, perceptual distance; and their files."""

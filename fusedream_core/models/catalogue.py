@@ -1,6 +1,6 @@
-"""The models that are known by name: what they are, under which licence, and where they lie.
+"""The catalogue of downloadable models: names, licences and addresses.
 
-The data is in ``catalogue.json``. Nothing here reads from the network; see ``download.py``.
+The data is in ``catalogue.json``. This module does not use the network; see ``download.py``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _DATA = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place of a file.
+    """One download source of a file.
 
     Attributes:
-        url: Its address; ``hf://owner/repository/file`` is a file of the Hugging Face Hub.
-        sha256: Of its content, whole or the first digits; empty where it is not known.
+        url: Address; ``hf://owner/repository/file`` is a file of the Hugging Face Hub.
+        sha256: Hash of the content, complete or its first digits; empty if unknown.
     """
 
     url: str
@@ -36,10 +36,10 @@ class RemoteFile:
     """A file of a model.
 
     Attributes:
-        name: What it is called in the model's folder.
-        megabytes: About how large it is; 0 for less than one.
-        sources: Its places, in the order in which they are tried. Their contents may differ, as
-            far as the loader reads all of them alike.
+        name: File name in the model's folder.
+        megabytes: Approximate size; 0 for less than one.
+        sources: Sources, in order of preference. Their contents may differ, if the loader reads
+            all of them alike.
     """
 
     name: str
@@ -49,16 +49,16 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueModel:
-    """A model that can be downloaded.
+    """A downloadable model.
 
     Attributes:
-        name: Of the model, and of its folder.
-        folder: The model folder of ComfyUI that it belongs in.
-        title: What it is.
-        licence: Of its weights.
-        resolution: Side of the pictures that it makes or sees, in pixels.
-        files: In the order in which they are downloaded; what a loader looks for comes last.
-        note: What else is to be known.
+        name: Name of the model and its folder.
+        folder: ComfyUI model folder.
+        title: Description.
+        licence: Licence of the weights.
+        resolution: Side of the output or input images in pixels.
+        files: Files in download order; a loader's entry file is the last.
+        note: Further notes.
     """
 
     name: str
@@ -71,19 +71,20 @@ class CatalogueModel:
 
     @property
     def megabytes(self) -> int:
-        """About how much is downloaded."""
+        """Approximate size of the download."""
         return sum(file.megabytes for file in self.files)
 
     def is_in(self, root: Path) -> bool:
-        """Whether all of the model's files lie in its folder below ``root``."""
+        """Return whether all files are in the model's folder below ``root``."""
         return all((root / self.name / file.name).is_file() for file in self.files)
 
 
 def catalogue(folder: Folder | None = None) -> tuple[CatalogueModel, ...]:
-    """All models that are known, or those of one model folder.
+    """Return all models of the catalogue, or those of one model folder.
 
     Raises:
-        ConfigError: If an address is plain http without a whole hash, or a name is no file's.
+        ConfigError: If an address is plain http without a complete hash, or a name is not a valid
+            file name.
     """
     entries: list[dict[str, Any]] = json.loads(_DATA.read_text(encoding="utf-8"))
     models = (_model(entry) for entry in entries)
@@ -91,10 +92,10 @@ def catalogue(folder: Folder | None = None) -> tuple[CatalogueModel, ...]:
 
 
 def find_model(name: str) -> CatalogueModel:
-    """The model of a name.
+    """Return a model by name.
 
     Raises:
-        ConfigError: If none has it; the message names all.
+        ConfigError: If the name is unknown; the message lists all names.
     """
     models = {model.name: model for model in catalogue()}
     if name not in models:
@@ -103,14 +104,14 @@ def find_model(name: str) -> CatalogueModel:
 
 
 def _model(entry: dict[str, Any]) -> CatalogueModel:
-    """A model from its data."""
+    """Parse a model."""
     _require_plain(entry["name"])
     files = tuple(_file(file) for file in entry["files"])
     return CatalogueModel(**{**entry, "files": files})
 
 
 def _file(entry: dict[str, Any]) -> RemoteFile:
-    """A file from its data."""
+    """Parse a file."""
     _require_plain(entry["name"])
     sources = tuple(Source(**source) for source in entry["sources"])
     for source in sources:
@@ -124,7 +125,7 @@ def _file(entry: dict[str, Any]) -> RemoteFile:
 
 
 def _require_plain(name: str) -> None:
-    """Refuse a name that would lead out of its folder."""
+    """Refuse a name that would escape its folder."""
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise ConfigError(
             f"The catalogue's name {name!r} is refused, because it becomes a file; use letters, "

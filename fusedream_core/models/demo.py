@@ -1,4 +1,4 @@
-"""The demo models that come with this package: generator, CLIP, seed bank, perceptual distance."""
+"""The bundled demo models: generator, CLIP, seed bank, perceptual distance."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _DEMO = Path(__file__).parents[1] / "assets" / "demo"
 
 
 def demo_gan_dir() -> Path:
-    """Folder of the demo generator, for ``load_biggan``."""
+    """Return the folder of the demo generator, for ``load_biggan``."""
     return _DEMO / "gan"
 
 
 def demo_clip_dir() -> Path:
-    """Folder of the demo CLIP, for ``load_open_clip_folder``."""
+    """Return the folder of the demo CLIP, for ``load_open_clip_folder``."""
     return _DEMO / "clip"
 
 
 def demo_lpips_path() -> Path:
-    """File of the demo perceptual distance, for ``load_lpips``."""
+    """Return the file of the demo perceptual distance, for ``load_lpips``."""
     return _DEMO / "lpips" / "squeeze.safetensors"
 
 
 def demo_bank_path() -> Path:
-    """File of the demo pair's seed bank, for ``load_bank``."""
+    """Return the file of the demo seed bank, for ``load_bank``."""
     return _DEMO / "bank.safetensors"
 
 

@@ -1,7 +1,7 @@
-"""Downloads of the catalogue's models: resumable, checked, and whole or not at all.
+"""Downloads of catalogue models: resumable, checked and atomic.
 
-The transfer is ``huggingface_hub``'s, which open_clip brings along; it retries, resumes, and heeds
-the proxy settings of the environment. Nothing is downloaded unless a caller asks for that model.
+The transfer uses ``huggingface_hub``, a dependency of open_clip, which retries, resumes and reads
+the proxy settings of the environment. Nothing is downloaded without an explicit call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int | None], None]  # bytes of a file that are there, and all, if known
+Progress = Callable[[int, int | None], None]  # bytes so far, and total bytes if known
 
 _BLOCK = 1 << 20
 _HUB = "hf://"
@@ -37,24 +37,23 @@ _POLL_SECONDS = 0.1
 def download_model(
     model: CatalogueModel, root: Path | str, *, progress: Progress | None = None
 ) -> Path:
-    """Bring a model's files into its folder; those that are there already stay as they are.
+    """Download the missing files of a model into its folder.
 
-    A file is written under another name beside its last one, and takes that when it is whole: when
-    its size is the server's and its hash the catalogue's, the Hub's, or, where neither is known,
-    the one of the first download into this folder. A download that was broken off goes on where it
-    was, as long as the file on the server is the same.
+    A file has a temporary name until its size equals the server's and its hash is verified: against
+    the catalogue, the Hub, or, where neither has one, the first download into this folder. An
+    interrupted download resumes if the file on the server is unchanged.
 
     Args:
-        model: What to download.
-        root: The model folder; a folder of the model's name is made in it.
-        progress: Called from time to time; it may raise to stop.
+        model: The model.
+        root: Parent folder; the files are saved in a subfolder with the model's name.
+        progress: Called periodically; it may raise to stop.
 
     Returns:
         The model's folder.
 
     Raises:
-        DownloadError: If a file could not be had, or another process is downloading it. The message
-            names its addresses, its size, and where to put it by hand.
+        DownloadError: If a download failed, or another process is downloading the file. The message
+            has its addresses, its size, and the path for a manual download.
         MissingDependencyError: If ``huggingface_hub`` is not installed.
     """
     folder = Path(root) / model.name
@@ -65,7 +64,7 @@ def download_model(
 
 
 def cached_folder(model: CatalogueModel) -> Path | None:
-    """Where all of a model's files lie in the Hub's own cache, if they do; asks no server."""
+    """Return the folder of the Hub's cache with all files of a model, or None; works offline."""
     hub = _hub()
     found = []
     for file in model.files:
@@ -77,13 +76,13 @@ def cached_folder(model: CatalogueModel) -> Path | None:
 
 
 def _in_repository(url: str) -> tuple[str, str]:
-    """A Hub file's repository and its name there."""
+    """Return the repository and file name of a Hub address."""
     owner, repository, name = url.removeprefix(_HUB).split("/", 2)
     return f"{owner}/{repository}", name
 
 
 def _fetch(model: CatalogueModel, file: RemoteFile, path: Path, progress: Progress | None) -> None:
-    """Try a file's sources in order."""
+    """Download a file from the first source that works."""
     from filelock import FileLock, Timeout
 
     hub = _hub()
@@ -111,7 +110,7 @@ def _fetch(model: CatalogueModel, file: RemoteFile, path: Path, progress: Progre
 
 
 def _by_hand(file: RemoteFile, path: Path, faults: list[str]) -> str:
-    """What went wrong, and what can be done instead."""
+    """Return the message of a failed download, with the manual alternative."""
     size = f"about {file.megabytes} MB" if file.megabytes else "less than 1 MB"
     places = " or ".join(_readable(source.url) for source in file.sources)
     return (
@@ -121,7 +120,7 @@ def _by_hand(file: RemoteFile, path: Path, faults: list[str]) -> str:
 
 
 def _readable(url: str) -> str:
-    """An address that a browser takes."""
+    """Return an address for a browser."""
     if not url.startswith(_HUB):
         return url
     repository, name = _in_repository(url)
@@ -129,7 +128,7 @@ def _readable(url: str) -> str:
 
 
 def _address(hub: ModuleType, source: Source) -> str:
-    """Where a source is now: the Hub's files are where ``HF_ENDPOINT`` says."""
+    """Return the address of a source; for the Hub, ``HF_ENDPOINT`` is used."""
     if not source.url.startswith(_HUB):
         return source.url
     address: str = hub.hf_hub_url(*_in_repository(source.url))
@@ -137,14 +136,14 @@ def _address(hub: ModuleType, source: Source) -> str:
 
 
 def _try(hub: ModuleType, source: Source, path: Path, progress: Progress | None) -> str | None:
-    """Bring a file from one source to its place. Returns what went wrong, or nothing."""
+    """Download and verify a file from one source. Returns the reason of a failure, or None."""
     address = _address(hub, source)
     try:
-        # Without the user's token, which is the Hub's and nobody else's business.
+        # Without the user's token, which must only be sent to the Hub.
         about = hub.get_hf_file_metadata(address, token=False)
-    except Exception as error:  # whatever the library of the day raises
+    except Exception as error:  # the library's errors vary by version
         return _reason(error)
-    size = about.size or None  # some versions take a redirect's own, which is 0
+    size = about.size or None  # some versions return a redirect's size, 0
     part = path.with_name(f"{path.name}.{_short(f'{address} {about.etag} {size}')}.part")
     transfer = _Transfer(address, part, size)
     transfer.follow(progress)
@@ -166,10 +165,9 @@ def _try(hub: ModuleType, source: Source, path: Path, progress: Progress | None)
 
 
 class _Transfer(threading.Thread):
-    """Brings the rest of a file to the part that is there.
+    """A thread that downloads the rest of a partial file.
 
-    In a thread of its own, since the library may wait for a silent server for a minute, and nobody
-    who cancels wants to.
+    In a thread, so that a cancellation need not wait for the library's timeout of a minute.
     """
 
     def __init__(self, address: str, part: Path, size: int | None) -> None:
@@ -179,7 +177,7 @@ class _Transfer(threading.Thread):
         self.error: Exception | None = None
 
     def follow(self, progress: Progress | None) -> None:
-        """Start, and tell of it until it ends; where telling raises, nothing more is written."""
+        """Start, and report progress until the end; stop writing if ``progress`` raises."""
         self.start()
         try:
             while self.is_alive():
@@ -191,21 +189,21 @@ class _Transfer(threading.Thread):
             raise
 
     def run(self) -> None:
-        """Bring the file; what went wrong is kept."""
+        """Download the file; an error is stored."""
         there = self.part.stat().st_size if self.part.is_file() else 0
         if there == self.size:
             return
         try:
-            self._bring(there)
-        except Exception as error:  # whatever the library of the day raises
+            self._download(there)
+        except Exception as error:  # the library's errors vary by version
             status = getattr(getattr(error, "response", None), "status_code", None)
             if there and status == _RANGE_NOT_SATISFIABLE:
-                return  # nothing was left to bring; the hash will tell
+                return  # the file was complete; the hash is checked later
             self.error = error
             if self.size is not None and self.part.stat().st_size > self.size:
                 self.part.unlink()
 
-    def _bring(self, there: int) -> None:
+    def _download(self, there: int) -> None:
         from huggingface_hub.file_download import http_get
 
         with _Stoppable(self.part, self.stopped) as stream:
@@ -213,7 +211,7 @@ class _Transfer(threading.Thread):
 
 
 class _Stoppable(io.FileIO):
-    """A file that is only written to until it is told to stop."""
+    """A file that refuses writes after a stop event."""
 
     def __init__(self, path: Path, stopped: threading.Event) -> None:
         super().__init__(path, "ab")
@@ -231,7 +229,7 @@ class _Stoppable(io.FileIO):
 
 
 def _reason(error: Exception) -> str:
-    """A short reason for an error."""
+    """Return a short reason for an error."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full"
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -239,30 +237,30 @@ def _reason(error: Exception) -> str:
 
 
 def _hash_fault(digest: str, source: Source, etag: str | None, path: Path) -> str | None:
-    """What is wrong with a hash, if it is known."""
+    """Return the mismatch of a hash, or None if it is right or unknown."""
     is_sha256 = etag is not None and re.fullmatch(r"[0-9a-f]{64}", etag)
     pin = _pin(path, source)
     pinned = pin.read_text(encoding="utf-8").split()[:1] if pin.is_file() else []
     if source.sha256:
-        expected, whose = source.sha256, "the catalogue's"
+        expected, origin = source.sha256, "the catalogue's"
     elif is_sha256:
-        expected, whose = str(etag), "the server's"
+        expected, origin = str(etag), "the server's"
     elif pinned:
-        expected, whose = pinned[0], f"that of the first download, in {pin}"
+        expected, origin = pinned[0], f"that of the first download, in {pin}"
     else:
         return None
     if digest.startswith(expected):
         return None
-    return f"its SHA-256 is {digest[:12]}..., not {expected[:12]}... ({whose})"
+    return f"its SHA-256 is {digest[:12]}..., not {expected[:12]}... ({origin})"
 
 
 def _pin(path: Path, source: Source) -> Path:
-    """Where the hash of a file's first download from a source is kept."""
+    """Return the path of the recorded hash of the first download from a source."""
     return path.with_name(f"{path.name}.{_short(source.url)}.sha256")
 
 
 def _sha256(path: Path) -> str:
-    """The hash of a file."""
+    """Return the hash of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -271,12 +269,12 @@ def _sha256(path: Path) -> str:
 
 
 def _short(text: str) -> str:
-    """A few letters that stand for a text."""
+    """Return a short hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _hub() -> ModuleType:
-    """The package, imported when first needed."""
+    """Import huggingface_hub when first needed."""
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:

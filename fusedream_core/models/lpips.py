@@ -1,7 +1,7 @@
-"""Perceptual distance: LPIPS, over the package ``lpips``, from files that lie on this machine.
+"""Perceptual distance: LPIPS, based on the package ``lpips``, from local files.
 
-The package downloads its trunk when it is constructed, and its heads fit ImageNet's trunks only.
-Here both come from a local file, so that nothing is fetched and a trunk of one's own will do.
+The package downloads its trunk, and its heads fit ImageNet trunks only. Here both come from a local
+file, so nothing is downloaded, and other trunks are possible.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..errors import CheckpointError, MissingDependencyError, ShapeError
 from ..finite import check_finite_output
 from .weights import check_floats, load_weights, read_state_dict
 
-# Tensor that only one of the package's nets has, in torchvision's names -> the package's name.
+# A tensor that only one net has, by torchvision's name -> the package's name of the net.
 _SIGNATURES = {
     "features.3.squeeze.weight": "squeeze",
     "features.28.weight": "vgg",
     "features.10.weight": "alex",
 }
-# Where each of the package's slices begins in torchvision's ``features``.
+# First index of each of the package's slices in torchvision's ``features``.
 _SLICES = {
     "squeeze": (0, 2, 5, 8, 10, 11, 12),
     "vgg": (0, 4, 9, 16, 23),
@@ -33,22 +33,22 @@ _SLICES = {
 }
 
 
-MIN_SIDE = 32  # pixels; smaller pictures do not reach the last layers
+MIN_SIDE = 32  # pixels; the last layers need as many
 
 
 class Perceptual(Protocol):
-    """What composition asks of a perceptual distance."""
+    """Protocol of a perceptual distance."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and its pictures have to be."""
+        """Device of the weights and of the inputs."""
 
     def distance_map(self, images: Tensor, others: Tensor) -> Tensor:
-        """How different two pictures look, at each pixel.
+        """Return the perceptual distance of two images at each pixel.
 
         Args:
             images: Shape ``(B, 3, H, W)``, in ``[-1, 1]``.
-            others: Pictures of the same shape.
+            others: Same shape and range.
 
         Returns:
             Shape ``(B, 1, H, W)``, at least 0, differentiable in both.
@@ -60,68 +60,71 @@ class Lpips(nn.Module):
 
     References:
         Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-        Metric". Differs from the package: its maps are enlarged by matrix products, which have the
-        same gradient twice on every device.
+        Metric". Differs from the package: maps are upsampled by matrix products, whose gradient is
+        deterministic on every device.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """Wrap the package's ``LPIPS``, version 0.1, once it has its weights; it is frozen."""
+        """Wrap and freeze a loaded ``lpips.LPIPS``, version 0.1."""
         super().__init__()
         self.network = network.eval().requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.network.parameters()).device
 
     def distance_map(self, images: Tensor, others: Tensor) -> Tensor:
-        """LPIPS at each pixel, shape ``(B, 1, H, W)``; see ``Perceptual.distance_map``.
+        """Return LPIPS at each pixel, shape ``(B, 1, H, W)``; see ``Perceptual.distance_map``.
 
         Raises:
-            ShapeError: If the pictures are not ``(B, 3, H, W)``, differ in shape, or have a side
+            ShapeError: If the images are not ``(B, 3, H, W)``, differ in shape, or have a side
                 under 32 pixels.
             NonFiniteError: If a distance is NaN or infinite.
         """
         check_shape(images)
         if min(images.shape[-2:]) < MIN_SIDE:
             raise ShapeError(
-                f"The pictures are {images.shape[-1]} x {images.shape[-2]} pixels, but LPIPS needs "
+                f"The images are {images.shape[-1]} x {images.shape[-2]} pixels, but LPIPS needs "
                 f'at least {MIN_SIDE} x {MIN_SIDE}; set consistency to "none", or enlarge them.'
             )
         if images.shape != others.shape:
             raise ShapeError(
-                f"The pictures have the shapes {tuple(images.shape)} and {tuple(others.shape)}, "
-                "but only pictures of one shape can be compared; resize one of them."
+                f"The images have the shapes {tuple(images.shape)} and {tuple(others.shape)}, "
+                "but only images of one shape can be compared; resize one of them."
             )
         from lpips import normalize_tensor
 
         network: Any = self.network
-        # One batch of both: a batch of one whose maps have shrunk to a pixel takes another way on a
-        # CPU, whose gradient differs from time to time by rounding.
-        layers = network.net(network.scaling_layer(torch.cat([images, others])))
+        # One batch of both: on a CPU, the gradient of a batch of one with 1 x 1 maps is not
+        # deterministic.
+        both = torch.cat([images, others]).to(next(network.parameters()))
+        layers = network.net(network.scaling_layer(both))
         pairs = (normalize_tensor(layer).chunk(2) for layer in layers)
         parts = [
-            _enlarge(head((own - other).square()), images)
+            _upsample(head((own - other).square()), images)
             for (own, other), head in zip(pairs, network.lins, strict=True)
         ]
-        distance = torch.stack(parts).sum(dim=0)
+        distance = torch.stack(parts).sum(dim=0).to(images)
         return check_finite_output(
             distance,
             "LPIPS",
             dtype=distance.dtype,
             inputs=(images, others),
-            source="whatever made the images",
+            source="the images",
         )
+
+    forward = distance_map
 
 
 @torch.inference_mode(False)
 def load_lpips(path: Path | str) -> Lpips:
-    """Load LPIPS from a local file, never touching the network.
+    """Load LPIPS from a local file; the network is not used.
 
     Args:
-        path: A state dict (safetensors, or a PyTorch file of tensors): either that of a whole
-            ``lpips.LPIPS``, or that of torchvision's AlexNet, VGG16 or SqueezeNet 1.1, to which
-            the package's own heads are added. Which it is, is told by its names.
+        path: A state dict (safetensors, or a PyTorch file of tensors), either of a whole
+            ``lpips.LPIPS``, or of torchvision's AlexNet, VGG16 or SqueezeNet 1.1, to which the
+            package's heads are added.
 
     Returns:
         The frozen distance on the CPU, in float32.
@@ -135,14 +138,15 @@ def load_lpips(path: Path | str) -> Lpips:
     check_floats(content, path)
     state = {name: value.float() for name, value in content.items()}
     if any(name.startswith("net.slice") for name in state):
-        # The heads stand in the state dict twice: by themselves, and in a list.
+        # The heads are in the state dict twice: as attributes, and in a list.
         state = {name: value for name, value in state.items() if not name.startswith("lins.")}
         net = _net_of({_unsliced(name) for name in state}, path)
     else:
         net = _net_of(set(state), path)
         state = _sliced(state, net)
     network = make_lpips(net)
-    scaling = {f"scaling_layer.{name}": value for name, value in _scaling(network).items()}
+    constants = network.get_submodule("scaling_layer").named_buffers()  # ImageNet's mean and std
+    scaling = {f"scaling_layer.{name}": value for name, value in constants}
     heads = _package_heads(net) if "lin0.model.1.weight" not in state else {}
     whole = scaling | heads | state
     whole |= {f"lins.{name[3:]}": value for name, value in whole.items() if name[:3] == "lin"}
@@ -150,8 +154,8 @@ def load_lpips(path: Path | str) -> Lpips:
     return Lpips(network)
 
 
-def _enlarge(maps: Tensor, like: Tensor) -> Tensor:
-    """Maps at the size of pictures, bilinear."""
+def _upsample(maps: Tensor, like: Tensor) -> Tensor:
+    """Upsample maps to the size of images, bilinearly."""
     rows, columns = (
         F.interpolate(
             torch.eye(old, dtype=maps.dtype, device=maps.device)[None, None],
@@ -164,7 +168,7 @@ def _enlarge(maps: Tensor, like: Tensor) -> Tensor:
 
 
 def make_lpips(net: str) -> nn.Module:
-    """The package's ``LPIPS`` of a net ("alex", "vgg", "squeeze"), at random, not downloaded.
+    """Return a random ``lpips.LPIPS`` of a net ("alex", "vgg", "squeeze"), without a download.
 
     Raises:
         MissingDependencyError: If ``lpips`` is not installed.
@@ -181,7 +185,7 @@ def make_lpips(net: str) -> nn.Module:
 
 
 def _net_of(names: set[str], path: Path) -> str:
-    """Which of the package's nets has these names, as torchvision gives them."""
+    """Return the net that has these torchvision names."""
     for signature, net in _SIGNATURES.items():
         if signature in names:
             return net
@@ -192,13 +196,13 @@ def _net_of(names: set[str], path: Path) -> str:
 
 
 def _unsliced(name: str) -> str:
-    """The package's name of a trunk's tensor as torchvision's: net.slice2.3.bias."""
+    """Convert the package's name of a trunk tensor, as net.slice2.3.bias, to torchvision's."""
     parts = name.split(".")
     return ".".join(["features", *parts[2:]]) if parts[0] == "net" else name
 
 
 def _sliced(state: dict[str, Tensor], net: str) -> dict[str, Tensor]:
-    """A trunk's tensors under the package's names; the classifier is left out."""
+    """Return a trunk's tensors under the package's names, without the classifier."""
     sliced = {}
     for name, value in state.items():
         kind, *place = name.split(".")
@@ -210,13 +214,8 @@ def _sliced(state: dict[str, Tensor], net: str) -> dict[str, Tensor]:
     return sliced
 
 
-def _scaling(network: nn.Module) -> dict[str, Tensor]:
-    """ImageNet's mean and spread, which the package keeps as buffers."""
-    return dict(network.get_submodule("scaling_layer").named_buffers())
-
-
 def _package_heads(net: str) -> dict[str, Tensor]:
-    """The heads that the package ships for ImageNet's trunks."""
+    """Return the package's heads for ImageNet trunks."""
     import lpips
 
     return read_state_dict(Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth")

@@ -1,4 +1,4 @@
-"""Adam on the tensors of a mixture: what is moved, how fast, and the noise on the way."""
+"""Adam on the tensors of an over-parameterised latent: what is moved, and how fast."""
 
 from __future__ import annotations
 
@@ -10,45 +10,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import OptimizeConfig
+from ..config import AdamConfig
 from ..models.gan.base import Gan
 from ..state import State, like
-from .latent import Mixture, join_runs
+from .latent import OverparameterizedLatent
 
 _FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine schedule
 
 
-class Descent:
-    """The optimisation of a batch of runs: a mixture, and Adam's memory of it.
+class LatentOptimizer:
+    """Over-parameterised latents, and Adam's moments for them.
 
-    No term couples the rows of a mixture, so any of them can go on without the others.
+    No term couples the rows of a latent, so that some of them can go on without the others.
 
     Attributes:
-        mixture: The mixture, moved in place.
+        latent: The latents, moved in place.
         config: Steps, learning rates and schedule.
         units: The spread of z and of y, in whose units learning rates and noise are, or ones.
-        num_steps_done: Steps taken so far.
+        num_steps: Steps taken so far.
     """
 
     def __init__(
-        self, mixture: Mixture, gan: Gan, config: OptimizeConfig, *, truncation: float
+        self,
+        latent: OverparameterizedLatent,
+        gan: Gan,
+        config: AdamConfig,
+        *,
+        truncation: float,
     ) -> None:
-        """Make the mixture's tensors require gradients, and Adam for them."""
-        self.mixture, self.config = mixture, config
+        """Make the latents' tensors require gradients, and Adam for them."""
+        self.latent, self.config = latent, config
         spread = config.units == "spread"
         self.units = (gan.z_std * truncation, gan.y_std) if spread else (1.0, 1.0)
-        self.num_steps_done = 0
+        self.num_steps = 0
         self._adam = torch.optim.Adam(self._groups())
 
     def _groups(self) -> list[dict[str, Any]]:
-        """What Adam moves, and how fast at first."""
+        """Adam's parameter groups with their first learning rates."""
         config, (z_unit, y_unit) = self.config, self.units
         groups: list[dict[str, Any]] = [
-            {"params": [self.mixture.z_basis], "rate": config.lr_z * z_unit},
-            {"params": self.mixture.mixes(), "rate": config.lr_w},
+            {"params": [self.latent.z_basis], "rate": config.lr_z * z_unit},
+            {"params": self.latent.mixes(), "rate": config.lr_w},
+            {"params": [self.latent.y_basis], "rate": config.lr_y * y_unit},
         ]
-        if config.y_mode == "free":
-            groups.append({"params": [self.mixture.y_basis], "rate": config.lr_y * y_unit})
         for group in groups:
             for tensor in group["params"]:
                 tensor.requires_grad_(True)
@@ -56,15 +60,15 @@ class Descent:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """The tensors that are moved; each has the runs as its first dimension."""
+        """The tensors that are moved; the first dimension of each is that of the latents."""
         return [tensor for group in self._adam.param_groups for tensor in group["params"]]
 
     @property
     def decay(self) -> float:
-        """What falls from 1 to 0 over the steps, or stays 1."""
+        """A factor that falls from 1 to 0 over the steps, or stays 1."""
         if self.config.schedule == "constant":
             return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * self.num_steps_done / self.config.num_steps))
+        return 0.5 * (1.0 + math.cos(math.pi * self.num_steps / self.config.num_steps))
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Take one step against the gradients of ``parameters``."""
@@ -74,8 +78,8 @@ class Descent:
         for group in self._adam.param_groups:
             group["lr"] = group["rate"] * factor
         self._adam.step()
-        self.mixture.clamp_basis_()
-        self.num_steps_done += 1
+        self.latent.clamp_basis_()
+        self.num_steps += 1
 
     def metric(self) -> list[Tensor]:
         """How far Adam would move each coordinate for a gradient of 1, as of its last step.
@@ -97,60 +101,48 @@ class Descent:
                 metric.append(rate / torch.where(root > 0, root + group["eps"], 1.0))
         return metric
 
-    def pick(self, rows: Tensor) -> Descent:
-        """Some of the runs, which go on just as they would have among all."""
+    def pick(self, rows: Tensor) -> LatentOptimizer:
+        """Some of the latents, which go on just as they would have among all."""
         memory = [
             {name: value[rows] if value.ndim else value.clone() for name, value in own.items()}
             for own in self._memory()
         ]
-        return self._resumed(self.mixture.pick(rows), memory)
+        return self._resumed(self.latent.pick(rows), memory)
 
     def state_dict(self) -> State:
-        """The mixture, and what Adam remembers of it."""
+        """The latents and Adam's moments."""
         return {
-            "num_steps_done": self.num_steps_done,
-            "mixture": self.mixture.state_dict(),
+            "num_steps": self.num_steps,
+            "latent": self.latent.state_dict(),
             "adam": [dict(own) for own in self._memory()],
         }
 
-    def restored(self, state: State) -> Descent:
-        """A descent of these settings that stands where a saved one stood.
+    def restored(self, state: State) -> LatentOptimizer:
+        """An optimiser of these settings with a saved one's latents and moments.
 
         Raises:
             CheckpointError: If it is one of other tensors.
         """
-        mixture = self.mixture.restored(state["mixture"])
         memory = [
             {k: like(own, old) if own.ndim else own for k, own in saved.items()}
             for saved, old in zip(state["adam"], self.parameters, strict=True)
         ]
-        other = self._resumed(mixture, memory)
-        other.num_steps_done = int(state["num_steps_done"])
+        other = self._resumed(self.latent.restored(state["latent"]), memory)
+        other.num_steps = int(state["num_steps"])
         return other
 
     def _memory(self) -> list[dict[str, Tensor]]:
-        """What Adam remembers of each of ``parameters``: nothing before the first step."""
+        """Adam's moments of each of ``parameters``: nothing before the first step."""
         return [self._adam.state[tensor] for tensor in self.parameters]
 
-    def _resumed(self, mixture: Mixture, memory: Sequence[dict[str, Tensor]]) -> Descent:
-        """A descent that is as far as this one, of another mixture."""
+    def _resumed(
+        self, latent: OverparameterizedLatent, memory: Sequence[dict[str, Tensor]]
+    ) -> LatentOptimizer:
+        """An optimiser after as many steps, of other latents."""
         other = copy.copy(self)
-        other.mixture = mixture
+        other.latent = latent
         other._adam = torch.optim.Adam(other._groups())
         for tensor, own in zip(other.parameters, memory, strict=True):
             if own:
                 other._adam.state[tensor] = own
         return other
-
-
-def join_descents(several: Sequence[Descent]) -> Descent:
-    """The runs of several descents that are equally far, as one batch."""
-    memory = [
-        {
-            name: torch.cat([own[name] for own in each]) if value.ndim else value.clone()
-            for name, value in each[0].items()
-        }
-        for each in zip(*(descent._memory() for descent in several), strict=True)
-    ]
-    mixture = join_runs([descent.mixture for descent in several])
-    return several[0]._resumed(mixture, memory)

@@ -1,7 +1,6 @@
 """The over-parameterised latent: k basis latents and the weights that mix them.
 
-Paper: Liu et al. 2021, section 3.2, eq. 4: xi = sum_i w_i xi_i, with both w_i and xi_i free. All
-tensors here have a leading dimension of B independent runs.
+Paper: Liu et al. 2021, section 3.2, eq. 4: ``xi = sum_i w_i xi_i``, with both w_i and xi_i free.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from ..config import Mixing, Start
 from ..state import State, like
 from ..types import Basis
 
+LatentPair = tuple[Tensor, Tensor]  # z (R, dim_z) and y (R, dim_y)
+
+Z_BOUND = 2.0  # largest coordinate of z, in units of the truncation; as in the reference code
 # Weight of the leading member in a softmax start. It stays below 1, where the others would get no
 # gradient at all.
-_LEADING = 0.95
+_LEADING_WEIGHT = 0.95
 
 
 @dataclass(eq=False)
-class Mixture:
-    """B mixtures of K basis latents, whose tensors the optimiser moves.
+class OverparameterizedLatent:
+    """R latents, each a mix of K basis latents; the optimiser moves all tensors.
 
     Attributes:
-        z_basis: Shape ``(B, K, dim_z)``.
-        y_basis: Shape ``(B, K, dim_y)``.
-        z_mix: Weights of z, shape ``(B, K, 1)``, or their logits, ``(B, K, dim_z)``.
+        z_basis: Shape ``(R, K, dim_z)``.
+        y_basis: Shape ``(R, K, dim_y)``.
+        z_mix: Weights of z, shape ``(R, K, 1)``, or their logits, ``(R, K, dim_z)``.
         y_mix: The same for y; with scalar weights it is the tensor ``z_mix`` itself, since the
             paper mixes the pair (z, y).
         mixing: "scalar" weights, or "softmax" over the basis in each coordinate.
@@ -55,8 +57,8 @@ class Mixture:
         """The tensors of the weights, each once."""
         return [self.z_mix] if self.y_mix is self.z_mix else [self.z_mix, self.y_mix]
 
-    def latent(self) -> tuple[Tensor, Tensor]:
-        """The mixed z ``(B, dim_z)`` and y ``(B, dim_y)``.
+    def mixed(self) -> LatentPair:
+        """The mixed z ``(R, dim_z)`` and y ``(R, dim_y)``: eq. 4.
 
         Scalar weights may take z out of its bound, so it is clamped; under softmax it cannot
         leave it.
@@ -65,61 +67,57 @@ class Mixture:
         z = (z_weights * self.z_basis).sum(dim=1).clamp(-self.z_bound, self.z_bound)
         return z, (y_weights * self.y_basis).sum(dim=1)
 
-    def pick(self, rows: Tensor) -> Mixture:
-        """Some of the runs, as new leaf tensors."""
-
-        def some(tensor: Tensor) -> Tensor:
-            return tensor.detach()[rows]
-
-        z_mix = some(self.z_mix)
-        y_mix = z_mix if self.y_mix is self.z_mix else some(self.y_mix)
-        return dataclasses.replace(
-            self, z_basis=some(self.z_basis), y_basis=some(self.y_basis), z_mix=z_mix, y_mix=y_mix
-        )
+    def pick(self, rows: Tensor) -> OverparameterizedLatent:
+        """Some of the latents, as new leaf tensors."""
+        return self._replaced([tensor.detach()[rows] for tensor in self._tensors()])
 
     def state_dict(self) -> State:
         """The tensors."""
         return {"z_basis": self.z_basis, "y_basis": self.y_basis, "mixes": self.mixes()}
 
-    def restored(self, state: State) -> Mixture:
-        """Mixtures of this form with saved tensors.
+    def restored(self, state: State) -> OverparameterizedLatent:
+        """Latents of this form with saved tensors.
 
         Raises:
             CheckpointError: If these are of another form.
         """
-        mixes = [like(own, old) for own, old in zip(state["mixes"], self.mixes(), strict=True)]
-        return dataclasses.replace(
-            self,
-            z_basis=like(state["z_basis"], self.z_basis),
-            y_basis=like(state["y_basis"], self.y_basis),
-            z_mix=mixes[0],
-            y_mix=mixes[-1],
-        )
+        saved = [state["z_basis"], state["y_basis"], *state["mixes"]]
+        pairs = zip(saved, self._tensors(), strict=True)
+        return self._replaced([like(own, old) for own, old in pairs])
 
     @torch.no_grad()
     def clamp_basis_(self) -> None:
         """Bring the basis back within its bound, after a step."""
         self.z_basis.clamp_(-self.z_bound, self.z_bound)
 
+    def _tensors(self) -> list[Tensor]:
+        """All tensors, each once."""
+        return [self.z_basis, self.y_basis, *self.mixes()]
 
-def make_mixture(
+    def _replaced(self, tensors: Sequence[Tensor]) -> OverparameterizedLatent:
+        """Latents of this form with other tensors."""
+        z_basis, y_basis, *mixes = tensors
+        return dataclasses.replace(
+            self, z_basis=z_basis, y_basis=y_basis, z_mix=mixes[0], y_mix=mixes[-1]
+        )
+
+
+def make_latent(
     bases: Sequence[Basis],
     start: Start,
     *,
     mixing: Mixing,
-    z_clamp: float,
     device: torch.device,
     generators: Sequence[torch.Generator],
-) -> Mixture:
-    """Make the mixture of B runs at their start.
+) -> OverparameterizedLatent:
+    """Make one over-parameterised latent for each basis, at its start.
 
     Args:
-        bases: One basis for each run.
-        start: How the runs begin; see ``start_weights``.
+        bases: R bases of one size and truncation.
+        start: The weights at first; see ``start_weights``.
         mixing: The form of the weights.
-        z_clamp: Bound of z in units of the truncation.
         device: Where to.
-        generators: One CPU generator for each run, advanced where the start is random.
+        generators: One CPU generator for each basis, advanced where the start is random.
 
     Returns:
         Leaf tensors that share no memory with the bases.
@@ -140,42 +138,20 @@ def make_mixture(
         z_mix = y_mix = mix(1)
     else:
         z_mix, y_mix = mix(z_basis.shape[-1]), mix(y_basis.shape[-1])
-    z_bound = z_clamp * bases[0].latent.truncation
-    return Mixture(z_basis, y_basis, z_mix, y_mix, mixing, z_bound)
+    z_bound = Z_BOUND * bases[0].latent.truncation
+    return OverparameterizedLatent(z_basis, y_basis, z_mix, y_mix, mixing, z_bound)
 
 
-def take(stacked: Tensor, choice: Tensor) -> Tensor:
-    """For each of B runs one of S versions: ``(S, B, ...)``, indices ``(B,)`` -> ``(B, ...)``."""
-    choice = choice.to(stacked.device)
-    return stacked[choice, torch.arange(len(choice), device=choice.device)]
-
-
-def pick_runs(mixtures: Sequence[Mixture], choice: Tensor) -> Mixture:
-    """For each run the weights of one of S mixtures, which share their bases."""
-    z_mix = take(torch.stack([mixture.z_mix for mixture in mixtures]), choice)
-    y_mix = z_mix
-    if mixtures[0].mixing == "softmax":
-        y_mix = take(torch.stack([mixture.y_mix for mixture in mixtures]), choice)
-    return dataclasses.replace(mixtures[0], z_mix=z_mix, y_mix=y_mix)
-
-
-def join_runs(mixtures: Sequence[Mixture]) -> Mixture:
-    """The runs of several mixtures of one form as one batch, as new leaf tensors."""
-
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(mixture, name).detach() for mixture in mixtures])
-
-    z_mix = join("z_mix")
-    y_mix = z_mix if mixtures[0].y_mix is mixtures[0].z_mix else join("y_mix")
-    return dataclasses.replace(
-        mixtures[0], z_basis=join("z_basis"), y_basis=join("y_basis"), z_mix=z_mix, y_mix=y_mix
-    )
+def join_latents(several: Sequence[OverparameterizedLatent]) -> OverparameterizedLatent:
+    """Latents of one form as one batch, as new leaf tensors."""
+    tensors = zip(*(own._tensors() for own in several), strict=True)
+    return several[0]._replaced([torch.cat([own.detach() for own in some]) for some in tensors])
 
 
 def start_weights(
     start: Start, num_basis: int, dim: int, *, mixing: Mixing, generator: torch.Generator
 ) -> Tensor:
-    """The weights that a run begins with, shape ``(num_basis, dim)``, best member first.
+    """The weights at the start, shape ``(num_basis, dim)``, best member first.
 
     Averaging k independent latents shrinks their spread to ``1 / sqrt(k)``, as strong a
     truncation; "preserving" keeps it: scalar weights of ``1 / sqrt(k)``, or under softmax one
@@ -204,4 +180,4 @@ def start_weights(
     leading = torch.zeros(shape).scatter_(0, leader, 1.0)
     if mixing == "scalar":
         return leading
-    return leading * _LEADING + (1.0 - _LEADING) / num_basis
+    return leading * _LEADING_WEIGHT + (1.0 - _LEADING_WEIGHT) / num_basis

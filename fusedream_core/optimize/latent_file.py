@@ -29,7 +29,7 @@ class GanLatent(Record):
         latent: One or more latents.
         gan_id: The GAN that they belong to; another one would draw something else from them.
         about: How they came about, in words: the prompt, the CLIP, the settings.
-        image_size: Height and width of their pictures in pixels, where that is known.
+        image_size: Height and width of their images in pixels, where that is known.
     """
 
     latent: Latent

@@ -1,1 +1,1 @@
-"""From a prompt to an image in one call: jobs, results, and runs that go on."""
+"""From a prompt to an image in one call: jobs, results, and resumable runs."""

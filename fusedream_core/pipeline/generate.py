@@ -1,4 +1,4 @@
-"""Text to picture in one call."""
+"""Text-to-image generation in one call."""
 
 from __future__ import annotations
 
@@ -53,30 +53,29 @@ def generate(
     keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
-    """Make a picture from a text.
+    """Generate an image from a prompt.
 
     Args:
-        prompt: What to show; see ``parse_prompt`` for pieces and weights.
-        seed: From 0 to 2**64 - 1; the same seed gives the same picture.
-        device: Where the demo models run; None means the first accelerator, or else the CPU. Models
-            that are given stay where they are.
+        prompt: Text of the image; see ``parse_prompt`` for parts and weights.
+        seed: From 0 to 2**64 - 1; the same seed gives the same image.
+        device: Device of the demo models; None means the first accelerator, or the CPU. Models that
+            are given are not moved.
         gan: The generator.
-        clip: The encoder. With neither generator nor encoder, the demo pair is loaded, and kept for
-            the next call; see ``free_demo``.
-        bank: Candidates that CLIP has seen before; None means none, and so another picture. Where
-            this call loads the demo pair, its bank comes along, unless the recipe tells the number
-            of candidates or a truncation.
-        selector: A second encoder, which chooses among the iterates and gives the score.
-        recipe: The settings of all stages.
-        start_image: A picture to start from instead of a search, shape ``(1, 3, H, W)``, in
-            ``[-1, 1]``: the optimisation begins at the latent that draws it best.
-        perceptual: The distance by which that latent is found; None means the demo's.
-        invert: How it is found.
-        keeper: Where an unfinished run is kept, to go on with by ``resume``.
+        clip: The encoder. Without generator and encoder, the demo pair is loaded and kept for the
+            next call; see ``free_demo``.
+        bank: Precomputed candidates, which change the image; None means none. The demo pair has its
+            own bank, used unless the recipe sets ``num_candidates`` or ``truncation``.
+        selector: A second encoder, which selects the checkpoint and computes the final score.
+        recipe: Settings of all stages.
+        start_image: Initial image instead of a search, shape ``(1, 3, H, W)``, in ``[-1, 1]``; the
+            optimisation starts at its inverted latent.
+        perceptual: Perceptual distance of the inversion; None means the demo's.
+        invert: Settings of the inversion.
+        keeper: Saves an unfinished run for ``resume``.
         callback: Called after each scored batch and each step; it may raise to stop.
 
     Returns:
-        The picture with its score, latent and basis.
+        The image with its score, latent and basis.
 
     Raises:
         FuseDreamError: If the prompt is empty, the seed out of range, or models do not fit.
@@ -112,22 +111,22 @@ def generate_composition(
     keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
-    """Make a picture of two things from a text: one picture pasted on another.
+    """Generate a composition from a prompt: a foreground image pasted on a background image.
 
     Args:
-        prompt: What the whole is to show; see ``parse_prompt`` for pieces and weights.
-        seed: From 0 to 2**64 - 1; the same seed gives the same picture.
-        device: Where the demo models run; see :func:`generate`.
+        prompt: Text of the composite; see ``parse_prompt`` for parts and weights.
+        seed: From 0 to 2**64 - 1; the same seed gives the same image.
+        device: Device of the demo models; see :func:`generate`.
         gan: The generator.
-        clip: The encoder. With neither generator nor encoder, the demo models are loaded.
-        perceptual: The distance behind consistency; None means the demo's, if any is needed.
-        bank: Candidates that CLIP has seen before; see :func:`generate`.
-        recipe: The settings of all stages.
-        placements: Scales and positions to try; None means the paper's 18.
-        foreground_prompt: What the pasted picture is to show. With it, its basis has a search of
-            its own; without, foreground and background share the search for ``prompt``.
-        background_prompt: The same of the picture that it is pasted on.
-        keeper: Where an unfinished run is kept, to go on with by ``resume``.
+        clip: The encoder. Without generator and encoder, the demo models are loaded.
+        perceptual: Perceptual distance of the consistency loss; None means the demo's, if needed.
+        bank: Precomputed candidates; see :func:`generate`.
+        recipe: Settings of all stages.
+        placements: Scales and positions; None means the paper's 18.
+        foreground_prompt: Text of the foreground, with a separate search. Without it, foreground
+            and background share the search for ``prompt``.
+        background_prompt: Text of the background, likewise.
+        keeper: Saves an unfinished run for ``resume``.
         callback: Called after each scored batch and each step; it may raise to stop.
 
     Returns:
@@ -137,7 +136,7 @@ def generate_composition(
         FuseDreamError: If a prompt is empty, the seed out of range, or models do not fit.
 
     References:
-        Liu et al. 2021, section 3.3, where one text serves all; the others are an addition.
+        Liu et al. 2021, section 3.3, with one prompt only.
     """
     job = Job(
         prompt=prompt,
@@ -161,10 +160,10 @@ def choose_models(
     selector: ImageTextEncoder | None = None,
     perceptual: Perceptual | None = None,
 ) -> Models:
-    """The models that were given, and the demo's where a job needs more.
+    """Return the given models, completed by the demo's where the job needs more.
 
     Raises:
-        ConfigError: If only one of generator and encoder is given, or models are on two devices.
+        ConfigError: If only one of generator and encoder is given, or devices differ.
     """
     if gan is None and clip is None:
         where = find_device(device)

@@ -1,4 +1,4 @@
-"""What an image is made from: the job, which is plain settings, and the models that do it."""
+"""Inputs of a run: a job of plain settings, and the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..augclip.prompt import parse_prompt
 from ..checks import check_shape
 from ..compose.placement import Placement
 from ..config import CompositionRecipe, InvertConfig, Recipe
-from ..config.plain import LONGEST, check_readable, to_plain
+from ..config.plain import MAX_LENGTH, check_readable, to_plain
 from ..errors import ConfigError, PromptError, ShapeError
 from ..images import check_text
 from ..models.clip.base import ImageTextEncoder
@@ -22,24 +22,24 @@ from ..models.lpips import Perceptual
 from ..rng import make_generator
 from ..search.bank import Bank
 
-LONGEST_RECORD = 200_000  # characters of a job and its models as JSON; most have some 3,000
-_LEAST_SIDE = 8  # pixels of an image to start from
-_LONGEST_MODELS = 10_000  # of these, for what is known of the models
+MAX_RECORD_LENGTH = 200_000  # characters of a record as JSON; a typical one has 3,000
+_MIN_SIDE = 8  # pixels of an initial image
+_MAX_MODELS_LENGTH = 10_000  # part of it for the models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that decides an image, but for the models and the machine.
+    """All settings that determine an image, besides models and hardware.
 
     Attributes:
-        prompt: What it is to show.
+        prompt: Text of the image.
         seed: From 0 to 2**64 - 1.
-        recipe: The settings; that of a composition makes one.
-        placements: Scales and positions that a composition tries; None means the paper's 18.
-        foreground_prompt: What the pasted image is to show by itself.
-        background_prompt: The same of the image that it is pasted on.
-        start_image: Hash of an image to start from instead of a search; see ``hash_image``.
-        invert: How that image's latent is found.
+        recipe: Settings; a ``CompositionRecipe`` makes a composition.
+        placements: Scales and positions of a composition; None means the paper's 18.
+        foreground_prompt: Text of the foreground.
+        background_prompt: Text of the background.
+        start_image: Hash of the initial image, see ``hash_image``; None means a search.
+        invert: Settings of the inversion of the initial image.
     """
 
     prompt: str
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def needs_perceptual(self) -> bool:
-        """Whether images are compared by LPIPS."""
+        """Whether the job needs a perceptual distance."""
         if isinstance(self.recipe, CompositionRecipe):
             return self.recipe.compose.consistency != "none"
         return self.start_image is not None
@@ -69,12 +69,12 @@ class Job:
                 check_text(name, text)
                 _check_length(name, text)
                 parse_prompt(text)
-        make_generator(self.seed)  # refuses what is no seed
+        make_generator(self.seed)  # checks the seed
         check_readable(self)
-        length, most = len(json.dumps(to_plain(self))), LONGEST_RECORD - _LONGEST_MODELS
-        if length > most:
+        length, limit = len(json.dumps(to_plain(self))), MAX_RECORD_LENGTH - _MAX_MODELS_LENGTH
+        if length > limit:
             raise ConfigError(
-                f"The record of this job would have {length:,} characters, but at most {most:,} "
+                f"The record of this job would have {length:,} characters, but at most {limit:,} "
                 "can be read again; shorten the prompts, or name fewer classes."
             )
 
@@ -86,9 +86,9 @@ class Models:
     Attributes:
         gan: The generator.
         clip: The encoder.
-        bank: Candidates for the search.
-        selector: A second encoder, which chooses among the iterates and gives the score.
-        perceptual: The distance behind consistency and inversion.
+        bank: Precomputed candidates of the search.
+        selector: A second encoder, which selects the checkpoint and computes the final score.
+        perceptual: Perceptual distance of consistency loss and inversion.
     """
 
     gan: Gan
@@ -108,37 +108,36 @@ class Models:
 
 
 def _check_length(name: str, text: str) -> None:
-    """Check that a prompt is not longer than what is read again from a file."""
-    if len(text) > LONGEST:
+    """Check that a prompt is short enough to be read again from a file."""
+    if len(text) > MAX_LENGTH:
         raise PromptError(
-            f"The {name} has {len(text):,} characters, but at most {LONGEST:,} can be kept with "
+            f"The {name} has {len(text):,} characters, but at most {MAX_LENGTH:,} can be kept with "
             "the image; shorten it."
         )
 
 
 def same_device(first: torch.device, second: torch.device) -> bool:
-    """Whether two devices are one; a name without a number is any of its kind."""
-    numbers = {first.index, second.index} - {None}
-    return first.type == second.type and len(numbers) < 2
+    """Return whether two devices are the same; a missing index matches any."""
+    return first.type == second.type and len({first.index, second.index} - {None}) < 2
 
 
 def check_start_image(image: Tensor) -> None:
-    """Check that an image to start from is one of RGB, and not too small.
+    """Check that an initial image is a single RGB image of sufficient size.
 
     Raises:
         ShapeError: If it is not ``(1, 3, H, W)``, or has a side under 8 pixels.
     """
     check_shape(image)
-    if len(image) != 1 or min(image.shape[2:]) < _LEAST_SIDE:
+    if len(image) != 1 or min(image.shape[2:]) < _MIN_SIDE:
         raise ShapeError(
             f"The image to start from is {len(image)} of {image.shape[3]} x {image.shape[2]} "
-            f"pixels, but one of at least {_LEAST_SIDE} x {_LEAST_SIDE} is needed; give a larger "
+            f"pixels, but one of at least {_MIN_SIDE} x {_MIN_SIDE} is needed; give a larger "
             "one."
         )
 
 
 def hash_image(image: Tensor) -> str:
-    """A hash of an image's size and pixels."""
+    """Return a hash of an image's size and pixels."""
     digest = hashlib.sha256(repr(tuple(image.shape)).encode())
     digest.update(image.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,7 +1,6 @@
-"""The demo models and their bank, loaded once for each device and kept for the next call.
+"""A cache of the demo models and their bank, one pair per device.
 
-Only this package reaches them, so that nobody can change them for everybody; who wants to own them
-takes ``load_demo``.
+The cached objects are internal and must not be modified; ``load_demo`` returns new ones.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ _lock = threading.RLock()
 
 
 def kept_demo(device: torch.device) -> tuple[BigGan, OpenClip]:
-    """The demo pair on a device, the same objects for each call; not to be changed."""
+    """Return the cached demo pair on a device; must not be modified."""
     with _lock:
         return _pair_on(device)
 
 
 def kept_demo_bank() -> Bank:
-    """The demo pair's seed bank, the same object for each call; not to be changed."""
+    """Return the cached demo seed bank; must not be modified."""
     with _lock:
         return _bank()
 
 
 def kept_demo_lpips(device: torch.device) -> Lpips:
-    """The demo perceptual distance on a device, the same object for each call."""
+    """Return the cached demo perceptual distance on a device."""
     with _lock:
         return _lpips_on(device)
 
 
 def free_demo() -> None:
-    """Forget the demo models that ``generate`` keeps for its next call; it then loads them anew."""
+    """Free the demo models that ``generate`` caches for the next call."""
     with _lock:
         for kept in (_pair_on, _bank, _lpips_on):
             kept.cache_clear()

@@ -1,8 +1,8 @@
-"""How an image came about, as one JSON text: enough to make it again.
+"""The record of an image as JSON, sufficient to make it again.
 
-It holds the job, which models did it and their hashes, device and versions. What is read from a
-image may have been written by anyone: names and types are compared with a fixed list, sizes are
-bounded, and nothing in it is taken for a path or an address.
+It has the job, ids and hashes of the models, device and versions. Records from files are untrusted:
+names and types are checked against the dataclasses, sizes are bounded, and no value is used as a
+path or an address.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..config import from_plain, to_plain
 from ..devices import describe_device
 from ..errors import ConfigError
 from ..version import VERSION
-from .job import LONGEST_RECORD, Job, Models
+from .job import MAX_RECORD_LENGTH, Job, Models
 
 logger = logging.getLogger(__name__)
 
-CHUNK = "fusedream"  # the name of the PNG's text chunk
+CHUNK = "fusedream"  # name of the PNG text chunk
 _FORMAT = "fusedream-run-1"
 _NAMES = {"gan": "GAN", "clip": "CLIP", "selector": "selector", "perceptual": "LPIPS"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
-    """Which weights a model has.
+    """Identity of a model.
 
     Attributes:
-        id: Its name; of models from files it has the files' hash.
-        sha256: Hash of all its tensors; None if it is no module.
+        id: Name; for models from files it has the hash of the files.
+        sha256: Hash of the state dict; None if the model is not a module.
     """
 
     id: str
@@ -47,7 +47,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecords:
-    """Which models did it; None where there was none of the kind."""
+    """Identities of the models of a run; None for unused ones."""
 
     gan: ModelRecord
     clip: ModelRecord
@@ -57,7 +57,7 @@ class ModelRecords:
 
     @classmethod
     def of(cls, models: Models) -> ModelRecords:
-        """Those of a run."""
+        """Return the identities of given models."""
         perceptual, selector = models.perceptual, models.selector
         return cls(
             gan=_identify(models.gan, models.gan.gan_id),
@@ -70,7 +70,7 @@ class ModelRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """What the numbers of a run depend on beside models and settings."""
+    """Versions and thread count, on which results can depend."""
 
     fusedream: str
     torch: str
@@ -80,7 +80,7 @@ class Versions:
 
     @classmethod
     def here(cls) -> Versions:
-        """Those of this process."""
+        """Return the versions of this process."""
         return cls(
             fusedream=VERSION,
             torch=torch.__version__,
@@ -92,7 +92,7 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How an image came about."""
+    """The record of an image."""
 
     job: Job
     models: ModelRecords
@@ -102,30 +102,34 @@ class Provenance:
 
     @classmethod
     def of(cls, job: Job, models: Models) -> Provenance:
-        """That of a run in this process.
+        """Return the record of a run in this process.
 
         Raises:
             ConfigError: If it could not be read again.
         """
-        device = describe_device(models.gan.device)
-        own = cls(job=job, models=ModelRecords.of(models), device=device, versions=Versions.here())
-        cls.from_json(own.to_json())  # refuses what could not be read again, as a name too long
-        return own
+        record = cls(
+            job=job,
+            models=ModelRecords.of(models),
+            device=describe_device(models.gan.device),
+            versions=Versions.here(),
+        )
+        cls.from_json(record.to_json())  # refuses unreadable records, as with a name too long
+        return record
 
     def to_json(self) -> str:
-        """It as JSON, in plain ASCII."""
+        """Return the record as ASCII JSON."""
         return json.dumps(to_plain(self))
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Read it, trusting nothing.
+        """Parse an untrusted record.
 
         Raises:
-            ConfigError: If it is something else, or has a name, type or size that none has.
+            ConfigError: If the text is not a record, or a name, type or size is invalid.
         """
-        if len(text) > LONGEST_RECORD:
+        if len(text) > MAX_RECORD_LENGTH:
             raise ConfigError(
-                f"The record has {len(text)} characters, but at most {LONGEST_RECORD} are read."
+                f"The record has {len(text)} characters, but at most {MAX_RECORD_LENGTH} are read."
             )
         try:
             plain: Any = json.loads(text)
@@ -136,20 +140,20 @@ class Provenance:
         return from_plain(cls, plain, "record")
 
     def check(self, models: Models) -> None:
-        """Check that models are those of the record, and warn of what else has changed.
+        """Check that models equal those of the record, and warn about other differences.
 
         Raises:
-            ConfigError: If a model is missing, another, or one too many.
+            ConfigError: If a model is missing, different, or additional.
         """
         here = Provenance.of(self.job, models)
         changed = self._changes(here)
         for field, name in _NAMES.items():
             own, given = getattr(self.models, field), getattr(here.models, field)
-            # The same file may be worked out in another way by another version.
+            # Another version may convert the same file differently.
             if own != given and not (changed and own and given and own.id == given.id):
                 raise ConfigError(
-                    f"This was made with {_said(name, own)}, but here is {_said(name, given)}; "
-                    "give the models that it was made with."
+                    f"This was made with {_describe(name, own)}, but here is "
+                    f"{_describe(name, given)}; give the models that it was made with."
                 )
         if self.models.bank != here.models.bank:
             raise ConfigError(
@@ -160,7 +164,7 @@ class Provenance:
             logger.warning("The image may come out otherwise: %s.", "; ".join(changed))
 
     def _changes(self, here: Provenance) -> list[str]:
-        """What has changed between the record and this process, in words."""
+        """List the differences of versions and device between two records."""
         then, now = ({**to_plain(own.versions), "device": own.device} for own in (self, here))
         return [
             f"{name} was {then[name]!r:.80} and is {now[name]!r:.80}"
@@ -170,26 +174,25 @@ class Provenance:
 
 
 def _identify(model: object, name: str | None) -> ModelRecord:
-    """A model's name, and the hash of its weights; without a name it is called by that."""
+    """Return a model's identity; the hash replaces a missing name."""
     digest = hash_weights(model.state_dict()) if isinstance(model, nn.Module) else None
-    kind = type(model).__name__
-    own = f"{kind}-{digest[:12]}" if digest else kind
-    return ModelRecord(id=own if name is None else name, sha256=digest)
+    default = f"{type(model).__name__}-{digest[:12]}" if digest else type(model).__name__
+    return ModelRecord(id=default if name is None else name, sha256=digest)
 
 
 def hash_weights(state: Mapping[str, torch.Tensor]) -> str:
-    """A hash of tensors and their names; the same on every device."""
+    """Return a hash of tensors and their names, equal on every device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # As bytes, since NumPy does not know all types.
+        # As bytes, since NumPy does not have all dtypes.
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(content)  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
-def _said(name: str, model: ModelRecord | None) -> str:
-    """A model in words."""
+def _describe(name: str, model: ModelRecord | None) -> str:
+    """Describe a model for a message."""
     if model is None:
         return f"no {name}"
     weights = f" with the weights {model.sha256[:12]}" if model.sha256 else ""
@@ -197,12 +200,12 @@ def _said(name: str, model: ModelRecord | None) -> str:
 
 
 def _bank(key: str | None) -> str:
-    """A bank in words."""
+    """Describe a bank for a message."""
     return "no seed bank" if key is None else f"the seed bank {key!r:.80}"
 
 
 def _installed(package: str) -> str:
-    """The version of a package, "none" without it."""
+    """Return the version of a package, or "none"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""An image that was made from a text, and how it came about."""
+"""The result of ``generate``, with PNG output."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationResult(Record):
-    """An image and how it came about.
+    """A generated image with its latent, score and record.
 
     Attributes:
         images: The image, shape ``(1, 3, H, W)``, in ``[-1, 1]``.
-        score: Its held-out AugCLIP score, shape ``(1,)``.
-        latent: Its latent, mixed; of a composition those of foreground and background.
-        basis: What the search found.
-        prompt: The text it was made from.
-        seed: The seed it was made from.
+        score: Held-out AugCLIP score, shape ``(1,)``.
+        latent: Mixed latent; for a composition those of foreground and background.
+        basis: Basis of the search.
+        prompt: Prompt of the image.
+        seed: Seed of the run.
         seconds: Time of search and optimisation, without loading.
-        composition: All of a composition's outcome; None for a single image.
-        provenance: All that is needed to make it again; None if that is not known.
+        composition: Full result of a composition; None for a single image.
+        provenance: Record to make the image again; None if unknown.
     """
 
     images: Tensor
@@ -51,15 +51,15 @@ class GenerationResult(Record):
 
     @property
     def score_text(self) -> str:
-        """The score as people read it, with its standard error where that is known."""
+        """The score as text, with its standard error if known."""
         return format_score(self.score)
 
     def save(self, path: Path | str) -> None:
-        """Save the image as PNG; its text chunks say how to make it again.
+        """Save the image as PNG, with the record in its text chunks.
 
         Raises:
             ImageError: If the name does not end in .png.
-            SaveError: If it cannot be written; says where the image is kept instead.
+            SaveError: If it cannot be written; the message has the path of a fallback copy.
         """
         metadata = {"prompt": self.prompt, "seed": str(self.seed), "score": self.score_text}
         if self.composition is not None:
@@ -70,6 +70,6 @@ class GenerationResult(Record):
 
 
 def format_score(score: Score) -> str:
-    """A score of one image as text, with its standard error where there is one."""
+    """Format the score of one image, with its standard error if known."""
     mean, stderr = float(score.mean), float(score.stderr)
     return f"{mean:.4f}" if math.isnan(stderr) else f"{mean:.4f} +- {stderr:.4f}"

@@ -1,4 +1,4 @@
-"""An unfinished run in a file: how it came about and where it stands, to go on from there."""
+"""Unfinished runs in files, to resume them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .provenance import CHUNK, Provenance
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".fusedream.safetensors"
-_STATE = "state"  # beside the chunk's name, in the file's metadata
+_STATE = "state"  # metadata key of the JSON part of the state
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,8 +24,8 @@ class SavedRun:
     """An unfinished run.
 
     Attributes:
-        provenance: What it is to become, and of what.
-        state: Where it stands.
+        provenance: Record of the image.
+        state: State of the run.
     """
 
     provenance: Provenance
@@ -33,10 +33,10 @@ class SavedRun:
 
 
 def save_run(run: SavedRun, path: Path) -> None:
-    """Write a run to a safetensors file, whole or not at all.
+    """Write a run to a safetensors file atomically.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        OSError: If the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -49,7 +49,7 @@ def load_run(path: Path) -> SavedRun:
     """Read a run.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or holds something else.
+        CheckpointError: If the file is missing, damaged, or of another kind.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is no saved run; the name of one ends in {SUFFIX}.")
@@ -67,18 +67,18 @@ def load_run(path: Path) -> SavedRun:
 
 
 class RunKeeper:
-    """Keeps where a run stands, and writes it to a file every so many steps.
+    """Stores the latest state of a run, and saves it periodically.
 
-    Give one to ``generate``. What stopped the run may call ``save``.
+    Pass one to ``generate``; after an interruption, call ``save``.
 
     Attributes:
         path: The file.
-        last: The run as of its last step; None before there is anything to keep.
+        last: The run after its latest step; None before the first.
         is_saved: Whether the file was written.
     """
 
     def __init__(self, path: Path | str, *, every: int | None = None) -> None:
-        """Keep a run; ``every`` says after how many steps it is written, None only when asked."""
+        """Set the file, and the number of steps between saves; None means manual saves."""
         if every is not None and every < 1:
             raise ConfigError(f"every is {every!r}, but it must be a whole number of at least 1.")
         self.path, self.is_saved = Path(path), False
@@ -86,7 +86,7 @@ class RunKeeper:
         self._every, self._waiting = every, 0
 
     def note(self, run: SavedRun) -> None:
-        """Take in where the run stands, after a step or a stage."""
+        """Store the state of the run, after a step or a stage."""
         self.last = run
         is_step = run.state.get("engine") is not None
         self._waiting += 1
@@ -94,7 +94,7 @@ class RunKeeper:
             return
         try:
             self.save()
-        except OSError as error:  # no reason to lose the work as well
+        except OSError as error:  # the run goes on without saves
             self._every = None
             logger.warning("The run cannot be kept as %s any more: %s", self.path, error)
 

@@ -1,4 +1,4 @@
-"""A job from start to end: encode, search or invert, optimise or compose."""
+"""Execution of a job: encode, search or invert, optimise or compose."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..augclip.target import encode_target
 from ..autograd import with_gradients
 from ..compose import ComposeResult, compose
 from ..config import CompositionRecipe, Recipe
+from ..determinism import deterministic
 from ..errors import ConfigError
 from ..optimize.invert import invert_image
 from ..optimize.optimize import optimize
@@ -24,11 +25,12 @@ from .provenance import Provenance
 from .result import GenerationResult
 from .run_file import RunKeeper, SavedRun
 
-# Streams of a run's seed: what one stage draws does not move the numbers of the other.
+# Independent random streams of a seed, one per stage.
 SEARCH_STREAM = 0
 OPTIMIZE_STREAM = 1
 
 
+@deterministic()
 @with_gradients
 def run_job(
     job: Job,
@@ -39,7 +41,7 @@ def run_job(
     keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
-    """Do a job, from the start or from where it stood.
+    """Run a job, from the start or from a saved state.
 
     Raises:
         FuseDreamError: If a prompt is empty, the seed out of range, or models do not fit.
@@ -54,18 +56,18 @@ def resume(
     keeper: RunKeeper | None = None,
     callback: Callback | None = None,
 ) -> GenerationResult:
-    """Go on with a run from where it stood; on the same machine it ends in the same bits.
+    """Continue a saved run; on the same machine, the result is equal to the bit.
 
     Raises:
-        ConfigError: If a model is another than at the start.
-        CheckpointError: If the file was damaged.
+        ConfigError: If a model differs from the record.
+        CheckpointError: If the state is damaged.
     """
     run.provenance.check(models)
     return run_job(run.provenance.job, models, state=run.state, keeper=keeper, callback=callback)
 
 
 class _Work:
-    """A job under way."""
+    """State of a running job."""
 
     def __init__(
         self,
@@ -85,12 +87,12 @@ class _Work:
                 self._state = {name: state[name] for name in self._state}
                 self._state["seconds"] = float(self._state["seconds"])
                 if not isinstance(self._state["start"], Tensor | None):
-                    raise TypeError("the image to start from is none")
+                    raise TypeError("its image to start from is none")
         self._seconds: float = self._state["seconds"]
         self._check_start(self._state["start"])
 
     def _check_start(self, image: Tensor | None) -> None:
-        """Check that the image to start from is the job's."""
+        """Check that the initial image is the job's."""
         wanted = self._job.start_image
         if self._state["bases"] is None and (image is None) != (wanted is None):
             raise ConfigError(
@@ -115,7 +117,7 @@ class _Work:
         return self._optimize(recipe, target, bases)
 
     def _bases(self, target: Target, parts: Sequence[Target | None]) -> list[Basis]:
-        """Where to start: for all, or for foreground and background."""
+        """Return the bases: one, or those of foreground and background."""
         if self._state["bases"] is not None:
             with restoring():
                 return [_to_basis(own, self._models) for own in self._state["bases"]]
@@ -126,7 +128,7 @@ class _Work:
         return bases
 
     def _search(self, target: Target, parts: Sequence[Target | None]) -> list[Basis]:
-        """The best of random latents, for the whole or for each part."""
+        """Search bases for the prompt, or for the prompts of foreground and background."""
         recipe = self._job.recipe
         return search_basis(
             self._models.gan,
@@ -140,7 +142,7 @@ class _Work:
         )
 
     def _invert(self, image: Tensor, target: Target) -> Basis:
-        """The latent that draws an image best."""
+        """Return the basis of the inverted initial image."""
         job, models = self._job, self._models
         if job.invert is None or models.perceptual is None:
             raise ConfigError("To start from an image, a perceptual distance is needed; give one.")
@@ -164,7 +166,7 @@ class _Work:
         )
 
     def _optimize(self, recipe: Recipe, target: Target, bases: list[Basis]) -> GenerationResult:
-        """The stage that makes one image."""
+        """Run Algorithm 1, for one image."""
         result = optimize(
             self._models.gan,
             self._models.clip,
@@ -187,7 +189,7 @@ class _Work:
         parts: list[Target | None],
         bases: list[Basis],
     ) -> GenerationResult:
-        """The stage that makes one image of two."""
+        """Run Algorithm 2, for a composition."""
         (result,) = compose(
             self._models.gan,
             self._models.clip,
@@ -213,7 +215,7 @@ class _Work:
         basis: Basis,
         composition: ComposeResult | None = None,
     ) -> GenerationResult:
-        """What the job returns."""
+        """Return the result of the job."""
         return GenerationResult(
             made.images,
             made.score,
@@ -228,23 +230,23 @@ class _Work:
 
     @property
     def _on_state(self) -> Callable[[State], None] | None:
-        """Takes in each step of the last stage; None where nobody keeps it."""
+        """Callback for the state of each step; None without a keeper."""
         return None if self._keeper is None else lambda engine: self._note(engine=engine)
 
     def _note(self, **changes: object) -> None:
-        """Keep where the job stands."""
+        """Update the state, and pass it to the keeper."""
         self._state |= changes
         if self._keeper is not None:
             state = {**self._state, "seconds": self._elapsed()}
             self._keeper.note(SavedRun(self._provenance, state))
 
     def _elapsed(self) -> float:
-        """Seconds so far, those before a stop included."""
+        """Return the seconds so far, including those before a resume."""
         return self._seconds + time.perf_counter() - self._begin
 
 
 def _from_basis(basis: Basis) -> State:
-    """A basis as plain data."""
+    """Convert a basis to plain data."""
     latent = basis.latent
     return {
         "z": latent.z.detach().clone(),
@@ -259,13 +261,15 @@ def _from_basis(basis: Basis) -> State:
 
 
 def _to_basis(state: State, models: Models) -> Basis:
-    """The basis that was plain data."""
+    """Convert plain data to a basis."""
     device = models.gan.device
-    latent = Latent(state["z"].to(device), state["y"].to(device), float(state["truncation"]))
+    truncation = float(state["truncation"])
+    if not 0.0 < truncation <= 1.0:
+        raise ValueError("its truncation is none")
     if not (isinstance(state["scores"], Tensor) and isinstance(state["class_index"], Tensor)):
-        raise TypeError("a basis has no scores or classes")
+        raise TypeError("its basis has no scores or classes")
     return Basis(
-        latent,
+        Latent(state["z"].to(device), state["y"].to(device), truncation),
         state["scores"],
         state["class_index"],
         state["gan_id"],

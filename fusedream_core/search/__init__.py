@@ -1,1 +1,1 @@
-"""Paper section 3.2: the seed search, which finds the k basis latents."""
+"""Paper section 3.2: the seed search for the k basis latents."""

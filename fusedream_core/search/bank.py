@@ -1,8 +1,8 @@
-"""Seed banks: CLIP's view of a fixed set of candidates, worked out once for all prompts.
+"""Seed banks: precomputed CLIP features of a fixed set of candidates.
 
-The paper draws 10,000 latents for each prompt. What CLIP sees in their pictures does not depend on
-the prompt, so it is kept here; a search over the bank is then a matrix product. The latents are
-drawn again from the bank's seed, and need no room.
+The paper draws 10,000 latents per prompt. The features of their images do not depend on the prompt,
+so a bank stores them. A search over the bank is a matrix product. The latents are drawn again
+from the bank's seed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config.require import require, require_count
+from ..determinism import deterministic
 from ..errors import CheckpointError
 from ..models.clip.base import ImageTextEncoder
 from ..models.demo import demo_bank_path
@@ -25,24 +26,24 @@ from ..output import write_whole
 from ..rng import make_generator
 from ..types import Callback, Record, StepInfo
 
-BANK_SIZE = 20_000  # a search looks at half of them, as many as the paper
+BANK_SIZE = 20_000  # a search scores half of them, as many as the paper
 _BANK_STREAM = 2
 _FORMAT = "fusedream-bank-1"
-_LONGEST_NAME = 1_000  # characters of a model's
-_ROUNDING = 0.05
+_MAX_ID_LENGTH = 1_000  # characters of a model's id
+_MAX_ROUNDING = 0.05  # of a feature's length, in half precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank(Record):
-    """M candidates as CLIP sees them.
+    """CLIP features of the images of M candidates.
 
     Attributes:
-        features: Unit-norm features of their pictures, shape ``(M, D)``; float16 in files.
-        class_index: The class of each, shape ``(M,)``, int64: all classes in turn.
-        gan_id: The GAN of the pictures.
-        clip_id: The CLIP of the features.
-        truncation: tau of the pictures.
-        seed: Of the latents.
+        features: Unit-norm image features, shape ``(M, D)``; float16 in files.
+        class_index: Class of each candidate, shape ``(M,)``, int64, cycling over all classes.
+        gan_id: Name of the GAN.
+        clip_id: Name of the CLIP.
+        truncation: Truncation of the latents.
+        seed: Seed of the latents.
     """
 
     features: Tensor
@@ -56,7 +57,7 @@ class Bank(Record):
     def empty(
         cls, num: int, gan: Gan, clip: ImageTextEncoder, *, truncation: float, seed: int
     ) -> Bank:
-        """A bank of M candidates that CLIP has not seen yet: its name and its latents, no features.
+        """Return a bank of M candidates without features.
 
         Raises:
             ConfigError: If ``num`` is below 1, or the truncation not above 0 and at most 1.
@@ -71,17 +72,17 @@ class Bank(Record):
 
     @property
     def key(self) -> str:
-        """A name for whatever is the same bank: equal models, tau, seed and number."""
+        """Hash of models, truncation, seed and size, which determine the bank."""
         own = (_FORMAT, len(self), self.gan_id, self.clip_id, self.truncation, self.seed)
         return hashlib.sha256(repr(own).encode()).hexdigest()[:24]
 
     def fits(self, gan: Gan, clip: ImageTextEncoder, truncation: float) -> bool:
-        """Whether the bank is of these models, at this tau."""
+        """Return whether the bank is of these models, at this truncation."""
         own = (self.gan_id, self.clip_id, self.truncation)
         return own == (gan.gan_id, clip.clip_id, truncation)
 
     def check_sizes(self, num_classes: int, dim: int) -> None:
-        """Check that classes and features are those of the models that the bank names.
+        """Check that classes and features fit the models of the bank.
 
         Raises:
             CheckpointError: If not.
@@ -94,11 +95,12 @@ class Bank(Record):
             )
 
     def sample_z(self, gan: Gan) -> Tensor:
-        """The candidates' z, shape ``(M, dim_z)``."""
+        """Draw the candidates' z, shape ``(M, dim_z)``."""
         generator = make_generator(self.seed, _BANK_STREAM)
         return gan.sample_z(len(self), truncation=self.truncation, generator=generator)
 
 
+@deterministic()
 @torch.no_grad()
 def build_bank(
     gan: Gan,
@@ -110,27 +112,29 @@ def build_bank(
     batch_size: int = 10,
     callback: Callback | None = None,
 ) -> Bank:
-    """Decode and look at all candidates of a bank; as long as a search of as many.
+    """Decode and encode all candidates of a new bank.
 
     Args:
         gan: The generator.
         clip: The encoder.
-        truncation: tau; None means the GAN's own recommendation.
+        truncation: None means the GAN's recommendation.
         num: M, the number of candidates.
-        seed: Of the latents, from 0 to 2**64 - 1.
-        batch_size: Pictures decoded at once; sets the memory, not the result.
+        seed: Seed of the latents, from 0 to 2**64 - 1.
+        batch_size: Images per decoded batch; changes memory, not the result.
         callback: Called after each batch; it may raise to stop.
 
     Raises:
         ConfigError: If a number is below 1, or the truncation not above 0 and at most 1.
     """
     require_count("batch_size", batch_size, 1)
-    tau = gan.truncation if truncation is None else truncation
-    bank = Bank.empty(num, gan, clip, truncation=tau, seed=seed)
+    truncation = gan.truncation if truncation is None else truncation
+    bank = Bank.empty(num, gan, clip, truncation=truncation, seed=seed)
     z, features = bank.sample_z(gan), list[Tensor]()
     total = -(-num // batch_size)
     for step, rows in enumerate(torch.arange(num).split(batch_size), start=1):
-        images = gan.decode(z[rows.to(z.device)], gan.embed(bank.class_index[rows]), truncation=tau)
+        images = gan.decode(
+            z[rows.to(z.device)], gan.embed(bank.class_index[rows]), truncation=truncation
+        )
         features.append(clip.encode_images(images).half().cpu())
         if callback is not None:
             callback(StepInfo("bank", step, total, torch.zeros(1), images[:1]))
@@ -138,10 +142,10 @@ def build_bank(
 
 
 def save_bank(bank: Bank, path: Path | str) -> None:
-    """Write a bank to a file, whole or not at all, whoever else is writing it.
+    """Write a bank to a file atomically.
 
     Raises:
-        SaveError: If the file cannot be written, as where the disk is full.
+        SaveError: If the file cannot be written, for example on a full disk.
     """
     from safetensors.torch import save
 
@@ -161,7 +165,7 @@ def load_bank(path: Path | str) -> Bank:
     """Read a bank.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or no bank.
+        CheckpointError: If the file is missing, damaged, or not a bank.
     """
     path = Path(path)
     state, metadata = read_safetensors(path)
@@ -181,10 +185,10 @@ def load_bank(path: Path | str) -> Bank:
     numbers, index = bank.features, bank.class_index
     whole = numbers.ndim == 2 and index.ndim == 1 and len(numbers) == len(index) > 0
     stated = 0.0 < bank.truncation <= 1.0 and 0 <= bank.seed < 1 << 64
-    named = max(len(bank.gan_id), len(bank.clip_id)) <= _LONGEST_NAME
+    named = max(len(bank.gan_id), len(bank.clip_id)) <= _MAX_ID_LENGTH
     sound = whole and stated and named and numbers.is_floating_point() and int(index.min()) >= 0
-    # A feature has the length 1, but for rounding in half precision; NaN has none.
-    if not sound or not bool(_near_one(numbers.float().norm(dim=1)).all()):
+    # Features have length 1 up to rounding; the comparison is false for NaN.
+    if not sound or not bool(_is_unit(numbers.float().norm(dim=1)).all()):
         raise _damaged(path)
     return bank
 
@@ -193,8 +197,8 @@ def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(f"The seed bank {path} is damaged; delete it to have one made.")
 
 
-def _near_one(lengths: Tensor) -> Tensor:
-    return (lengths - 1.0).abs() < _ROUNDING
+def _is_unit(lengths: Tensor) -> Tensor:
+    return (lengths - 1.0).abs() < _MAX_ROUNDING
 
 
 def load_demo_bank() -> Bank:

@@ -1,4 +1,4 @@
-"""Going on from latents that are there: as the basis of another run, for any prompt."""
+"""Bases from existing latents, for any prompt."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from ..augclip.augment import sample_params
 from ..augclip.score import aug_clip_score_within
 from ..checks import check_targets
 from ..config import AugmentConfig
-from ..memory import Limit
+from ..determinism import deterministic
+from ..memory import AutoBatchSize
 from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..types import Basis, Latent, Target
 
-_AT_ONCE = 10  # pictures made together
+_DECODE_BATCH = 10
 
 
+@deterministic()
 @torch.no_grad()
 def basis_from(
     gan: Gan,
@@ -28,28 +30,30 @@ def basis_from(
     augment: AugmentConfig,
     generator: torch.Generator,
 ) -> Basis:
-    """A basis of latents of any origin, best first by AugCLIP for a prompt.
+    """Return a basis of the given latents, sorted by AugCLIP for a target.
 
-    The class of each is the one whose embedding is nearest to its y.
+    The class of each latent is that of the embedding nearest to its y.
 
     Args:
-        gan: The GAN that the latents belong to.
+        gan: The GAN of the latents.
         clip: The encoder.
-        target: The prompt to go on with.
+        target: The encoded prompt.
         latent: One or more latents.
-        augment: The changes that they are ranked by, the same for all.
+        augment: Augmentations of the ranking, shared by all latents.
         generator: CPU generator, advanced by this call.
 
     Raises:
-        ConfigError: If the target is another CLIP's.
+        ConfigError: If the target is of another CLIP.
     """
     check_targets([target], clip.clip_id)
     z, y = latent.z.to(gan.device), latent.y.to(gan.device)
-    images = Limit(_AT_ONCE).map(partial(gan.decode, truncation=latent.truncation), z, y)
+    images = AutoBatchSize(_DECODE_BATCH).map(
+        partial(gan.decode, truncation=latent.truncation), z, y
+    )
     params = sample_params(
         augment.num_augments, *images.shape[-2:], config=augment, generator=generator
     )
-    scores = aug_clip_score_within(Limit(), images, target, clip, params=params).mean
+    scores = aug_clip_score_within(AutoBatchSize(), images, target, clip, params=params).mean
     classes = gan.embed(torch.arange(len(gan.class_names)))
     nearest = torch.cdist(y.float(), classes.float()).argmin(dim=1)
     order = scores.argsort(descending=True, stable=True)

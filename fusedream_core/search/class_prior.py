@@ -1,6 +1,6 @@
-"""The class prior: class names to indices, and how likely a search draws each class.
+"""The class prior of the search, and the lookup of class names.
 
-No part of the paper, which draws all classes alike.
+Not part of the paper, which draws classes uniformly.
 """
 
 from __future__ import annotations
@@ -18,67 +18,69 @@ from ..models.clip.base import ImageTextEncoder
 from ..models.gan.base import Gan
 from ..types import Target
 
-# Of the softmax over classes, in standard deviations of similarity: if the others were normally
-# spread, a class that stands out by four would take some 80 % of the guided draws among a hundred
-# classes and 30 % among a thousand.
+# Of the softmax over classes, in standard deviations of the similarity. If the others are normally
+# distributed, an outlier by 4 has a probability of about 80 % among 100 classes, 30 % among 1,000.
 _TEMPERATURE = 0.5
-_BATCH = 250  # names encoded at once
+_TEXT_BATCH = 250
 
 
 def resolve_classes(names: Sequence[str], classes: Iterable[str | int]) -> list[int]:
-    """Turn class names and indices into indices.
+    """Return the indices of class names and indices.
 
     Args:
         names: The GAN's class names.
-        classes: Names (capitals do not matter; a name that several classes share means all of
-            them) or indices.
+        classes: Indices, as numbers or as text, or case-insensitive names. A name shared by several
+            classes means all of them; of a class with several names any one will do.
 
     Returns:
-        Sorted indices without doubles.
+        Sorted unique indices.
 
     Raises:
-        ConfigError: If a class is unknown; the message names similar ones.
+        ConfigError: If a class is unknown; the message has similar names.
     """
     by_name: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        by_name.setdefault(name.casefold(), []).append(index)
+        for one in {part.strip().casefold() for part in (name, *name.split(","))}:
+            by_name.setdefault(one, []).append(index)
     found: set[int] = set()
     for wanted in classes:
-        if isinstance(wanted, int) and 0 <= wanted < len(names):
-            found.add(wanted)
-        elif isinstance(wanted, str) and wanted.strip().casefold() in by_name:
-            found.update(by_name[wanted.strip().casefold()])
+        text = str(wanted).strip().casefold()
+        is_index = isinstance(wanted, int) or (text.isdecimal() and len(text) < 10)
+        if isinstance(wanted, str) and text in by_name:
+            found.update(by_name[text])
+        elif is_index and 0 <= int(wanted) < len(names):
+            found.add(int(wanted))
         else:
             raise ConfigError(_unknown_class(wanted, names))
     return sorted(found)
 
 
 def named_classes(names: Sequence[str], target: Target) -> list[int]:
-    """Indices of the classes that a prompt names outright, outside of its negative parts.
+    """Return the indices of the classes named in the positive parts of a prompt.
 
     Args:
-        names: The GAN's class names; of several with commas between, any one counts.
-        target: The prompt. A name counts where all of it occurs as whole words, in any case.
+        names: The GAN's class names; any of several comma-separated synonyms counts.
+        target: The prompt. A name matches as a sequence of whole words, in any case.
 
     Returns:
         Sorted indices.
     """
-    said = [f" {' '.join(_words(part.text))} " for part in target.parts if part.weight > 0]
+    texts = [f" {' '.join(_words(part.text))} " for part in target.parts if part.weight > 0]
     found = []
     for index, name in enumerate(names):
         phrases = [f" {' '.join(_words(part))} " for part in name.split(",") if _words(part)]
-        if any(phrase in text for phrase in phrases for text in said):
+        if any(phrase in text for phrase in phrases for text in texts):
             found.append(index)
     return found
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text, without capitals and punctuation."""
+    """Return the words of a text, case-folded, without punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
 def _unknown_class(wanted: str | int, names: Sequence[str]) -> str:
-    """The sentence about a class that the GAN does not have."""
+    """Return the message for an unknown class."""
     near = difflib.get_close_matches(str(wanted).casefold(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the first is {names[0]!r}."
     return (
@@ -94,20 +96,20 @@ def class_weights(
     named: Sequence[Sequence[int]],
     allowed: Sequence[int],
 ) -> Tensor:
-    """How likely each class is to be drawn for each target.
+    """Return the class prior: the probability of each class for each target.
 
-    Half goes by what CLIP finds near, and half to the classes that the prompt names, if any: CLIP
-    may take "a black cat" for nearer to a hat.
+    Half of it is a softmax of CLIP similarities, and half is uniform over the classes that the
+    prompt names, if any. CLIP alone may rank "hat" above "cat" for "a black cat".
 
     Args:
-        gan: Its class names count.
+        gan: The generator, for its class names.
         clip: The encoder.
         texts: Features of T prompts, shape ``(T, D)``.
-        named: For each of them, indices of the classes that it names.
-        allowed: Indices of the classes that may be drawn.
+        named: Indices of the named classes of each prompt.
+        allowed: Indices of the allowed classes.
 
     Returns:
-        Shape ``(T, len(allowed))``, on the CPU; rows sum to 1.
+        Probabilities, shape ``(T, len(allowed))``, on the CPU; rows sum to 1.
     """
     weights = _nearness(gan, clip, texts, allowed)
     for row, own in enumerate(named):
@@ -118,13 +120,13 @@ def class_weights(
 
 
 def _nearness(gan: Gan, clip: ImageTextEncoder, texts: Tensor, allowed: Sequence[int]) -> Tensor:
-    """A softmax of the texts' similarity to the names.
+    """Return a softmax of the similarities of texts and class names.
 
-    In standard deviations over the classes, since the scale of cosines differs between CLIPs.
+    Similarities are standardised over the classes, since the scale of cosines differs by CLIP.
     """
     names = [f"a photo of a {gan.class_names[index]}" for index in allowed]
     features = torch.cat(
-        [clip.encode_text(names[i : i + _BATCH]) for i in range(0, len(names), _BATCH)]
+        [clip.encode_text(names[i : i + _TEXT_BATCH]) for i in range(0, len(names), _TEXT_BATCH)]
     )
     similarity = similarities(texts, features)
     spread = similarity.std(dim=1, keepdim=True).clamp_min(1e-6)

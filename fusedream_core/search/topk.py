@@ -1,4 +1,4 @@
-"""A pool of scored latents, from which the best are kept while candidates stream by."""
+"""Top-k selection from a stream of scored latents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pool:
 
     Attributes:
         z: Shape ``(n, dim_z)``.
-        y: Shape ``(n, dim_y)``, beside z.
+        y: Shape ``(n, dim_y)``, on the device of z.
         class_index: Shape ``(n,)``, on the CPU.
         scores: Shape ``(n,)``, on the CPU.
     """
@@ -32,12 +32,12 @@ class Pool:
         return len(self.scores)
 
     def pick(self, rows: Tensor) -> Pool:
-        """Some of the latents, in the order of ``rows`` (indices on the CPU)."""
+        """Return the latents at ``rows`` (CPU indices), in this order."""
         there = rows.to(self.z.device)
         return Pool(self.z[there], self.y[there], self.class_index[rows], self.scores[rows])
 
     def join(self, *others: Pool) -> Pool:
-        """These latents and after them the others."""
+        """Concatenate pools."""
         pools = (self, *others)
         return Pool(
             torch.cat([pool.z for pool in pools]),
@@ -47,25 +47,24 @@ class Pool:
         )
 
     def best(self, num: int, max_per_class: int | None = None) -> Pool:
-        """The ``num`` best, in order; of equals the earlier.
+        """Return the ``num`` best, sorted; ties by position.
 
-        Of one class there are at most ``max_per_class``, as far as other classes fill the rest.
+        A class has at most ``max_per_class`` members if other classes can fill the rest.
         """
         return self.pick(self._best_rows(num, max_per_class))
 
     def shortlist(self, num: int, max_per_class: int | None, named: Sequence[int]) -> Pool:
-        """What ``best`` takes, and the best of each named class; in the order they are in here.
+        """Return the result of ``best`` and the best of each named class, in original order.
 
-        Any choice by ``best`` of so many, or of a named class, is the same from this as from all.
+        ``best`` with the same arguments, also of a named class, has the same result on a shortlist
+        as on the whole pool.
         """
-        rows = [self._best_rows(num, max_per_class)]
-        for index in named:
-            own = (self.class_index == index).nonzero()[:, 0]
-            rows.append(own[self.pick(own)._best_rows(1)])
-        return self.pick(torch.cat(rows).unique())
+        classes = [(self.class_index == index).nonzero()[:, 0] for index in named]
+        rows = [own[self.pick(own)._best_rows(1)] for own in classes]
+        return self.pick(torch.cat([self._best_rows(num, max_per_class), *rows]).unique())
 
     def _best_rows(self, num: int, max_per_class: int | None = None) -> Tensor:
-        """Indices of what ``best`` takes."""
+        """Return the indices of ``best``."""
         order = self.scores.sort(descending=True, stable=True).indices
         if max_per_class is not None:
             late = _rank_in_class(self.class_index[order]) >= max_per_class
@@ -75,33 +74,33 @@ class Pool:
 
 
 class Shortlist:
-    """The best of latents that stream by; neither memory nor time for each grows with their number.
+    """Streaming top-k with bounded memory and constant amortised time per latent.
 
-    New ones wait until they are as many as are kept, and then all are sorted once.
+    New latents are buffered until they are as many as are kept; then all are sorted once.
     """
 
     def __init__(self, num: int, max_per_class: int | None, named: Sequence[int]) -> None:
-        """Keep what ``Pool.shortlist`` keeps."""
+        """Take the arguments of ``Pool.shortlist``."""
         self._num, self._max_per_class, self._named = num, max_per_class, named
         self._kept: list[Pool] = []
         self._num_waiting = 0
 
     def add(self, pool: Pool) -> None:
-        """Take in some latents, later than all before."""
+        """Add latents at the end of the stream."""
         self._kept.append(pool)
         self._num_waiting += len(pool)
         if self._num_waiting >= self._num:
             self._kept, self._num_waiting = [self.pool()], 0
 
     def pool(self) -> Pool:
-        """The shortlist of all latents so far; there must be one at least."""
+        """Return the shortlist of all latents so far; there must be at least one."""
         first, *others = self._kept
         joined = first.join(*others)
         return joined.shortlist(self._num, self._max_per_class, self._named)
 
 
 def _rank_in_class(classes: Tensor) -> Tensor:
-    """For each entry, how many earlier ones share its class: ``[7, 3, 7, 7]`` -> 0, 0, 1, 2."""
+    """Count the earlier entries of the same class: ``[7, 3, 7, 7]`` -> 0, 0, 1, 2."""
     grouped = classes.sort(stable=True)
     first = torch.searchsorted(grouped.values, grouped.values)
     rank = torch.empty_like(classes)
@@ -109,33 +108,32 @@ def _rank_in_class(classes: Tensor) -> Tensor:
     return rank
 
 
-def lead(
-    leaders: tuple[Tensor, Tensor] | None, images: Tensor, scores: Tensor
+def update_best(
+    best_so_far: tuple[Tensor, Tensor] | None, images: Tensor, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The best score ``(T,)`` and picture ``(T, 3, H, W)`` so far of each target, for the preview.
+    """Return the best score ``(T,)`` and image ``(T, 3, H, W)`` so far, for the preview.
 
     Args:
-        leaders: Those before this batch.
-        images: The pictures of this batch, shape ``(N, 3, H, W)``.
-        scores: Their scores for each target, shape ``(T, N)``.
+        best_so_far: The same before this batch; None at the first.
+        images: Images of this batch, shape ``(N, 3, H, W)``.
+        scores: Scores for each target, shape ``(T, N)``.
     """
     best = scores.max(dim=1)
-    contenders = images[best.indices.to(images.device)]
-    if leaders is None:
-        return best.values, contenders
-    better = best.values > leaders[0]
+    candidates = images[best.indices.to(images.device)]
+    if best_so_far is None:
+        return best.values, candidates
+    better = best.values > best_so_far[0]
     there = better.to(images.device)[:, None, None, None]
     return (
-        torch.where(better, best.values, leaders[0]),
-        torch.where(there, contenders, leaders[1]),
+        torch.where(better, best.values, best_so_far[0]),
+        torch.where(there, candidates, best_so_far[1]),
     )
 
 
 def with_named(best: Pool, pool: Pool, named: Sequence[int]) -> Pool:
-    """The best of a pool, the last of which give way to classes that the prompt names.
+    """Replace the last members of ``best`` so that each named class of the pool has one.
 
-    Each such class has a member at least, as far as the pool has one and the first member
-    stays: so that what CLIP thinks little of can be tried all the same.
+    The first member is always kept. Named classes with low CLIP scores thus stay in the basis.
     """
     classes = best.class_index.tolist()
     missing = set(named) & set(pool.class_index.tolist()) - set(classes)
@@ -152,10 +150,10 @@ def with_named(best: Pool, pool: Pool, named: Sequence[int]) -> Pool:
 
 
 def shortlist_size(num_candidates: int, config: SearchConfig) -> tuple[int, int | None]:
-    """How many candidates a first pass keeps, and how many of one class at most.
+    """Return the size of the first stage's shortlist, and its cap per class.
 
-    Both are the same multiple of what the basis needs. A pool so limited always holds a basis
-    within the limit, if the candidates do.
+    Both are the same multiple of the basis size and of ``max_per_class``. The shortlist then has a
+    basis within the cap whenever the candidates have one.
     """
     num_ranked = num_candidates if config.num_reranked is None else config.num_reranked
     num_ranked = min(num_ranked, num_candidates) if config.ranking == "aug_clip" else 0

@@ -17,7 +17,7 @@ import fusedream_core as core
 from _peers import LAYERS, package_generator
 from _timing import PROMPTS, Row, compare, demo_on, flops_of, flops_per_second
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 from fusedream_core.optimize.optimize import optimize
 from fusedream_core.rng import make_generator
 
@@ -34,9 +34,9 @@ def generator(
     rows = []
     for resolution in resolutions:
         network = package_generator(resolution, channel_width).to(device)
-        lean = LeanNetwork(copy.deepcopy(network))
+        lean = DeepNetwork(copy.deepcopy(network))
         half = copy.deepcopy(lean)
-        half.compute_in(torch.bfloat16)
+        half.to(torch.bfloat16)
         latent = 0.3 * torch.randn(1, 256, generator=make_generator(0)).to(device)
         ways = {"package": network.generator, "lean": lean, "lean, bfloat16": half}
         with torch.no_grad():

@@ -23,8 +23,8 @@ from _measures import forget_peak, peak_memory
 from _peers import package_generator
 from fusedream_core.config import DEFAULT
 from fusedream_core.models.catalogue import catalogue
-from fusedream_core.models.clip.fuse import make_lean
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.models.clip.fuse import fuse_image_tower
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 from fusedream_core.models.gan.biggan_original import (
     BlockWeights,
     NormWeights,
@@ -103,9 +103,9 @@ def original_network(resolution: int, unit: int = 96) -> OriginalNetwork:
 def gan_and_latent(name: str) -> tuple[Run, Tensor]:
     """A network, and what it makes a picture of."""
     kind, resolution = name.rsplit("-", 1)
-    network: LeanNetwork | OriginalNetwork
+    network: DeepNetwork | OriginalNetwork
     if kind == "biggan-deep":
-        network = LeanNetwork(package_generator(int(resolution)))  # type: ignore[arg-type]
+        network = DeepNetwork(package_generator(int(resolution)))  # type: ignore[arg-type]
     else:
         network = original_network(int(resolution))
     latent = torch.randn(1, network.dim_z + 128, generator=make_generator(0))
@@ -119,7 +119,7 @@ def tower_and_pictures(name: str) -> tuple[Run, Tensor]:
     with torch.random.fork_rng(devices=[]):
         model: nn.Module = open_clip.create_model(_ARCHITECTURES[name]).eval()
     visual: nn.Module = model.visual  # type: ignore[assignment]
-    make_lean(visual)
+    fuse_image_tower(visual)
     size = visual.preprocess_cfg["size"]  # type: ignore[index]
     height, width = (size, size) if isinstance(size, int) else size
     run: Run = model.encode_image  # type: ignore[assignment]

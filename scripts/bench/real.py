@@ -35,8 +35,8 @@ from _speed_runs import compositions, generator
 from _table import HEAD, line
 from _timing import Row, compare
 from fusedream_core.config import DEFAULT, REFERENCE_CODE
-from fusedream_core.determinism import repeatable
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.determinism import deterministic
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 from fusedream_core.rng import make_generator
 
 AT_ONCE = 256  # copies that CLIP encodes at once, on any card
@@ -111,7 +111,7 @@ class Step:
         torch.manual_seed(0)
         self.sizes, self.device = sizes, device
         self.network = package_generator(sizes.gan, sizes.width).to(device)
-        self.lean = LeanNetwork(copy.deepcopy(self.network))
+        self.fused = DeepNetwork(copy.deepcopy(self.network))
         if sizes.small_clip:
             model = open_clip.model.CLIP(**TINY_CLIP)
             model.visual.preprocess_cfg = PREPROCESS
@@ -124,10 +124,10 @@ class Step:
         clip = "a CLIP of no size" if sizes.small_clip else "ViT-B-32"
         self.name = f"BigGAN-deep-{sizes.gan}, {clip}"
 
-    def compute_in(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Let ours compute in a precision."""
-        self.lean.compute_in(dtype)
-        self.clip.compute_in(dtype)
+        self.fused.to(dtype)
+        self.clip.to(dtype)
 
     def latents(self, batch: int) -> Tensor:
         """Latents and classes side by side, with a gradient."""
@@ -152,7 +152,7 @@ class Step:
         params = core.sample_params(
             self.sizes.copies, size, size, config=DEFAULT.augment, generator=make_generator(0)
         )
-        images = self.lean(leaf, 1.0)
+        images = self.fused(leaf, 1.0)
         score = core.aug_clip_score(
             images, self.target, self.clip, params=params, clip_batch=AT_ONCE
         )
@@ -178,7 +178,7 @@ def peak_of(call: Callable[[], object], device: torch.device) -> float:
 def step(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Steps at equal copies, and their peak memory."""
     full, half = Step(sizes, device), Step(sizes, device)
-    half.compute_in(torch.bfloat16)
+    half.cast(torch.bfloat16)
     for batch in sizes.batches:
         calls: dict[str, Callable[[], object]] = {
             "reference code, one by one": partial(full.reference, batch),
@@ -186,7 +186,7 @@ def step(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             "ours, bfloat16": partial(half.ours, batch),
         }
         name = f"step, {batch} x {sizes.copies} copies, {full.name}"
-        with repeatable():
+        with deterministic():
             rows = compare(name, calls, sizes.rounds)
             for row, call in zip(rows, calls.values(), strict=True):
                 yield row | {"peak MB": peak_of(call, device)}
@@ -207,12 +207,12 @@ def composition(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 def memory(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Forward and backward through each generator, and through the CLIP."""
     for resolution in sizes.resolutions:
-        lean = LeanNetwork(package_generator(resolution, sizes.width).to(device))
+        lean = DeepNetwork(package_generator(resolution, sizes.width).to(device))
         latent = torch.zeros(1, 256, device=device)
         for dtype in (torch.float32, torch.bfloat16):
-            lean.compute_in(dtype)
+            lean.to(dtype)
 
-            def both(lean: LeanNetwork = lean, latent: Tensor = latent) -> None:
+            def both(lean: DeepNetwork = lean, latent: Tensor = latent) -> None:
                 lean(latent.clone().requires_grad_(), 1.0).sum().backward()
 
             both()
@@ -227,8 +227,8 @@ def bits(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Whether a step's gradient is the same each time, in each precision."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         one = Step(sizes, device)
-        one.compute_in(dtype)
-        with repeatable():
+        one.cast(dtype)
+        with deterministic():
             first = one.ours(2)
             equal = [torch.equal(first, one.ours(2)) for _ in range(sizes.repeats)]
         yield {

@@ -1,12 +1,10 @@
-"""How many steps of how many copies: the passes and the quality of settings of the optimisation.
+"""How many steps of how many views: the forward passes and the quality of some settings.
 
-    python scripts/dev.py bench steps [--prompts 12] [--stopping]
-
-With ``--stopping``, what a stop as soon as the held-out score rises no more saves and loses.
+    python scripts/dev.py bench steps [--prompts 12]
 
 Every second dev prompt, seed 0, searched on the demo pair's seed bank. Passes are of generator and
-CLIP, forward and backward, in the optimisation alone. AugCLIP is measured on 256 changes that no
-run has met; the judge was optimised against by nothing.
+CLIP, forward and backward, in the optimisation alone. AugCLIP is measured on 256 held-out views;
+the judge was optimised against by nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from fusedream_core.pipeline.generate import OPTIMIZE_STREAM, SEARCH_STREAM
 from fusedream_core.rng import make_generator
 
 HERE = Path(__file__).resolve().parent
-SETTINGS = (  # copies of a step, share of them in the first, steps, and y's learning rate
+SETTINGS = (  # views of a step, share of them in the first, steps, and y's learning rate
     (8, 1.0, 80, 0.02),
     (12, 0.25, 80, 0.02),
     (8, 0.5, 100, 0.02),
@@ -40,48 +38,24 @@ SETTINGS = (  # copies of a step, share of them in the first, steps, and y's lea
     (4, 1.0, 120, 0.04),
     (8, 0.5, 80, 0.04),
 )
-STOPPING = (  # schedule, steps, patience
-    ("cosine", 100, None),
-    ("cosine", 100, 2),
-    ("cosine", 100, 3),
-    ("cosine", 300, None),
-    ("cosine", 300, 3),
-    ("constant", 300, None),
-    ("constant", 300, 2),
-    ("constant", 300, 3),
-)
-SNAPSHOTS = 20  # of a run that may stop, as the node has it
 BATCH = 6  # prompts at once
 
 
 def _settings() -> Iterator[tuple[str, OptimizeConfig, int]]:
-    """For each of SETTINGS: the first cells of its row, the settings, the copies."""
+    """For each of SETTINGS: the first cells of its row, the settings, the views."""
     for copies, first, steps, lr_y in SETTINGS:
         change = {"num_steps": steps, "lr_y": lr_y, "first_augments": first}
         config = dataclasses.replace(DEFAULT.optimize, **change)
         yield f"{copies} | {first:g} | {steps} | {lr_y:g}", config, copies
 
 
-def _stopping() -> Iterator[tuple[str, OptimizeConfig, int]]:
-    """The same for each of STOPPING."""
-    for schedule, steps, patience in STOPPING:
-        config = dataclasses.replace(DEFAULT.optimize, num_steps=steps, schedule=schedule)
-        if patience is not None:
-            config = dataclasses.replace(config, num_snapshots=SNAPSHOTS, patience=patience)
-        yield f"{schedule} | {steps} | {patience or 'never'}", config, DEFAULT.augment.num_augments
-
-
 def main() -> None:
     """Run all settings and print a row for each."""
-    parser = argparse.ArgumentParser(description="Steps and copies on the demo models.")
+    parser = argparse.ArgumentParser(description="Steps and views on the demo models.")
     parser.add_argument("--prompts", type=int, default=12, help="of 12 (default: all)")
-    parser.add_argument("--stopping", action="store_true", help="early stops instead")
     options = parser.parse_args()
     count = options.prompts
-    names = (
-        "schedule | steps | patience" if options.stopping else "copies | at first | steps | lr_y"
-    )
-    rows = list(_stopping() if options.stopping else _settings())
+    names, rows = "views | at first | steps | lr_y", list(_settings())
     entries = json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))[::2][:count]
     gan, clip = core.load_demo()
     bank, judge = core.load_demo_bank(), Judge.load(JUDGE_FOLDER)

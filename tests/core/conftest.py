@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fusedream_core import (
     load_open_clip_folder,
     make_generator,
 )
-from fusedream_core.optimize.runs import Runs
+from fusedream_core.optimize.problems import Problems
 
 TINY_GAN: dict[str, Any] = {
     "output_dim": 16,
@@ -65,15 +65,15 @@ TINY_CLIP: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["each run by itself", "all together"])
+@pytest.fixture(params=["each problem by itself", "all together"])
 def grouping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which runs of a batch go through the networks together: as on a CPU, as elsewhere."""
+    """Which problems of a batch go through the networks together: as on a CPU, as elsewhere."""
 
-    def all_rows(_: Runs, num_runs: int, num_starts: int) -> list[list[int]]:
-        return [list(range(num_runs * num_starts))]
+    def all_rows(_: Problems, problems: Sequence[int]) -> list[list[int]]:
+        return [list(range(len(problems)))]
 
     if request.param == "all together":
-        monkeypatch.setattr(Runs, "_turns", all_rows)
+        monkeypatch.setattr(Problems, "_groups", all_rows)
     return str(request.param)
 
 
@@ -161,7 +161,7 @@ def rng() -> torch.Generator:
 
 @pytest.fixture
 def images(rng: torch.Generator) -> Tensor:
-    """Four pictures of 16 px in [-1, 1]."""
+    """Four images of 16 px in [-1, 1]."""
     return torch.rand(4, 3, 16, 16, generator=rng) * 2 - 1
 
 

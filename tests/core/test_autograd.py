@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     BigGan,
     ComposeConfig,
@@ -38,7 +39,7 @@ RECIPE = Recipe(
     search=SEARCH, optimize=OptimizeConfig(num_steps=3, eval_augments=4), augment=AUGMENT
 )
 COMPOSE = ComposeConfig(
-    optimize=OptimizeConfig(num_steps=2, eval_augments=4, start="alone", num_starts=1),
+    optimize=AdamConfig(num_steps=2, eval_augments=4),
     rungs=((2, 1.0),),
     consistency="patch",
 )
@@ -70,10 +71,10 @@ def run_composition(gan: BigGan, clip: OpenClip) -> Tensor:
 
 
 def run_inversion(gan: BigGan, clip: OpenClip) -> Tensor:
-    picture = torch.rand(1, 3, 16, 16, generator=make_generator(1)).mul(2).sub(1)
-    config = InvertConfig(search=SEARCH, optimize=OptimizeConfig(num_steps=2))
+    image = torch.rand(1, 3, 16, 16, generator=make_generator(1)).mul(2).sub(1)
+    config = InvertConfig(search=SEARCH, optimize=AdamConfig(num_steps=2))
     generator = make_generator(2)
-    return invert_image(gan, clip, Products(), picture, config=config, generator=generator).images
+    return invert_image(gan, clip, Products(), image, config=config, generator=generator).images
 
 
 def run_stages(gan: BigGan, clip: OpenClip) -> Tensor:

@@ -15,7 +15,7 @@ class TestCheckImages:
 
     @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 8, 8, 3), (0, 3, 8, 8)])
     def test_shape(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ShapeError, match=r"RGB pictures of the shape \(B, 3, H, W\)"):
+        with pytest.raises(ShapeError, match=r"RGB images of the shape \(B, 3, H, W\)"):
             check_images(torch.zeros(shape))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -30,8 +30,8 @@ class TestCheckRuns:
         check_runs(targets=[1, 2], part_targets=None, bases=(3, 4))
 
     def test_exception(self) -> None:
-        told = "There are 2 targets, 1 bases and 0 part targets, but each run needs one of each"
-        with pytest.raises(ConfigError, match=told):
+        message = "There are 2 targets, 1 bases and 0 part targets, but each run needs one of each"
+        with pytest.raises(ConfigError, match=message):
             check_runs(targets=[1, 2], bases=[3], part_targets=[])
         with pytest.raises(ConfigError, match="There are 0 targets and 0 bases"):
             check_runs(targets=[], bases=[])

@@ -56,7 +56,7 @@ def lpips() -> Lpips:
     return load_demo_lpips().to(CUDA)
 
 
-def picture(pair: tuple[BigGan, OpenClip], bank: Bank, recipe: Recipe = SHORT) -> Tensor:
+def generated(pair: tuple[BigGan, OpenClip], bank: Bank, recipe: Recipe = SHORT) -> Tensor:
     return generate("a blue dog", gan=pair[0], clip=pair[1], bank=bank, recipe=recipe).images
 
 
@@ -74,18 +74,18 @@ def at_most(spare_bytes: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-class TestSameSeedSamePicture:
+class TestSameSeedSameImage:
     def test_text_to_image(self, pair: tuple[BigGan, OpenClip], bank: Bank) -> None:
-        assert torch.equal(picture(pair, bank), picture(pair, bank))
+        assert torch.equal(generated(pair, bank), generated(pair, bank))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_in_half_precision(
         self, pair: tuple[BigGan, OpenClip], bank: Bank, dtype: torch.dtype
     ) -> None:
         gan, clip = copy.deepcopy(pair)
-        gan.compute_in(dtype)
-        clip.compute_in(dtype)
-        assert torch.equal(picture((gan, clip), bank), picture((gan, clip), bank))
+        gan.to(dtype)
+        clip.to(dtype)
+        assert torch.equal(generated((gan, clip), bank), generated((gan, clip), bank))
 
     def test_composition(self, pair: tuple[BigGan, OpenClip], bank: Bank, lpips: Lpips) -> None:
         recipe = CompositionRecipe()
@@ -134,11 +134,11 @@ def test_many_tokens_have_the_same_gradient_twice(
     (tmp_path / "open_clip_config.json").write_text(config, encoding="utf-8")
     save_file(state, tmp_path / "open_clip_model.safetensors")
     clip = load_open_clip_folder(tmp_path).to(CUDA)
-    clip.compute_in(dtype)
-    pictures = torch.rand(8, 3, side, side, generator=make_generator(0)).mul(2).sub(1).to(CUDA)
+    clip.to(dtype)
+    images = torch.rand(8, 3, side, side, generator=make_generator(0)).mul(2).sub(1).to(CUDA)
 
     def gradient() -> Tensor:
-        leaf = pictures.clone().requires_grad_()
+        leaf = images.clone().requires_grad_()
         return torch.autograd.grad(clip.encode_images(leaf)[:, 0].sum(), leaf)[0]
 
     first = gradient()
@@ -147,12 +147,12 @@ def test_many_tokens_have_the_same_gradient_twice(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_draws_the_same_picture(
+def test_half_precision_makes_the_same_image(
     pair: tuple[BigGan, OpenClip], bank: Bank, dtype: torch.dtype
 ) -> None:
     z, y = bank.sample_z(pair[0])[:4], pair[0].embed(bank.class_index[:4])
     gan = copy.deepcopy(pair[0])
-    gan.compute_in(dtype)
+    gan.to(dtype)
     with torch.no_grad(), full_precision():
         exact, coarse = (one.decode(z, y, truncation=bank.truncation) for one in (pair[0], gan))
     assert coarse.dtype == torch.float32
@@ -167,8 +167,8 @@ def test_goes_on_with_less_at_once_when_memory_runs_out(
     copies = replace(DEFAULT.augment, num_augments=1024)
     recipe = replace(DEFAULT, optimize=steps, augment=copies)
     with full_precision():
-        expected = picture(pair, bank, recipe)
+        expected = generated(pair, bank, recipe)
         with at_most(512 * 2**20), caplog.at_level(logging.WARNING):
-            found = picture(pair, bank, recipe)
+            found = generated(pair, bank, recipe)
     assert "Out of memory" in caplog.text
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)

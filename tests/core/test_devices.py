@@ -56,7 +56,7 @@ Work = Callable[[Gan, ImageTextEncoder, Perceptual], Found]
 
 
 class Squares:
-    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+    """In place of LPIPS, whose nets need larger images than the tiny GAN's."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -122,9 +122,9 @@ def composition(consistency: Consistency, blending: BlendMode, base: ComposeConf
 def inversion(gan: Gan, clip: ImageTextEncoder, perceptual: Perceptual) -> Found:
     config = InvertConfig()
     config = replace(config, search=SEARCH, optimize=replace(config.optimize, num_steps=3))
-    picture = torch.rand(1, 3, 24, 20, generator=make_generator(3)).mul(2).sub(1)
+    images = torch.rand(1, 3, 24, 20, generator=make_generator(3)).mul(2).sub(1)
     generator = make_generator(0)
-    result = invert_image(gan, clip, perceptual, picture, config=config, generator=generator)
+    result = invert_image(gan, clip, perceptual, images, config=config, generator=generator)
     return result.images, result.trace, result.latent.y
 
 
@@ -138,8 +138,8 @@ def ensemble_and_image_target(gan: Gan, clip: ImageTextEncoder, _: Perceptual) -
 
 def ranking_and_going_on(gan: Gan, clip: ImageTextEncoder, _: Perceptual) -> Found:
     target = encode_target(clip, "a dog")
-    pictures = torch.rand(3, 3, 500, 460, generator=make_generator(3)).mul(2).sub(1)
-    scores = rank_images(pictures, target, clip, config=AUGMENT, generator=make_generator(0))
+    images = torch.rand(3, 3, 500, 460, generator=make_generator(3)).mul(2).sub(1)
+    scores = rank_images(images, target, clip, config=AUGMENT, generator=make_generator(0))
     found = generate("a dog", gan=gan, clip=clip, recipe=shrink(DEFAULT)).latent.to("cpu")
     way = interpolate(found, replace(found, z=-found.z), 3)
     basis = basis_from(gan, clip, target, way, augment=AUGMENT, generator=make_generator(1))

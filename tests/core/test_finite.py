@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     Basis,
     BigGan,
@@ -100,9 +101,7 @@ class TestStages:
 
     def test_compose(self, spoiled: tuple[BigGan, OpenClip], name: str, basis: Basis) -> None:
         gan, clip = spoiled
-        steps = OptimizeConfig(
-            num_steps=2, num_snapshots=1, eval_augments=2, start="alone", num_starts=1
-        )
+        steps = AdamConfig(num_steps=2, num_snapshots=1, eval_augments=2)
         with pytest.raises(NonFiniteError, match=name):
             compose(
                 gan,
@@ -189,7 +188,7 @@ class TestCause:
         rough.network.layers[0].up.data *= 3e4  # type: ignore[union-attr, operator]
         z, y = torch.ones(1, 6), gan.embed(torch.tensor([0]))
         rough.decode(z, y, truncation=0.6)  # in float32 it is well
-        rough.compute_in(torch.float16)
+        rough.to(torch.float16)
         message = r"computes in float16, and a half precision can overflow; load it in float32"
         with pytest.raises(NonFiniteError, match=message):
             rough.decode(z, y, truncation=0.6)
@@ -198,7 +197,7 @@ class TestCause:
         """Its images are finite, and the next latents are not."""
         bad = copy.deepcopy(gan)
         bad.network = _BadGradient(bad.network)  # type: ignore[assignment]
-        message = f"The input of the GAN {gan.gan_id} .* come from the gradient of a step before"
+        message = f"The input of the GAN {gan.gan_id} .* come from the gradient of an earlier step"
         with pytest.raises(NonFiniteError, match=message):
             run(bad, clip, basis)
 
@@ -208,7 +207,9 @@ class TestCause:
         target = encode_target(clip, "a dog")
         with pytest.raises(ImageError, match="hold NaN or infinite values, so they cannot be"):
             rank_images(images, target, clip, config=AUGMENT, generator=make_generator(0))
-        with pytest.raises(NonFiniteError, match=r"The input of the CLIP .* whatever made the im"):
+        with pytest.raises(
+            NonFiniteError, match=r"The input of the CLIP .* other source of the im"
+        ):
             clip.encode_images(images)
 
 

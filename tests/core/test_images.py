@@ -30,25 +30,25 @@ class TestRanges:
 
 class TestPng:
     def test_value(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "new" / "picture.png"
+        path = tmp_path / "new" / "image.png"
         save_png(images[0], path, {"prompt": "ein Wört", "seed": "7"})
-        with Image.open(path) as picture:
-            assert picture.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
-            assert picture.tobytes() == to_pil(images[:1])[0].tobytes()
-            assert picture.getpixel((3, 5)) == tuple(
+        with Image.open(path) as image:
+            assert image.text == {"prompt": "ein Wört", "seed": "7"}  # type: ignore[attr-defined]
+            assert image.tobytes() == to_pil(images[:1])[0].tobytes()
+            assert image.getpixel((3, 5)) == tuple(
                 round((value + 1) * 127.5) for value in images[0, :, 5, 3].tolist()
             )
 
 
-def test_pictures_are_saved_as_png_alone(tmp_path: Path) -> None:
+def test_images_are_saved_as_png_alone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"does not end in \.png"):
-        save_png(torch.zeros(3, 4, 4), tmp_path / "picture.jpg", {})
+        save_png(torch.zeros(3, 4, 4), tmp_path / "image.jpg", {})
     assert not any(tmp_path.iterdir())
 
 
 class TestText:
     def test_read(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         save_png(images[0], path, {"prompt": "ein W\u00f6rt", "long": "x" * 50_000})
         assert read_png_text(path, "prompt") == "ein W\u00f6rt"
         assert read_png_text(path, "long") == "x" * 50_000
@@ -56,19 +56,19 @@ class TestText:
 
     def test_what_is_no_text_is_refused(self, images: Tensor, tmp_path: Path) -> None:
         with pytest.raises(PromptError, match="The prompt holds something that is no character"):
-            save_png(images[0], tmp_path / "picture.png", {"prompt": "a\udcff"})
+            save_png(images[0], tmp_path / "image.png", {"prompt": "a\udcff"})
         assert not any(tmp_path.iterdir())
 
     def test_other_files(self, tmp_path: Path) -> None:
-        Image.new("RGB", (4, 4)).save(tmp_path / "picture.jpg")
-        for name in ("picture.jpg", "nowhere.png"):
-            with pytest.raises(ImageError, match="cannot be read as a picture"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "image.jpg")
+        for name in ("image.jpg", "nowhere.png"):
+            with pytest.raises(ImageError, match="cannot be read as an image"):
                 read_png_text(tmp_path / name, "prompt")
 
 
 class TestReadImage:
     def test_value(self, images: Tensor, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         save_png(images[0], path, {})
         found = read_image(path)
         assert to_pil(found)[0].tobytes() == to_pil(images[:1])[0].tobytes()
@@ -83,12 +83,12 @@ class TestReadImage:
         assert read_image(tmp_path / "photo.jpg").shape == (1, 3, 8, 4)
 
     @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
-    def test_grey_of_16_bits_is_scaled_not_clipped(self, suffix: str, tmp_path: Path) -> None:
-        ramp = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    def test_16_bits_are_scaled_not_clipped(self, suffix: str, tmp_path: Path) -> None:
+        ramp = np.array([[0, 257, 32768, 40_000, 65535]], dtype=np.uint16)
         path = tmp_path / f"grey.{suffix}"
         Image.fromarray(ramp).save(path)
         found = read_image(path)[0, :, 0] / 2 + 0.5
-        expected = torch.tensor([0.0, 1 / 255, 128 / 255, 1.0]).expand(3, 4)
+        expected = torch.tensor([0.0, 1 / 255, 128 / 255, 156 / 255, 1.0]).expand(3, 5)
         torch.testing.assert_close(found, expected)
 
     def test_big_endian_grey(self, tmp_path: Path) -> None:
@@ -118,11 +118,17 @@ class TestReadImage:
     def test_larger_than_needed_is_shrunk(self, tmp_path: Path) -> None:
         Image.new("RGB", (80, 20), (255, 0, 0)).save(tmp_path / "large.png")
         assert read_image(tmp_path / "large.png").shape == (1, 3, 20, 80)
-        found = read_image(tmp_path / "large.png", most_pixels=400)
+        found = read_image(tmp_path / "large.png", max_pixels=400)
         assert found.shape == (1, 3, 10, 40)
         assert found[0, :, 5, 20].tolist() == [1.0, -1.0, -1.0]
 
+    def test_colours_of_another_space(self, tmp_path: Path) -> None:
+        path = tmp_path / "image.tif"
+        Image.new("RGB", (2, 2)).convert("LAB").save(path)
+        with pytest.raises(ImageError, match=r"has LAB colours; save it as 8-bit RGB\."):
+            read_image(path)
+
     def test_exception(self, tmp_path: Path) -> None:
         (tmp_path / "odd.png").write_bytes(b"odd")
-        with pytest.raises(ImageError, match="cannot be read as a picture"):
+        with pytest.raises(ImageError, match="cannot be read as an image"):
             read_image(tmp_path / "odd.png")

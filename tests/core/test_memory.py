@@ -25,14 +25,14 @@ from fusedream_core import (
 from fusedream_core.compose import compose
 from fusedream_core.compose.placement import all_placements
 from fusedream_core.config import ALL, ComposeConfig
-from fusedream_core.memory import Limit, is_out_of_memory
+from fusedream_core.memory import AutoBatchSize, is_out_of_memory
 
 AUGMENT = AugmentConfig(num_augments=4)
 STEPS = OptimizeConfig(num_steps=4, num_snapshots=2, eval_augments=6, num_starts=4)
 
 
 class Small:
-    """A model with memory for a few pictures only."""
+    """A model with memory for a few images only."""
 
     def __init__(self, model: Any, method: str, most: int) -> None:  # noqa: ANN401
         self._model, self._method, self._most = model, method, most
@@ -52,7 +52,7 @@ class Small:
         return call
 
 
-class TestLimit:
+class TestAutoBatchSize:
     def test_halves_until_it_fits(self, caplog: pytest.LogCaptureFixture) -> None:
         tried = []
 
@@ -62,13 +62,13 @@ class TestLimit:
                 raise MemoryError
             return "done"
 
-        limit = Limit()
+        batch_size = AutoBatchSize()
         with caplog.at_level(logging.WARNING):
-            assert limit.run(work, most=20) == "done"
-            assert limit.run(work, most=20) == "done"
+            assert batch_size.run(work, most=20) == "done"
+            assert batch_size.run(work, most=20) == "done"
         assert tried == [20, 10, 5, 3, 3]  # it remembers
         assert len(caplog.messages) == 3
-        assert limit.run(work, most=2) == "done"
+        assert batch_size.run(work, most=2) == "done"
         assert tried[-1] == 2
 
     def test_gives_up_at_one(self) -> None:
@@ -76,7 +76,7 @@ class TestLimit:
             raise MemoryError
 
         with pytest.raises(MemoryError):
-            Limit().run(work, most=8)
+            AutoBatchSize().run(work, most=8)
 
     def test_other_errors_pass(self) -> None:
         tried = []
@@ -86,12 +86,12 @@ class TestLimit:
             raise RuntimeError("shapes do not match")
 
         with pytest.raises(RuntimeError, match="shapes"):
-            Limit().run(work, most=8)
+            AutoBatchSize().run(work, most=8)
         assert tried == [8]
 
     def test_exception(self) -> None:
         with pytest.raises(ConfigError, match="clip_batch is 0"):
-            Limit(0)
+            AutoBatchSize(0)
 
     @pytest.mark.parametrize(
         ("error", "expected"),
@@ -193,9 +193,9 @@ class TestGoesOnWithLess:
         which: str,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Its last batch of a single configuration has room for its two pictures at least."""
+        """Its last batch of a single configuration has room for its two images at least."""
         models: dict[str, Any] = {"clip": clip64, "gan": gan64}
-        steps = replace(STEPS, start="alone", num_starts=1)
+        steps = replace(STEPS.adam(), start="alone")
         config = ComposeConfig(
             optimize=steps, rungs=((ALL, 0.5), (2, 1.0)), batch_size=4, consistency="none"
         )

@@ -12,11 +12,11 @@ from fusedream_core.output import try_output, write_or_keep
 
 class TestTryOutput:
     def test_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        try_output(tmp_path / "new" / "picture.png")
+        try_output(tmp_path / "new" / "image.png")
         assert list((tmp_path / "new").iterdir()) == []
 
     def test_leaves_what_is_there(self, tmp_path: Path) -> None:
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         path.write_bytes(b"old")
         os.utime(path, (1.0, 1.0))
         try_output(path)
@@ -25,7 +25,7 @@ class TestTryOutput:
 
     @pytest.mark.parametrize("there", [False, True])
     def test_link_is_written_through(self, there: bool, tmp_path: Path) -> None:
-        link, target = tmp_path / "link.png", tmp_path / "far" / "picture.png"
+        link, target = tmp_path / "link.png", tmp_path / "far" / "image.png"
         if there:
             target.parent.mkdir()
             target.write_bytes(b"old")
@@ -37,8 +37,8 @@ class TestTryOutput:
         assert target.read_bytes() == b"new"
         assert sorted(file.name for file in tmp_path.rglob("*")) == [
             "far",
+            "image.png",
             "link.png",
-            "picture.png",
         ]
 
     def test_links_that_lead_to_themselves(self, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ class TestTryOutput:
         self, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It finishes between our trying of the name and our clearing away."""
-        path, usual = tmp_path / "picture.png", os.close
+        path, usual = tmp_path / "image.png", os.close
 
         def close(handle: int) -> None:
             usual(handle)
@@ -68,6 +68,14 @@ class TestTryOutput:
         try_output(path)
         assert path.read_bytes() == b"theirs"
 
+    def test_leaves_a_link_to_nothing(self, tmp_path: Path) -> None:
+        """It removed the link, and left an empty file where that led."""
+        path = tmp_path / "image.png"
+        path.symlink_to(tmp_path / "later.png")
+        try_output(path)
+        assert list(tmp_path.iterdir()) == [path]
+        assert path.is_symlink()
+
     def test_longest_name(self, tmp_path: Path) -> None:
         """What is written first has another name, which must not be too long where this is not."""
         path = tmp_path / ("\u00e9" * 125 + ".png")  # 254 bytes
@@ -80,7 +88,7 @@ class TestTryOutput:
         [
             ("/proc/x.png", "cannot be written"),
             ("/dev/null", "is there and is no file"),
-            (f"{__file__}/picture.png", "is a file, so"),
+            (f"{__file__}/image.png", "is a file, so"),
             ("x" * 300, "File name too long"),
             ("a\0b.png", "cannot be written"),
         ],
@@ -98,7 +106,7 @@ class TestTryOutput:
     def test_folder_without_the_right(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(SaveError, match="Permission denied"):
-            try_output(tmp_path / "picture.png")
+            try_output(tmp_path / "image.png")
 
 
 class TestWriteOrKeep:
@@ -109,7 +117,7 @@ class TestWriteOrKeep:
         gone = tmp_path / "gone"
         gone.write_bytes(b"")
         with pytest.raises(SaveError, match="could not be written") as caught:
-            write_or_keep(gone / "picture.png", b"content")
+            write_or_keep(gone / "image.png", b"content")
         (kept,) = tmp_path.glob("fusedream-*.png")
         assert str(kept) in str(caught.value)
         assert kept.read_bytes() == b"content"

@@ -21,7 +21,7 @@ from fusedream_core import (
 
 
 class PlainColors:
-    """Pictures of one colour, which is z itself."""
+    """Images of one colour, which is z itself."""
 
     gan_id, class_names, device = "plain-colors", ("any",), torch.device("cpu")
     truncation = z_std = y_std = 1.0
@@ -37,7 +37,7 @@ class PlainColors:
 
 
 class ColorWords:
-    """Knows three words, and of a picture its mean colour."""
+    """Knows three words, and of an image its mean colour."""
 
     clip_id, device = "color-words", torch.device("cpu")
     words: ClassVar = {

@@ -10,10 +10,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 Run = Callable[..., Any]
 DOG = "\u72d7"
@@ -29,13 +27,13 @@ def lines(pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[list[s
     """The labels of each sheet that is drawn."""
     charts = pack.module("nodes.charts")
     drawn: list[list[str]] = []
-    sheet = charts._sheet
+    sheet = charts.contact_sheet
 
-    def spy(images: Any, labels: list[str], *more: Any) -> Any:  # noqa: ANN401
+    def spy(batches: Any, labels: list[str], **more: Any) -> Any:  # noqa: ANN401
         drawn.append(labels)
-        return sheet(images, labels, *more)
+        return sheet(batches, labels, **more)
 
-    monkeypatch.setattr(charts, "_sheet", spy)
+    monkeypatch.setattr(charts, "contact_sheet", spy)
     return drawn
 
 
@@ -99,8 +97,8 @@ class TestLabels:
 
 @pytest.fixture
 def fonts(pack: SimpleNamespace) -> Iterator[ModuleType]:
-    """The module, which forgets what it found."""
-    module = pack.module("nodes._fonts")
+    """The module, with an empty cache."""
+    module = pack.module("fusedream_core.pipeline.label_fonts")
     module._font_for.cache_clear()
     yield module
     module._font_for.cache_clear()
@@ -131,48 +129,7 @@ def square_font(tmp_path: Path) -> Path:
     return path
 
 
-def drawn(fonts: ModuleType, text: str, size: int = 20) -> np.ndarray:
-    """Black ink of a line, height x width, from 0 to 1."""
-    image = Image.new("RGB", (200, 40), "white")
-    fonts.draw_text(image, 4, 4, text, size)
-    return 1.0 - np.asarray(image).mean(axis=2) / 255.0
-
-
 class TestFonts:
-    def test_plain_letters_are_in_pillows_own(
-        self, fonts: ModuleType, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """No font is searched, and the line is what Pillow itself draws."""
-        from PIL import ImageDraw, ImageFont
-
-        monkeypatch.setattr(fonts, "_installed", lambda: pytest.fail("fonts were searched"))
-        image = Image.new("RGB", (200, 40), "white")
-        font = ImageFont.load_default(20)
-        ImageDraw.Draw(image).text((4, 4), "1. cafe +- 2.5x", fill="black", font=font)
-        expected = 1.0 - np.asarray(image).mean(axis=2) / 255.0
-        assert np.array_equal(drawn(fonts, "1. cafe +- 2.5x"), expected)
-        assert fonts.text_width("a b", 20) == font.getlength("a b")
-
-    def test_a_font_that_has_it_is_found(
-        self, fonts: ModuleType, square_font: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(fonts, "_installed", lambda: (Path("gone.ttf"), square_font))
-        assert fonts.warn_of_boxes(f"a {DOG}") is None
-        ink = drawn(fonts, DOG)
-        rows, columns = np.nonzero(ink > 0.9)
-        assert len(rows) == 20 * 20  # all of it is one square
-        assert (rows.max() - rows.min(), columns.max() - columns.min()) == (19, 19)
-        both = drawn(fonts, f"a {DOG}")
-        assert both.sum() > ink.sum() + drawn(fonts, "a").sum() - 1.0
-
-    def test_greek_comes_with_matplotlib(
-        self, fonts: ModuleType, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(fonts, "_installed", lambda: (fonts._dejavu(),))
-        text = "\u03c3\u03ba\u03cd\u03bb\u03bf\u03c2 e\u0301 \u0434\u0430"
-        assert fonts.warn_of_boxes(text) is None
-        assert len({drawn(fonts, letter).tobytes() for letter in "\u03c3\u03ba\u03bb\u0434"}) == 4
-
     def test_no_font(
         self,
         fonts: ModuleType,
@@ -197,20 +154,6 @@ class TestFonts:
         ]
         assert shown[0] in caplog.text
 
-    def test_emoji_are_in_colour(self, fonts: ModuleType) -> None:
-        path = fonts._font_for("\U0001f431")
-        if path is None or "color" not in path.lower():
-            pytest.skip("no font of colour emoji is installed")
-        image = Image.new("RGB", (60, 40), "white")
-        fonts.draw_text(image, 4, 4, "\U0001f431", 20)
-        pixels = np.asarray(image).astype(int)
-        assert (pixels.max(axis=2) - pixels.min(axis=2)).max() > 60
-        assert 18 <= fonts.text_width("\U0001f431", 20) <= 30
-
-    def test_joiners_take_no_room(self, fonts: ModuleType) -> None:
-        heart = "\u2764"
-        assert fonts.text_width(f"a{heart}\ufe0f", 20) <= fonts.text_width(f"a{heart}", 20) + 1.0
-
 
 class TestTitles:
     def test_a_title_that_matplotlib_cannot_write(
@@ -229,7 +172,8 @@ class TestTitles:
         assert (image[0, :24].mean(dim=-1) < 0.1).sum() >= 14 * 14  # the square
         assert not [w for w in recwarn if "missing from font" in str(w.message)]
         plain = replace(trace, title="a dog")
-        monkeypatch.setattr(fonts, "draw_text", lambda *_: pytest.fail("not by matplotlib"))
+        charts = pack.module("fusedream_core.pipeline.charts")
+        monkeypatch.setattr(charts, "draw_text", lambda *_: pytest.fail("not by matplotlib"))
         assert run("FuseDreamPlotTrace", trace=plain, width=320, height=200)[0].shape == image.shape
 
     def test_without_matplotlib(
@@ -240,24 +184,3 @@ class TestTitles:
         missing = pack.module("fusedream_core.errors").MissingDependencyError
         with pytest.raises(missing, match=r'" -m pip install matplotlib$'):
             run("FuseDreamPlotTrace", trace=trace)
-
-
-def test_long_line_is_fitted_in_few_steps(
-    fonts: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same letters as by taking one off at a time."""
-    usual, widths = fonts.text_width, []
-
-    def width(text: str, size: int) -> float:
-        widths.append(len(text))
-        return float(usual(text, size))
-
-    monkeypatch.setattr(fonts, "text_width", width)
-    text = "a blue dog, " * 20
-    for room in (0.0, 5.0, 100.0, 333.3, usual(text, 20), 1e6):
-        expected = next(
-            text[:end] for end in range(len(text), -1, -1) if usual(text[:end], 20) <= room
-        )
-        widths.clear()
-        assert fonts.fitted(text, 20, room) == expected
-        assert len(widths) <= 10

@@ -210,7 +210,6 @@ class TestMessagesNameTheWidget:
             ("FuseDreamSeedSearch", {"classes": "dgo"}),
             ("FuseDreamOptimize", {"num_steps": 0}),
             ("FuseDreamOptimize", {"num_augments": 0}),
-            ("FuseDreamOptimize", {"patience": 2, "preset": "paper"}),
             ("FuseDreamCompose", {"num_steps": 0}),
             ("FuseDreamCompose", {"num_augments": 0}),
             ("FuseDreamCompose", {"consistency": "seam", "lpips": None}),

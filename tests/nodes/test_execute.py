@@ -278,8 +278,8 @@ class TestOptimize:
 
         node, seen = pack.module("nodes.optimize"), list[int]()
         measure = pack.module("nodes._models").activation_bytes
-        each = measure(inputs["gan"], pictures=1, gradients=True)
-        of_copy = measure(None, inputs["clip"], pictures=1, gradients=True)
+        each = measure(inputs["gan"], images=1, gradients=True)
+        of_copy = measure(None, inputs["clip"], images=1, gradients=True)
         asked, copies = list[int](), list[int]()
 
         def use_models(*handles: Any, activation_bytes: int) -> tuple[object, ...]:  # noqa: ANN401
@@ -355,68 +355,20 @@ class TestOptimize:
             run("FuseDreamOptimize", **numbers)
         assert seen == [(1_000, 50)]
 
-    @pytest.mark.parametrize(
-        ("asked", "expected"),
-        [({}, (None, 4)), ({"patience": 0}, (None, 4)), ({"patience": 3}, (3, 20))],
-    )
-    def test_patience(
-        self,
-        pack: SimpleNamespace,
-        run: Run,
-        inputs: dict[str, Any],
-        monkeypatch: pytest.MonkeyPatch,
-        asked: dict[str, int],
-        expected: tuple[int | None, int],
+    @pytest.mark.parametrize("preset", ["default", "paper", "reference code"])
+    def test_patience_is_ignored(
+        self, run: Run, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture, preset: str
     ) -> None:
-        seen = []
-
-        def spy(*args: object, config: Any, **kwargs: object) -> None:  # noqa: ANN401
-            seen.append((config.patience, config.num_snapshots))
-            raise InterruptedError
-
-        monkeypatch.setattr(pack.module("nodes.optimize"), "optimize", spy)
-        with pytest.raises(InterruptedError):
-            run("FuseDreamOptimize", **inputs, **asked)
-        assert seen == [expected]
-
-    def test_an_early_stop_is_told(
-        self,
-        pack: SimpleNamespace,
-        run: Run,
-        inputs: dict[str, Any],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """A race of 4 of the 20 steps, and then a score that does not change for 2."""
-        still = {"lr_z": 0.0, "lr_y": 0.0, "lr_w": 0.0}
-        presets = pack.module("nodes._types").PRESETS
-        slow = replace(presets["default"], optimize=replace(presets["default"].optimize, **still))
-        monkeypatch.setitem(presets, "default", slow)
-        values: list[tuple[int, int]] = []
-        progress = pack.module("nodes._boundary").Progress.__call__
-
-        def watch(self: object, info: Any) -> None:  # noqa: ANN401
-            progress(self, info)
-            if info.stage == "optimize":
-                values.append((info.step, info.total))
-
-        monkeypatch.setattr(pack.module("nodes._boundary").Progress, "__call__", watch)
-        longer = inputs | {"num_steps": 20}
-        _, latent, _, report, trace = run("FuseDreamOptimize", **longer, patience=2)
-        assert "\n- stopped early, after step 6: the score rose no more" in report
-        assert len(trace.values) == 6
-        assert values[-2:] == [(5, 20), (6, 6)]
-        assert '"patience": 2' in latent.about["settings"]
-        _, latent, _, report, trace = run("FuseDreamOptimize", **longer)
-        assert "stopped" not in report
-        assert len(trace.values) == 20
-        assert "patience" not in latent.about["settings"]
-
-    @pytest.mark.parametrize("preset", ["paper", "reference code"])
-    def test_presets_that_return_the_last_picture_do_not_stop(
-        self, run: Run, inputs: dict[str, Any], errors: ModuleType, preset: str
-    ) -> None:
-        with pytest.raises(errors.ConfigError, match=f"patience is 2, but the preset '{preset}'"):
-            run("FuseDreamOptimize", **inputs, preset=preset, patience=2)
+        """Early stopping is gone; old workflows with a value for it give the same as without."""
+        without = run("FuseDreamOptimize", **inputs, preset=preset)
+        assert not caplog.messages
+        image, latent, *others = run("FuseDreamOptimize", **inputs, preset=preset, patience=2)
+        said = [message for message in caplog.messages if "patience" in message]
+        assert said == ["FuseDream: patience is ignored; every run takes all of its steps."]
+        assert torch.equal(image, without[0])
+        assert torch.equal(latent.latent.z, without[1].latent.z)
+        assert latent.about == without[1].about
+        assert others == list(without[2:])
 
     def test_basis_of_another_gan(
         self, run: Run, inputs: dict[str, Any], errors: ModuleType
@@ -692,7 +644,7 @@ class TestRankingOfAList:
         assert type(nothing[0]).__name__ == "ExecutionBlocker"
 
     def test_no_pictures(self, rank: Run, errors: ModuleType) -> None:
-        with pytest.raises(errors.ShapeError, match="no pictures to rank"):
+        with pytest.raises(errors.ShapeError, match="no images to rank"):
             rank([])
 
     def test_one_augmentation_has_no_error(self, pack: SimpleNamespace) -> None:

@@ -231,7 +231,7 @@ class TestPictures:
         inputs = {"gan": gan, "clip": clip, "lpips": lpips, "num_steps": 1}
         image, *_ = run("FuseDreamInvertImage", **inputs, image=noise(1, 50, 90, 4))
         assert image.shape == (1, 32, 32, 3)
-        with pytest.raises(errors.ConfigError, match="There are 2 pictures"):
+        with pytest.raises(errors.ConfigError, match="There are 2 images"):
             run("FuseDreamInvertImage", **inputs, image=noise(2, 32, 32, 3))
 
     def test_image_prompt(self, run: Run, gan: object, clip: Any) -> None:  # noqa: ANN401
@@ -251,7 +251,7 @@ class TestPictures:
         (target,) = run("FuseDreamImagePrompt", clip=clip, images=noise(1, 32, 32, 3))
         basis, *_ = run("FuseDreamSeedSearch", gan=gan, clip=clip, target=target, **SEARCH)
         inputs = {"gan": gan, "clip": clip, "target": target, "basis": basis, **STEPS}
-        with pytest.raises(errors.ConfigError, match="cannot be read anew by a second CLIP"):
+        with pytest.raises(errors.ConfigError, match="cannot be encoded anew by a second CLIP"):
             run("FuseDreamOptimize", **inputs, selector=clip)
 
 

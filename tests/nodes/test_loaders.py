@@ -358,7 +358,7 @@ class TestCatalogue:
         self, pack: SimpleNamespace, folders: ModuleType, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Any]:
         """A GAN in the catalogue that none of its places has."""
-        data = pack.module("fusedream_core.catalogue")
+        data = pack.module("fusedream_core.models.catalogue")
         file = data.RemoteFile("model.safetensors", 3, (data.Source("http://127.0.0.1:9/x"),))
         config = data.RemoteFile("config.json", 0, (data.Source("http://127.0.0.1:9/y"),))
         model = data.CatalogueModel("offered", "gan", "Tiny", "MIT", 16, (config, file))
@@ -444,7 +444,7 @@ class TestCatalogue:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         download = pack.module("fusedream_core.models.download")
-        model = pack.module("fusedream_core.catalogue").find_model("ViT-B-32-laion2b")
+        model = pack.module("fusedream_core.models.catalogue").find_model("ViT-B-32-laion2b")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         assert download.cached_folder(model) is None
         repository = tmp_path / "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K"

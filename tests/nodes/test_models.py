@@ -86,7 +86,7 @@ class TestCache:
         (handle,) = run("FuseDreamLoadGAN", gan_name="other")
         weights = weakref.ref(next(handle.model.parameters()))
         left: list[object] = []
-        monkeypatch.setattr(models, "_give_back_memory", lambda: left.append(weights()))
+        monkeypatch.setattr(models, "_return_memory", lambda: left.append(weights()))
         del handle
         gc.collect()
         assert left == [None]
@@ -98,11 +98,11 @@ class TestCache:
         found: list[Any] = []
 
         def load_again() -> None:
-            monkeypatch.setattr(models, "_give_back_memory", lambda: None)
+            monkeypatch.setattr(models, "_return_memory", lambda: None)
             found.append(run("FuseDreamLoadGAN", gan_name="other", precision="float32")[0])
 
         (handle,) = run("FuseDreamLoadGAN", gan_name="other", precision="float32")
-        monkeypatch.setattr(models, "_give_back_memory", load_again)
+        monkeypatch.setattr(models, "_return_memory", load_again)
         del handle
         gc.collect()
         assert found[0].is_alive
@@ -231,30 +231,31 @@ class TestSettle:
 
 class TestActivationBytes:
     def test_grows_with_the_work(self, models: ModuleType, gan: object, clip: object) -> None:
-        one = models.activation_bytes(gan, clip, pictures=1)
-        assert 0 < one < models.activation_bytes(gan, clip, pictures=2)
-        assert one < models.activation_bytes(gan, clip, pictures=1, augments=16)
-        assert one < models.activation_bytes(gan, clip, pictures=1, gradients=True)
-        assert models.activation_bytes(None, clip, pictures=1) < one
+        one = models.activation_bytes(gan, clip, images=1)
+        assert 0 < one < models.activation_bytes(gan, clip, images=2)
+        assert one < models.activation_bytes(gan, clip, images=1, augments=16)
+        assert one < models.activation_bytes(gan, clip, images=1, gradients=True)
+        assert models.activation_bytes(None, clip, images=1) < one
 
     def test_grows_with_what_is_scored_and_compared(
         self, models: ModuleType, gan: object, clip: object, lpips: object
     ) -> None:
-        all_scored = models.activation_bytes(gan, clip, pictures=2)
-        half_scored = models.activation_bytes(gan, clip, pictures=2, scored=1)
-        assert models.activation_bytes(gan, None, pictures=2) < half_scored < all_scored
-        compared = models.activation_bytes(gan, clip, lpips, pictures=2)
-        assert all_scored < compared
-        assert compared < models.activation_bytes(gan, clip, lpips, pictures=2, gradients=True)
+        scored = models.activation_bytes(gan, clip, images=2)
+        assert models.activation_bytes(gan, None, images=2) < scored
+        compared = models.activation_bytes(gan, clip, lpips, images=2)
+        assert scored < compared
+        assert compared < models.activation_bytes(gan, clip, lpips, images=2, gradients=True)
 
     def test_a_clip_tells_what_it_keeps(self, models: ModuleType) -> None:
-        large = SimpleNamespace(model=SimpleNamespace(image_size=(224, 224), kept_numbers=10**9))
-        assert models.activation_bytes(None, large, pictures=2, gradients=True) == 8 * 10**9
-        assert models.activation_bytes(None, large, pictures=2) < 10**9
+        large = SimpleNamespace(
+            model=SimpleNamespace(image_size=(224, 224), activation_floats=10**9)
+        )
+        assert models.activation_bytes(None, large, images=2, gradients=True) == 8 * 10**9
+        assert models.activation_bytes(None, large, images=2) < 10**9
 
     def test_models_that_do_not_tell_their_size(self, models: ModuleType) -> None:
         bare = SimpleNamespace(model=object())
-        assert models.activation_bytes(bare, bare, pictures=1) > 0
+        assert models.activation_bytes(bare, bare, images=1) > 0
 
 
 class TestFitBatch:
@@ -273,6 +274,31 @@ class TestFitBatch:
 
         monkeypatch.setattr(management, "get_total_memory", lambda device: 1_500)
         assert models.fit_batch(most, each) == expected
+
+    @pytest.mark.parametrize("graphs", [1, 3])
+    def test_plan(
+        self,
+        models: ModuleType,
+        gan: object,
+        clip: object,
+        lpips: object,
+        monkeypatch: pytest.MonkeyPatch,
+        graphs: int,
+    ) -> None:
+        """Rows and views each fill at most half of the memory, and are what is asked for."""
+        import comfy.model_management as management
+
+        row = models.activation_bytes(gan, None, lpips, images=2, gradients=True)
+        view = graphs * models.activation_bytes(None, clip, images=1, gradients=True)
+        memory = 5 * row / 0.7
+        monkeypatch.setattr(management, "get_total_memory", lambda device: memory)
+        rows, views, needed = models.plan_batches(
+            gan, clip, lpips, most=9, images=2, augments=4, graphs=graphs
+        )
+        assert rows == 2
+        assert 1 <= views <= rows * 4
+        assert 2 * views * view <= 5 * row or views == 1
+        assert needed == rows * row + views * view
 
 
 class TestManaged:

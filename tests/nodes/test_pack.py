@@ -238,7 +238,16 @@ class TestDefaults:
         assert widgets["FuseDreamSeedSearch", "max_per_class"] == recipe.search.max_per_class
         assert widgets["FuseDreamOptimize", "num_steps"] == recipe.optimize.num_steps
         assert widgets["FuseDreamOptimize", "num_augments"] == recipe.augment.num_augments
-        assert widgets["FuseDreamOptimize", "patience"] == (recipe.optimize.patience or 0)
+        assert widgets["FuseDreamOptimize", "patience"] == 0
+
+    def test_new_widgets_of_optimize_come_after_patience(self, pack: SimpleNamespace) -> None:
+        """It has no effect, but saved widget values are positional; old clients may send it."""
+        schema = pack.nodes["FuseDreamOptimize"].GET_SCHEMA()
+        widgets = [entry.id for entry in schema.inputs if hasattr(entry, "default")]
+        assert widgets[:5] == ["seed", "num_steps", "num_augments", "preset", "patience"]
+        kind, options = schema.get_v1_info(None).input["optional"]["patience"]
+        assert kind == "INT"
+        assert options["advanced"] is True
 
     def test_composition_follows_the_core(self, pack: SimpleNamespace) -> None:
         core = pack.module("fusedream_core.config")

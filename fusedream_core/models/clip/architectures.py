@@ -1,7 +1,7 @@
-"""What open_clip's own tables say of an architecture and of weights: names, tags, preprocessing.
+"""Lookup of architectures and weights in open_clip's tables: names, tags, preprocessing.
 
-Bare weights do not say how images are prepared for them, nor which activation they were trained
-with. Both are taken from the tables where they have one answer; otherwise the error asks.
+Bare weights determine neither their preprocessing nor their activation. Both come from the tables
+where they are unique; otherwise an error lists the choices.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from .package import open_clip_package
 
 QUICK = "-quickgelu"
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
-_MOST_NAMED = 4
-# Numbers in the state dict of OpenAI's archives, which no other CLIP has.
+_MAX_NAMED = 4
+# Entries of the state dict of OpenAI's archives only.
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
 def bare_config(name: str, digest: str) -> ClipConfig:
-    """The configuration of weights that come without one.
+    """Return the configuration of weights without a config file.
 
     Args:
         name: open_clip's name of the architecture, as "RN50-quickgelu", or name and tag, as
             "ViT-B-32/laion2b_s34b_b79k".
-        digest: Beginning of the file's SHA-256, by which open_clip's tables know some weights.
+        digest: First digits of the file's SHA-256, for open_clip's tables.
 
     Raises:
-        ConfigError: If the name is not known, does not belong to these weights, or leaves it open
-            how they are used.
+        ConfigError: If the name is unknown, ambiguous, or does not fit the weights.
     """
     check_architecture(name)
     architecture, tag = _split(name)
@@ -51,17 +50,16 @@ def bare_config(name: str, digest: str) -> ClipConfig:
 
 
 def check_architecture(name: str) -> None:
-    """Check a name before anything is read.
+    """Check a name before a file is read.
 
     Raises:
-        ConfigError: If open_clip does not know the architecture or the tag, or if the two have
-            different activations.
+        ConfigError: If the architecture or the tag is unknown, or their activations differ.
     """
     architecture, tag = _split(name)
     open_clip = open_clip_package()
     known = open_clip.list_models()
     if architecture not in known:
-        likely = _nearest(name, known) or known[:_MOST_NAMED]
+        likely = _nearest(name, known) or known[:_MAX_NAMED]
         raise ConfigError(
             f"open_clip has no architecture {name!r}; it has {', '.join(likely)}, which are the "
             f"nearest, and {len(known) - len(likely)} more (open_clip.list_models() names those of "
@@ -75,7 +73,7 @@ def check_architecture(name: str) -> None:
         likely = likely or _nearest(tag, list(tags)) or list(tags)
         raise ConfigError(
             f"open_clip has no weights {tag!r} of {architecture}; it has "
-            f"{', '.join(likely[:_MOST_NAMED]) or 'none'} ({len(tags)} in all)."
+            f"{', '.join(likely[:_MAX_NAMED]) or 'none'} ({len(tags)} in all)."
         )
     if tags[tag].get("quick_gelu") and not _is_quick(architecture):
         raise ConfigError(
@@ -86,7 +84,7 @@ def check_architecture(name: str) -> None:
 
 
 def known_weights(digest: str) -> tuple[str, str] | None:
-    """Architecture and tag of weights whose SHA-256 begins so, if open_clip's tables have it."""
+    """Return architecture and tag of weights by their SHA-256, or None."""
     open_clip = open_clip_package()
     for architecture, tag in open_clip.list_pretrained():
         known = _url_digest(open_clip.get_pretrained_url(architecture, tag))
@@ -97,12 +95,12 @@ def known_weights(digest: str) -> tuple[str, str] | None:
 
 
 def is_openai(state: Mapping[str, Tensor]) -> bool:
-    """Whether weights are OpenAI's own, by the numbers that its archives hold."""
+    """Return whether weights are from OpenAI's archive."""
     return all(name in state for name in OPENAI_EXTRAS)
 
 
 def openai_config(state: Mapping[str, Tensor]) -> ClipConfig:
-    """The configuration of OpenAI's own weights, from their shapes.
+    """Return the configuration of OpenAI's weights, from their shapes.
 
     References:
         openai/CLIP, ``build_model``.
@@ -119,13 +117,13 @@ def openai_config(state: Mapping[str, Tensor]) -> ClipConfig:
 
 
 def shape_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What the shapes of weights say of their ``model_cfg``.
+    """Return the part of ``model_cfg`` that the shapes of weights determine.
 
     Args:
-        state: Names with tensors, as OpenAI and open_clip name them.
+        state: State dict with the names of OpenAI and open_clip.
 
     Returns:
-        All but heads, activation and epsilon; None for towers of other libraries.
+        All fields except heads, activation and epsilon; None for towers of other libraries.
     """
     text = {name.removeprefix("text."): tensor.shape for name, tensor in state.items()}
     needed = ("text_projection", "positional_embedding", "token_embedding.weight")
@@ -147,21 +145,17 @@ def shape_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def fitting_architectures(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of open_clip's architectures whose shapes are those of the weights; few or none."""
+    """Return up to 4 names of open_clip architectures with the shapes of the weights."""
     found = shape_config(state)
-    if found is None:
-        return []
-    open_clip = open_clip_package()
-    names = (name for name in open_clip.list_models() if _has_shapes(name, found))
-    return list(names)[:_MOST_NAMED]
+    known = open_clip_package().list_models() if found else []
+    return [name for name in known if found and _has_shapes(name, found)][:_MAX_NAMED]
 
 
 def preprocess_of_shapes(state: Mapping[str, Tensor], *, quick: bool) -> list[dict[str, Any]]:
-    """The ways in which open_clip prepares images for weights of these shapes and activation."""
+    """Return all preprocessing settings of open_clip for these shapes and this activation."""
     found = shape_config(state)
-    open_clip = open_clip_package()
     ways: list[dict[str, Any]] = []
-    for name in open_clip.list_models() if found else []:
+    for name in open_clip_package().list_models() if found else []:
         if found and _has_shapes(name, found):
             entries = (e for e in _tags(name).values() if bool(e.get("quick_gelu")) == quick)
             ways += (way for way in map(_way, entries) if way not in ways)
@@ -169,20 +163,20 @@ def preprocess_of_shapes(state: Mapping[str, Tensor], *, quick: bool) -> list[di
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Architecture and tag of a name; the tag as open_clip's tables spell it, or empty."""
+    """Split a name into architecture and normalised tag, which may be empty."""
     architecture, _, tag = name.partition("/")
     return architecture, tag.lower().replace("-", "_")
 
 
 def _preprocess(architecture: str, tag: str) -> dict[str, Any]:
-    """How images are prepared for an architecture, or for one of its tags."""
+    """Return the preprocessing of an architecture, or of one of its tags."""
     tags = _tags(architecture)
     if tag:
         return _complete(_way(tags[tag]))
     known = open_clip_package().list_models()
     if not _is_quick(architecture) and f"{architecture}{QUICK}" in known:
         plain = [name for name, entry in tags.items() if not entry.get("quick_gelu")]
-        names = [f"{architecture}/{name}" for name in plain[:_MOST_NAMED]]
+        names = [f"{architecture}/{name}" for name in plain[:_MAX_NAMED]]
         raise ConfigError(
             f"Weights of {architecture} come with two activations, and the file does not say which "
             f"it has; ask for {' or '.join([f'{architecture}{QUICK}', *names])}, whichever they "
@@ -211,12 +205,12 @@ def _complete(way: dict[str, Any]) -> dict[str, Any]:
 
 
 def _way(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """How images are prepared for weights of open_clip's table."""
+    """Return the preprocessing of an entry of open_clip's table."""
     return {key: entry[key] for key in _PREPROCESS}
 
 
 def _tags(architecture: str) -> dict[str, dict[str, Any]]:
-    """The weights that open_clip knows of an architecture, with what it says of each."""
+    """Return open_clip's entries of all tags of an architecture."""
     open_clip = open_clip_package()
     return {
         tag: open_clip.get_pretrained_cfg(architecture, tag)
@@ -229,7 +223,7 @@ def _is_quick(architecture: str) -> bool:
 
 
 def _url_digest(url: str) -> str:
-    """What an address says of the SHA-256 of its file."""
+    """Return the SHA-256 digits in an address, or an empty string."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     if "mlfoundations" in url:
@@ -238,7 +232,7 @@ def _url_digest(url: str) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-    """The names that are most like a name, whatever its case and signs."""
+    """Return the most similar names, ignoring case and separators."""
     plain = {known_name.lower().replace("_", "-"): known_name for known_name in known}
     wanted = name.lower()
     for sign in "/_: ":
@@ -247,7 +241,7 @@ def _nearest(name: str, known: list[str]) -> list[str]:
 
 
 def _vision_shapes(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The ``vision_cfg`` of an image tower's shapes, by tower."""
+    """Return the ``vision_cfg`` of the shapes of an image tower, or None."""
     shapes = {
         name.removeprefix("visual."): tensor.shape
         for name, tensor in state.items()
@@ -272,12 +266,12 @@ def _vision_shapes(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def _count(names: Mapping[str, Any], start: str) -> int:
-    """How many numbered parts there are under a name."""
+    """Count the numbered submodules under a name."""
     return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
 
 
 def _has_shapes(architecture: str, found: Mapping[str, Any]) -> bool:
-    """Whether an architecture of open_clip has the shapes that were found in weights."""
+    """Return whether an architecture of open_clip has the given shapes."""
     open_clip = open_clip_package()
     config = open_clip.get_model_config(architecture)
     if config["embed_dim"] != found["embed_dim"] or "multimodal_cfg" in config:

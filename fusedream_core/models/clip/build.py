@@ -1,4 +1,4 @@
-"""Building a CLIP from a configuration and weights, and saying what does not fit."""
+"""Construction of a CLIP from a configuration and weights, with a report of mismatches."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .config_file import ClipConfig
 from .package import in_one_line, open_clip_package
 from .text_files import local_tower
 
-_SPARE = 1 << 24  # numbers that a model may have beyond twice its weights
+_SIZE_MARGIN = 1 << 24  # parameters that a model may have beyond twice its weights
 _POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers kept them
 
 
 def build_clip(
     config: ClipConfig, state: Mapping[str, Tensor], path: Path, folder: Path
 ) -> nn.Module:
-    """Build an open_clip model with its weights, leaving the global generator as it was.
+    """Build an open_clip model with its weights; the global generator is not advanced.
 
     Args:
-        config: What it is built from.
-        state: Its weights, under open_clip's names.
-        path: Where they come from, for messages.
-        folder: Where the configuration of its text tower lies, if it has one.
+        config: Configuration of the model.
+        state: Weights under open_clip's names.
+        path: File of the weights, for messages.
+        folder: Folder of the text tower's configuration, if it has one.
 
     Returns:
         The model on the CPU, in float32; its ``visual.preprocess_cfg`` is complete.
@@ -43,7 +43,7 @@ def build_clip(
     with local_tower(config.model["text_cfg"], folder) as text, torch.random.fork_rng(devices=[]):
         try:
             model: nn.Module = _empty_model({**config.model, "text_cfg": text})
-        except Exception as error:  # whatever the shapes in a file run into
+        except Exception as error:  # invalid shapes raise errors of many kinds
             raise CheckpointError(
                 f"open_clip {open_clip.__version__} cannot build the CLIP of {path} from its "
                 f"configuration ({in_one_line(error)}); use the one that came with "
@@ -56,41 +56,43 @@ def build_clip(
 
 
 def _check_size(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse to build what has far more numbers than its weights, and may fill the memory."""
+    """Refuse a configuration with far more parameters than its weights, which may fill memory."""
     towers = (config.get(part) for part in ("vision_cfg", "text_cfg", "multimodal_cfg"))
-    wanted = sum(_least_numbers(tower, config.get("embed_dim") or 0) for tower in towers if tower)
+    expected = sum(
+        _min_parameters(tower, config.get("embed_dim") or 0) for tower in towers if tower
+    )
     given = sum(tensor.numel() for tensor in state.values())
-    if wanted > 2 * given + _SPARE:
+    if expected > 2 * given + _SIZE_MARGIN:
         raise CheckpointError(
-            f"The configuration of the CLIP of {path} asks for more than {wanted:,} numbers, but "
-            f"its weights are {given:,}; use the one that came with the weights."
+            f"The configuration of the CLIP of {path} asks for more than {expected:,} parameters, "
+            f"but its weights have {given:,}; use the one that came with the weights."
         )
 
 
-def _least_numbers(tower: Mapping[str, Any], embed_dim: int) -> int:
-    """About how many numbers a tower of open_clip's own has, at least; 0 for other libraries'."""
+def _min_parameters(tower: Mapping[str, Any], embed_dim: int) -> int:
+    """Estimate a lower bound of an open_clip tower's parameters; 0 for other libraries' towers."""
     if "timm_model_name" in tower or "hf_model_name" in tower:
         return 0
     width, layers = tower.get("width") or 1, tower.get("layers") or 1
-    if isinstance(layers, list):  # a ResNet's blocks, of which each stage doubles the width
+    if isinstance(layers, list):  # a ResNet's blocks; each stage doubles the width
         return sum(13 * count * (width << stage) ** 2 for stage, count in enumerate(layers))
     ratio = 4.0 if tower.get("mlp_ratio") is None else tower["mlp_ratio"]
-    numbers = layers * (4 + 2 * ratio) * width**2
+    total = layers * (4 + 2 * ratio) * width**2
     if tower.get("proj_type", "linear") == "linear":
-        numbers += embed_dim * width
+        total += embed_dim * width
     if tower.get("patch_size") and tower.get("image_size"):
         images, patches = (
             size if isinstance(size, list) else [size, size]
             for size in (tower["image_size"], tower["patch_size"])
         )
         places = math.prod(max(1, a // b) for a, b in zip(images, patches, strict=True))
-        numbers += (places + 3 * math.prod(patches)) * width
+        total += (places + 3 * math.prod(patches)) * width
     rows = (tower.get("vocab_size") or 0) + (tower.get("context_length") or 0)
-    return int(numbers + rows * width)
+    return int(total + rows * width)
 
 
 def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
-    """open_clip's model of a ``model_cfg``; of the class that open_clip takes for it."""
+    """Build the model of a ``model_cfg``, of the class that open_clip chooses."""
     open_clip = open_clip_package()
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     if "timm_model_name" in config["vision_cfg"]:
@@ -103,10 +105,10 @@ def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that must fit exactly, after the forms that open_clip itself converts.
+    """Load weights strictly, after open_clip's own conversions.
 
     Raises:
-        CheckpointError: If names are missing or too many, or shapes differ.
+        CheckpointError: If names are missing or unexpected, or shapes differ.
     """
     own = model.state_dict()
     state = _converted(model, own, dict(state))
@@ -122,7 +124,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"The weights in {path} do not fit the CLIP that they are loaded as: {faults}; {hint}."
         )
-    # Buffers may be whole numbers, as the model's own are.
+    # Integer buffers of the model may be integers in the file.
     check_floats({name: state[name] for name in own if own[name].is_floating_point()}, path)
     model.load_state_dict(state)
 
@@ -130,12 +132,12 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 def _converted(
     model: nn.Module, own: Mapping[str, Tensor], state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Weights under the names of this model, from the older and foreign ones of open_clip."""
+    """Convert older and foreign names of weights to those of the model."""
     open_clip = open_clip_package()
     state = dict(open_clip.convert.convert_state_dict(model, state))
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
-    for name in ("logit_scale", "logit_bias"):  # no feature depends on them
+    for name in ("logit_scale", "logit_bias"):  # features do not depend on them
         if name in own and name in state and state[name].numel() == own[name].numel():
             state[name] = state[name].reshape(own[name].shape)
     if "logit_bias" in own:
@@ -144,5 +146,5 @@ def _converted(
 
 
 def _is_buffer(name: str) -> bool:
-    """Whether a tensor is no weight but made anew by each model; archives and old files have it."""
+    """Return whether a tensor is a non-persistent buffer, which old files and archives have."""
     return name == _POSITION_IDS or name.endswith("attn_mask")

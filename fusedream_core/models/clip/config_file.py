@@ -1,7 +1,7 @@
-"""``open_clip_config.json``, read through a list of the keys that are accepted.
+"""``open_clip_config.json``, read with an allow-list of keys.
 
-The file decides what open_clip builds. Some keys make other libraries fetch files or run code that
-lies beside the weights, so a key that is not listed here is refused, whatever it may do.
+The file determines what open_clip builds. Some keys make other libraries download files or run code
+beside the weights, so unlisted keys are refused.
 """
 
 from __future__ import annotations
@@ -18,46 +18,47 @@ from ..weights import read_json
 
 CONFIG_NAME = "open_clip_config.json"
 
-# Each key with the keys that its own object may have, or with what its value may be.
+# Each key with the keys of its object, or with the accepted values.
 Keys = Mapping[str, "Keys | Kind"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be.
+    """A type and range of values.
 
     Attributes:
-        fits: Whether a value is one.
-        words: The same in words.
+        fits: Returns whether a value is accepted.
+        words: Description for messages.
     """
 
     fits: Callable[[object], bool]
     words: str
 
     def of(self, *names: str) -> dict[str, Keys | Kind]:
-        """Keys with values of this kind."""
+        """Return keys with values of this kind."""
         return dict.fromkeys(names, self)
 
 
-def is_number(value: object, least: float, most: float) -> bool:
-    """Whether a value is a number, no flag, in a range; NaN is in none."""
-    return isinstance(value, (int, float)) and type(value) is not bool and least <= value <= most
+def is_number(value: object, low: float, high: float) -> bool:
+    """Return whether a value is a number in a range; booleans and NaN are not."""
+    return isinstance(value, (int, float)) and type(value) is not bool and low <= value <= high
 
 
-def whole(least: int, most: int) -> Kind:
-    """A whole number in a range."""
+def whole(low: int, high: int) -> Kind:
+    """Return the kind of whole numbers in a range."""
     return Kind(
-        lambda value: isinstance(value, int) and is_number(value, least, most),
-        f"a whole number from {least:,} to {most:,}",
+        lambda value: isinstance(value, int) and is_number(value, low, high),
+        f"a whole number from {low:,} to {high:,}",
     )
 
 
-def number(least: float, most: float) -> Kind:
-    """A number in a range."""
-    return Kind(lambda value: is_number(value, least, most), f"a number from {least:g} to {most:g}")
+def number(low: float, high: float) -> Kind:
+    """Return the kind of numbers in a range."""
+    return Kind(lambda value: is_number(value, low, high), f"a number from {low:g} to {high:g}")
 
 
 def _one_or_list(one: Kind, lengths: tuple[int, ...]) -> Kind:
+    """Return the kind of single values, or lists of them."""
     return Kind(
         lambda value: (
             len(value) in lengths and all(map(one.fits, value))
@@ -68,13 +69,13 @@ def _one_or_list(one: Kind, lengths: tuple[int, ...]) -> Kind:
     )
 
 
-_LONGEST = 500  # characters of a text
-_FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
-_TEXT_VALUE = Kind(
-    lambda value: isinstance(value, str) and len(value) <= _LONGEST,
-    f"a text of at most {_LONGEST} characters",
+_MAX_TEXT_LENGTH = 500  # characters of a text
+_BOOLEAN = Kind(lambda value: isinstance(value, bool), "true or false")
+_STRING = Kind(
+    lambda value: isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH,
+    f"a text of at most {_MAX_TEXT_LENGTH} characters",
 )
-# Bounds that no CLIP comes near; what is built within them is compared with the weights first.
+# Generous limits; a configuration within them is also compared with the weights.
 COUNT = whole(1, 65_536)
 LAYERS = whole(1, 1_000)
 SIDE = whole(1, 4_096)  # pixels
@@ -83,7 +84,7 @@ VOCABULARY = whole(1, 10_000_000)
 TOKEN = whole(0, 10_000_000)
 RATIO = number(1e-3, 1e3)
 EPSILON = number(1e-12, 1.0)
-_SHARE = number(0.0, 1.0)
+_FRACTION = number(0.0, 1.0)
 _ANY_NUMBER = number(-1e6, 1e6)
 
 
@@ -92,24 +93,24 @@ _BLOCK: Keys = {
     **COUNT.of("width"),
     **RATIO.of("mlp_ratio"),
     **number(0.0, 1e3).of("ls_init_value"),
-    **_FLAG.of("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"),
-    **_FLAG.of("scale_fc", "final_ln_after_pool", "output_tokens"),
-    **_TEXT_VALUE.of("block_type", "pool_type"),
-    "act_kwargs": _TEXT_VALUE.of("approximate"),
+    **_BOOLEAN.of("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"),
+    **_BOOLEAN.of("scale_fc", "final_ln_after_pool", "output_tokens"),
+    **_STRING.of("block_type", "pool_type"),
+    "act_kwargs": _STRING.of("approximate"),
     "norm_kwargs": EPSILON.of("eps"),
 }
 _VISION: Keys = {
     **_BLOCK,
-    **_one_or_list(LAYERS, (4,)).of("layers"),  # a list is that of a ResNet's stages
+    **_one_or_list(LAYERS, (4,)).of("layers"),  # a list for the stages of a ResNet
     **COUNT.of("head_width", "attn_pooler_queries", "attn_pooler_heads"),
     **_one_or_list(SIDE, (2,)).of("patch_size", "image_size"),
-    **_SHARE.of("patch_dropout", "timm_drop", "timm_drop_path"),
-    **_FLAG.of("no_ln_pre", "timm_model_pretrained", "timm_proj_bias"),
+    **_FRACTION.of("patch_dropout", "timm_drop", "timm_drop_path"),
+    **_BOOLEAN.of("no_ln_pre", "timm_model_pretrained", "timm_proj_bias"),
     "attentional_pool": Kind(
         lambda value: isinstance(value, bool) or value in ("parallel", "cascade"),
         'true, false, "parallel" or "cascade"',
     ),
-    **_TEXT_VALUE.of("pos_embed_type", "timm_model_name", "timm_pool", "timm_proj"),
+    **_STRING.of("pos_embed_type", "timm_model_name", "timm_pool", "timm_proj"),
 }
 _TEXT: Keys = {
     **_BLOCK,
@@ -117,18 +118,18 @@ _TEXT: Keys = {
     **VOCABULARY.of("vocab_size"),
     **TOKEN.of("pad_id", "eos_id"),
     **COUNT.of("heads"),
-    **_FLAG.of("embed_cls", "no_causal_mask", "proj_bias", "hf_model_pretrained"),
-    **_TEXT_VALUE.of("proj_type", "hf_model_name", "hf_proj_type", "hf_pooler_type"),
-    **_TEXT_VALUE.of("hf_tokenizer_name", "tokenizer_mode"),
+    **_BOOLEAN.of("embed_cls", "no_causal_mask", "proj_bias", "hf_model_pretrained"),
+    **_STRING.of("proj_type", "hf_model_name", "hf_proj_type", "hf_pooler_type"),
+    **_STRING.of("hf_tokenizer_name", "tokenizer_mode"),
     "tokenizer_kwargs": {
-        **_TEXT_VALUE.of("clean", "language"),
-        **_FLAG.of("strip_sep_token"),
+        **_STRING.of("clean", "language"),
+        **_BOOLEAN.of("strip_sep_token"),
     },
 }
 _KEYS: Keys = {
     "model_cfg": {
         **COUNT.of("embed_dim"),
-        **_FLAG.of("quick_gelu", "custom_text", "output_dict", "nonscalar_logit_scale"),
+        **_BOOLEAN.of("quick_gelu", "custom_text", "output_dict", "nonscalar_logit_scale"),
         **_ANY_NUMBER.of("init_logit_scale", "init_logit_bias"),
         "vision_cfg": _VISION,
         "text_cfg": _TEXT,
@@ -136,7 +137,7 @@ _KEYS: Keys = {
     },
     "preprocess_cfg": {
         **_one_or_list(SIDE, (2,)).of("size"),
-        # The others are checked with what stands for them where nothing is said.
+        # The others are checked later, together with their defaults.
         **Kind(lambda _: True, "").of(
             "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"
         ),
@@ -149,11 +150,11 @@ RESIZE_MODES = ("shortest", "longest", "squash")
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What a CLIP is built from beside its weights.
+    """Configuration of a CLIP.
 
     Attributes:
         model: open_clip's ``model_cfg``.
-        preprocess: open_clip's ``preprocess_cfg``, complete but for the size.
+        preprocess: open_clip's ``preprocess_cfg``, complete except for the size.
     """
 
     model: dict[str, Any]
@@ -161,16 +162,16 @@ class ClipConfig:
 
 
 def read_open_clip_config(path: Path) -> ClipConfig:
-    """Read the configuration of a CLIP's folder.
+    """Read the open_clip configuration of a CLIP.
 
     Args:
         path: An ``open_clip_config.json``.
 
     Returns:
-        The configuration. It loads no weights of a single tower.
+        The configuration.
 
     Raises:
-        CheckpointError: If it is no such file, or has a key or value that is not accepted.
+        CheckpointError: If the file is of another kind, or has a refused key or value.
     """
     content = read_json(path)
     check_keys(content, _KEYS, path)
@@ -184,22 +185,22 @@ def read_open_clip_config(path: Path) -> ClipConfig:
     if timm_name is not None and not re.fullmatch(r"[\w.\-]+", str(timm_name)):
         raise CheckpointError(
             f"The file {path} names the image tower {timm_name!r}, but only a plain name of timm's "
-            "is accepted, as others would be fetched or read from elsewhere."
+            "is accepted, as others would be downloaded or read from elsewhere."
         )
     return ClipConfig(model, complete_preprocess(content.get("preprocess_cfg") or {}, path))
 
 
 def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str = "") -> None:
-    """Accept only keys that are listed, at every depth, with values of their kind, or null.
+    """Refuse unlisted keys and values of the wrong kind, at every depth; null is accepted.
 
     Args:
-        content: An object of a JSON file.
-        keys: Those that it may have.
+        content: A JSON object.
+        keys: Allowed keys.
         path: The file, for the message.
-        within: Where in the file the object stands, with a dot at its end.
+        within: Path of the object in the file, with a dot at its end.
 
     Raises:
-        CheckpointError: If there is another key, or another kind of value.
+        CheckpointError: If there is an unlisted key or a value of the wrong kind.
     """
     for key, value in content.items():
         if key not in keys:
@@ -216,7 +217,7 @@ def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str =
 
 
 def refused_key(path: Path, key: str) -> CheckpointError:
-    """The error for a key that is not accepted."""
+    """Return the error for a refused key."""
     return CheckpointError(
         f"The file {path} has the key {key}, which is refused, as a model's file may only have "
         "keys that are known to run no code and to reach no network; delete the key, or use the "
@@ -225,10 +226,10 @@ def refused_key(path: Path, key: str) -> CheckpointError:
 
 
 def complete_preprocess(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """How images are prepared, with open_clip's values where nothing is said.
+    """Complete a ``preprocess_cfg`` with open_clip's defaults.
 
     Raises:
-        CheckpointError: If a value is not one that is supported.
+        CheckpointError: If a value is not supported.
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
@@ -259,8 +260,8 @@ def complete_preprocess(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return copy.deepcopy(preprocess)
 
 
-def _is_triple(value: object, least: float, most: float) -> bool:
-    """Whether a value is three numbers in a range."""
+def _is_triple(value: object, low: float, high: float) -> bool:
+    """Return whether a value is three numbers in a range."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return False
-    return all(is_number(entry, least, most) for entry in value)
+    return all(is_number(entry, low, high) for entry in value)

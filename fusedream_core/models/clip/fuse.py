@@ -1,9 +1,9 @@
-"""open_clip's image towers with less work and the same numbers.
+"""Fused operations for frozen open_clip image towers, equal up to rounding.
 
-A frozen batch normalisation is a scale and a shift, which the convolution before it can do. A
-convolution that cuts a picture into patches is a matrix product; libraries are slow at its
-gradient, most of all on a CPU. Self-attention makes its queries, keys and values with one matrix
-product; torch's own module, whose weights take no gradient here, does one for each token.
+A frozen batch normalisation is folded into the convolution before it. A patch convolution is a
+matrix product, since libraries are slow at its gradient, most of all on a CPU. Self-attention
+computes queries, keys and values in one matrix product; torch's module with frozen weights computes
+one per token.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def make_lean(visual: nn.Module) -> None:
-    """Rewrite a frozen image tower in place; what it does not know it leaves as it is."""
+def fuse_image_tower(visual: nn.Module) -> None:
+    """Fuse the operations of a frozen image tower in place; unknown modules are unchanged."""
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import ResidualAttentionBlock
 
@@ -33,12 +33,12 @@ def make_lean(visual: nn.Module) -> None:
     visual.requires_grad_(False)
 
 
-def kept_numbers(visual: nn.Module | None, image_size: tuple[int, int]) -> int:
-    """How many numbers an image tower keeps of one picture for its gradient.
+def activation_floats(visual: nn.Module | None, image_size: tuple[int, int]) -> int:
+    """Estimate the floats that an image tower saves per image for the backward pass.
 
-    For a transformer by its shape, a little above what was measured for ViT-B/16 and ViT-L/14 with
-    OpenAI's activation, which keeps the most; for any other tower, and for one that is not known,
-    what a ResNet keeps.
+    For a transformer the estimate follows from its shape, slightly above measurements of ViT-B/16
+    and ViT-L/14 with OpenAI's activation, which saves the most. Any other tower, or None, counts as
+    a ResNet.
     """
     pixels = image_size[0] * image_size[1]
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
@@ -52,7 +52,7 @@ def kept_numbers(visual: nn.Module | None, image_size: tuple[int, int]) -> int:
 def _fold_batch_norms(network: nn.Module) -> None:
     """Fold every batch normalisation into the convolution before it.
 
-    open_clip's ResNet defines its layers in the order in which they are used.
+    open_clip's ResNet defines its layers in the order of their use.
     """
     for module in list(network.modules()):
         children = list(module.named_children())
@@ -63,20 +63,20 @@ def _fold_batch_norms(network: nn.Module) -> None:
 
 
 def _cuts_patches(conv: nn.Conv2d) -> bool:
-    """Whether each pixel of the input is used once, or not at all."""
+    """Return whether a convolution has non-overlapping patches."""
     own = (conv.stride, conv.padding, conv.dilation, conv.groups)
     return own == (conv.kernel_size, (0, 0), (1, 1), 1) and conv.kernel_size != (1, 1)
 
 
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    """Whether it is of one width, over tokens in the second dimension, and of nothing else."""
+    """Return whether attention is batch-first, of one width and without extras."""
     extras = (attention.bias_k, attention.bias_v, attention.add_zero_attn or None)
     plain = attention._qkv_same_embed_dim and extras == (None, None, None)
     return plain and attention.batch_first
 
 
 class _SelfAttention(nn.Module):
-    """torch's self-attention; its weights keep their names."""
+    """``nn.MultiheadAttention`` as self-attention; state dict names are kept."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -92,16 +92,16 @@ class _SelfAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """``(N, L, C)`` to the same shape; the three are one, as open_clip's blocks call it."""
+        """``(N, L, C)`` to the same shape; query, key and value are the same tensor."""
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind()
-        seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
-        return self.out_proj(seen.transpose(1, 2).flatten(2)), None
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 class _PatchConv(nn.Module):
-    """A convolution that cuts patches, as a matrix product; its weights keep their names."""
+    """A patch convolution as a matrix product; state dict names are kept."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -109,9 +109,10 @@ class _PatchConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, C', H // k, W // k)``."""
-        tall, wide = self.weight.shape[2:]
-        rows, columns = x.shape[2] // tall, x.shape[3] // wide
-        x = x[..., : rows * tall, : columns * wide]
-        patches = x.unflatten(3, (columns, wide)).unflatten(2, (rows, tall))  # (N, C, r, k, c, k)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (N, r, c, C * k * k)
+        height, width = self.weight.shape[2:]
+        rows, columns = x.shape[2] // height, x.shape[3] // width
+        x = x[..., : rows * height, : columns * width]
+        patches = x.unflatten(3, (columns, width)).unflatten(2, (rows, height))
+        # (N, C, r, k, c, k) -> (N, r, c, C * k * k)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Loading a CLIP: from a folder, from a bare file of weights, or by name."""
+"""Loading of a CLIP from a folder, from a bare weights file, or by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .transformers_layout import (
     to_open_clip_names,
 )
 
-CONFIG_NAMES = (CONFIG_NAME, TRANSFORMERS_CONFIG_NAME)  # one of them makes a folder a CLIP
+CONFIG_NAMES = (CONFIG_NAME, TRANSFORMERS_CONFIG_NAME)  # a CLIP folder has one of them
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -40,18 +40,17 @@ WEIGHT_NAMES = (
     "model.safetensors",
     "pytorch_model.bin",
 )
-_PREFIXES = ("clip.", "clip_model.", "model.")  # of a CLIP within another model
+_PREFIXES = ("clip.", "clip_model.", "model.", "module.")  # of a CLIP inside another model
 
 
 @torch.inference_mode(False)
 def load_open_clip_folder(folder: Path | str) -> OpenClip:
-    """Load a CLIP from a local folder, never touching the network and never running its code.
+    """Load a CLIP from a local folder, without network access and without running its code.
 
     Args:
-        folder: An open_clip "local-dir", with ``open_clip_config.json``, or one that transformers
-            saved a ``CLIPModel`` to, with ``config.json``. Beside it the weights, in a file of one
-            of their usual names or in the only one there is; and the files of the tokenizer and
-            the configuration of the text tower, where these are of another library.
+        folder: An open_clip "local-dir" with ``open_clip_config.json``, or a ``CLIPModel`` of
+            transformers with ``config.json``. It has the weights, under a usual name or as the only
+            file; and the files of the tokenizer and text tower, if these are of another library.
 
     Returns:
         The frozen model on the CPU.
@@ -77,21 +76,20 @@ def load_open_clip_folder(folder: Path | str) -> OpenClip:
 
 @torch.inference_mode(False)
 def load_open_clip_file(path: Path | str, architecture: str = "") -> OpenClip:
-    """Load a CLIP from a bare file of weights, never touching the network.
+    """Load a CLIP from a bare weights file, without network access.
 
     Args:
-        path: Weights of open_clip's, OpenAI's or transformers' naming, OpenAI's own archive too.
-        architecture: open_clip's name of what they are, as "ViT-B-32-quickgelu", or name and tag
-            of what they are or were trained from, as "ViT-L-14/laion2b_s32b_b82k", where the name
-            leaves open which activation they have or how images are prepared. Empty for OpenAI's
-            archives and for files that open_clip's tables know by their SHA-256.
+        path: Weights with the names of open_clip, OpenAI or transformers, or an OpenAI archive.
+        architecture: open_clip's name, as "ViT-B-32-quickgelu"; or name and tag, as
+            "ViT-L-14/laion2b_s32b_b82k", where the name does not determine the activation or the
+            preprocessing. Empty for OpenAI archives and for files with a SHA-256 in open_clip's
+            tables.
 
     Returns:
         The frozen model on the CPU.
 
     Raises:
-        ConfigError: If the architecture is not known, does not belong to the file, or must be said
-            in more detail.
+        ConfigError: If the architecture is unknown, ambiguous, or does not fit the file.
         CheckpointError: If the file is missing, damaged, unsafe or of another architecture.
         MissingDependencyError: If ``open_clip`` is not installed, or too old.
     """
@@ -117,9 +115,9 @@ def load_open_clip_file(path: Path | str, architecture: str = "") -> OpenClip:
 
 
 def holds_open_clip(path: Path | str) -> bool:
-    """Whether a safetensors file has the names of a whole CLIP, both of its towers.
+    """Return whether a safetensors file has the names of both towers of a CLIP.
 
-    Only its header is read. Other files, and those that cannot be read, do not.
+    Only the header is read. The result is False for unreadable and other files.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -139,20 +137,19 @@ def holds_open_clip(path: Path | str) -> bool:
 
 @torch.inference_mode(False)
 def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
-    """Load a CLIP that open_clip knows, downloading its weights if they are not in its cache.
+    """Load a CLIP by open_clip's names, downloading its weights if they are not cached.
 
     Args:
         architecture: open_clip's name, as "ViT-B-32-quickgelu".
-        pretrained: Its tag, as "openai", or the path of a weight file, see
-            ``load_open_clip_file``; then nothing is downloaded.
+        pretrained: Tag, as "openai"; or the path of a weights file, see ``load_open_clip_file``,
+            without a download.
 
     Returns:
         The frozen model on the CPU.
 
     Raises:
-        ConfigError: If open_clip does not know the architecture, or the weights are made for
-            another.
-        CheckpointError: If the weights cannot be had or do not fit.
+        ConfigError: If the architecture is unknown, or does not fit the weights.
+        CheckpointError: If the weights cannot be downloaded or do not fit.
         MissingDependencyError: If ``open_clip`` is not installed, or too old.
     """
     open_clip = open_clip_package()
@@ -165,7 +162,7 @@ def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
         with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(architecture, pretrained, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (RuntimeError, OSError, ValueError) as error:  # the last two by the tokenizer's hub
+    except (RuntimeError, OSError, ValueError) as error:  # the last two from the tokenizer's hub
         raise CheckpointError(
             f"The CLIP {architecture!r} with the weights {pretrained!r} cannot be loaded "
             f"({in_one_line(error)}); check the tag, the network or the file."
@@ -174,7 +171,7 @@ def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Weights under open_clip's names, whoever saved them."""
+    """Read weights and convert them to open_clip's names."""
     state = part_of(read_state_dict(path), _PREFIXES, _is_clip)
     if is_transformers_layout(state):
         return to_open_clip_names(state, path)
@@ -187,12 +184,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _is_clip(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the names of a CLIP."""
+    """Return whether these are the names of a CLIP."""
     return any(name.startswith(("visual.", "vision_model.")) for name in state)
 
 
 def _build(config: ClipConfig, state: Mapping[str, Tensor], path: Path, clip_id: str) -> OpenClip:
-    """Build model and tokenizer, of files that lie beside the weights."""
+    """Build model and tokenizer from files beside the weights."""
     if is_openai(state) and not config.model.get("quick_gelu"):
         raise ConfigError(
             f"The file {path.name} is OpenAI's, whose CLIPs have another activation (quick_gelu) "

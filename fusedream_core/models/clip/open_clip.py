@@ -1,4 +1,4 @@
-"""CLIP, over the package ``open_clip``: any of its models as an encoder of images and texts."""
+"""CLIP, based on the package ``open_clip``: any of its models as an image-text encoder."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...determinism import repeatable, repeatable_attention
+from ...determinism import deterministic_attention
 from ...finite import check_finite_output
-from .fuse import kept_numbers, make_lean
+from ..precision import MixedPrecision
+from .fuse import activation_floats, fuse_image_tower
 from .words import untrained_words
 
-_MOST_CALLS = 64  # remembered
-_ROUNDING = 1e-6  # so that 30 * (16 / 30) pixels are 16, and yet 26.7 are 26, as in torchvision
+_MAX_CACHED_CALLS = 64
+_PIXEL_EPS = 1e-6  # rounds 30 * (16 / 30) to 16, and truncates 26.7 to 26, as torchvision
 
 Tokenizer = Callable[..., Tensor]
 
 
-class OpenClip(nn.Module):
+class OpenClip(MixedPrecision):
     """A frozen open_clip model that follows the ``ImageTextEncoder`` protocol.
+
+    In half precision, as after ``.to(torch.bfloat16)``, only the image tower is; resizing, texts
+    and features stay in float32.
 
     Attributes:
         clip_id: Name of the weights.
-        image_size: Height and width of the pictures that the model sees, in pixels.
-        context_length: Longest text in tokens, its begin and end marks included.
-        mean: Mean of its pictures in [0, 1], shape ``(1, 3, 1, 1)``.
+        image_size: Height and width of the model's input in pixels.
+        context_length: Longest text in tokens, including start and end tokens.
+        mean: Mean of training images in [0, 1], shape ``(1, 3, 1, 1)``.
         std: Standard deviation of the same, shape ``(1, 3, 1, 1)``.
     """
 
+    half_prefixes = ("model.visual.",)
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, clip_id: str) -> None:
-        """Wrap a model that has its weights; its image tower is rewritten to do less work.
+        """Wrap and freeze a loaded model; its image tower is fused in place.
 
         Args:
-            model: An open_clip model; size, mean, std, interpolation and resize mode are taken
-                from its ``visual.preprocess_cfg``.
+            model: An open_clip model; size, mean, std, interpolation and resize mode come from its
+                ``visual.preprocess_cfg``.
             tokenizer: The model's tokenizer.
             clip_id: Name of the weights.
         """
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        make_lean(model.visual)  # type: ignore[arg-type]
+        fuse_image_tower(model.visual)  # type: ignore[arg-type]
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tokenizer = tokenizer
         self.clip_id = clip_id
@@ -56,7 +61,6 @@ class OpenClip(nn.Module):
         bilinear = preprocess["interpolation"] == "bilinear"
         self._interpolation = "bilinear" if bilinear else "bicubic"  # "random" is for training
         self._resize_mode: str = preprocess["resize_mode"]
-        self._precision: torch.dtype | None = None
         self._texts: dict[tuple[torch.dtype, tuple[str, ...]], Tensor] = {}
         self._fill = preprocess["fill_color"] / 127.5 - 1.0
         for name in ("mean", "std"):
@@ -66,103 +70,95 @@ class OpenClip(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.mean.device
 
     @property
-    def kept_numbers(self) -> int:
-        """How many numbers are kept of one picture for its gradient, roughly."""
-        return kept_numbers(self.model.visual, self.image_size)  # type: ignore[arg-type]
+    def activation_floats(self) -> int:
+        """Floats saved per image for the backward pass, approximately."""
+        return activation_floats(self.model.visual, self.image_size)  # type: ignore[arg-type]
 
-    @repeatable()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encode pictures as the model was trained to see them, with an antialiased resize.
+        """Encode images with the model's preprocessing and an antialiased resize.
 
         Args:
-            images: Pictures, shape ``(N, 3, H, W)`` of any size, in ``[-1, 1]`` or, where an
-                augmentation took them, outside.
+            images: Images, shape ``(N, 3, H, W)`` of any size, in ``[-1, 1]``, or outside after
+                colour augmentations.
 
         Returns:
             Unit-norm features, shape ``(N, D)``, float32 (float64 if the model is).
 
         References:
-            gnobitab/FuseDream, ``AugmentLoss``. Differs: its resize has no antialias, so a
-            quarter of the pixels of a 512 px picture get no gradient.
+            gnobitab/FuseDream, ``AugmentLoss``. Differs: upstream's resize is not antialiased,
+            so a quarter of the pixels of a 512 px image get no gradient.
         """
         pixels = (self._resize(images.to(self.mean)) + 1.0) / 2.0
-        pixels = ((pixels - self.mean) / self.std).to(self._precision or pixels.dtype)
-        with repeatable_attention(self.device):
+        pixels = ((pixels - self.mean) / self.std).to(next(self.model.visual.parameters()))  # type: ignore[union-attr]
+        with deterministic_attention(self.device):
             features = _unit(self.model.encode_image(pixels))  # type: ignore[operator]
         return self._checked(features, images, pixels.dtype)
 
+    forward = encode_images
+
     def _checked(self, features: Tensor, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """Features of images or texts, if all of them are finite."""
+        """Return features if all values are finite."""
         return check_finite_output(
             features,
             f"the CLIP {self.clip_id}",
             dtype=dtype,
             inputs=(images,),
-            source="the GAN or whatever made the images",
+            source="the GAN or other source of the images",
         )
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Look at pictures in this precision, for devices that are good at a lower one.
-
-        Resizing, features and all of the text stay as they are.
-        """
-        self.model.visual.to(dtype)
-        self._precision = dtype
-
     def resizing(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
-        """The matrices by which pictures of this size are brought to the model's own.
+        """Return the matrices that resize images of this size to the model's input.
 
         Returns:
-            What makes the rows, ``(image_size[0], height)``, and the columns,
-            ``(image_size[1], width)``. None where borders have another colour than mid-grey, which
-            no matrix can add.
+            Matrices ``(image_size[0], height)`` and ``(image_size[1], width)`` of rows and columns.
+            None where padding has another colour than mid-grey, which no matrix can add.
         """
         rows, columns = self._axes(height, width)
         padded = (rows.sum(dim=1) == 0).any() or (columns.sum(dim=1) == 0).any()
         return None if padded and self._fill != 0.0 else (rows, columns)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts; those longer than the context are cut as CLIP does it.
+        """Encode texts; longer ones are truncated to the context.
 
-        What was asked for is remembered, as a search compares each prompt with all class names:
-        by the whole call, since texts round in another way in other company.
+        Results are cached, since every search encodes all class names. The key is the whole call,
+        because rounding depends on the batch.
 
         Returns:
             Unit-norm features, shape ``(N, D)``, float32 (float64 if the model is).
         """
-        asked = (self.mean.dtype, tuple(texts))
-        features = self._texts.get(asked)  # once: another thread may clear them
+        key = (self.mean.dtype, tuple(texts))
+        features = self._texts.get(key)  # a single access: another thread may clear the cache
         if features is None:
             with torch.no_grad():
                 tokens = self.tokenizer(list(texts)).to(self.device)
                 features = _unit(self.model.encode_text(tokens))  # type: ignore[operator]
             self._checked(features, tokens, self.mean.dtype)
             features = features.cpu()
-            if len(self._texts) >= _MOST_CALLS:
+            if len(self._texts) >= _MAX_CACHED_CALLS:
                 self._texts.clear()
-            self._texts[asked] = features
+            self._texts[key] = features
         return features.to(self.device, copy=True)
 
     def truncates(self, text: str) -> bool:
-        """Whether the end of this text is cut off."""
-        # Given room for one more token, a text that fits is only padded, while one that is cut
-        # shows a token where its end mark was.
+        """Return whether a text is longer than the context."""
+        # With a context of one more token, a text that fits has more padding only; a truncated one
+        # has another token in place of the end token.
         roomy = self.tokenizer([text], context_length=self.context_length + 1)
         return not torch.equal(roomy[:, :-1], self.tokenizer([text]))
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of this text that the model was never trained on, as far as can be told."""
+        """Return words that the model was not trained on, see ``untrained_words``."""
         return untrained_words(text, self.tokenizer, self.model)
 
     def _resize(self, images: Tensor) -> Tensor:
-        """Bring pictures to the model's size, as its own preprocessing would.
+        """Resize images to the model's input, as its preprocessing does.
 
-        By two matrix products, which have the same gradient twice on every device; torch's own
-        antialiased resize has not.
+        Two matrix products have a deterministic gradient on every device; torch's antialiased
+        resize does not.
         """
         if images.shape[-2:] == self.image_size:
             return images
@@ -172,24 +168,24 @@ class OpenClip(nn.Module):
         return resized
 
     def _axes(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The matrix of each axis, ``(new side, old side)``; rows of borders are zero."""
+        """Return the matrix of each axis, ``(new side, old side)``; padding rows are zero."""
         sides = (height, width)
         scales = [new / old for new, old in zip(self.image_size, sides, strict=True)]
         if self._resize_mode != "squash":
-            # "shortest" covers the frame and is cropped, "longest" lies inside it and is padded
+            # "shortest" covers the frame and is cropped, "longest" fits into it and is padded
             scale = max(scales) if self._resize_mode == "shortest" else min(scales)
             scales = [scale, scale]
         square = self.image_size[0] == self.image_size[1]
-        # The one case that open_clip leaves to torchvision, which cuts where open_clip rounds.
-        cut = self._resize_mode == "shortest" and square
+        # open_clip uses torchvision in this case only, which truncates where open_clip rounds.
+        floor = self._resize_mode == "shortest" and square
         rows, columns = (
-            self._axis(side, max(1, int(side * s + _ROUNDING) if cut else round(side * s)), new)
+            self._axis(side, max(1, int(side * s + _PIXEL_EPS) if floor else round(side * s)), new)
             for side, s, new in zip(sides, scales, self.image_size, strict=True)
         )
         return rows, columns
 
     def _axis(self, side: int, scaled: int, new: int) -> Tensor:
-        """The matrix that scales an axis and then crops or pads it about the centre."""
+        """Return the matrix that scales an axis, then crops or pads it about the centre."""
         matrix = F.interpolate(
             torch.eye(side)[None, None], (scaled, side), mode=self._interpolation, antialias=True
         )
@@ -199,5 +195,5 @@ class OpenClip(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Features of length 1; at least float32, as half precision blurs the ranking of seeds."""
+    """Normalise features, in float32 at least: half precision is too coarse to rank seeds."""
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

@@ -1,4 +1,4 @@
-"""The package open_clip, imported when it is first needed, and what its errors say."""
+"""Lazy import of open_clip, and its error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_clip_package() -> ModuleType:
     """Import open_clip, which takes seconds.
 
     Raises:
-        MissingDependencyError: If it is not installed, or too old.
+        MissingDependencyError: If the package is not installed, or too old.
     """
     try:
         package = importlib.import_module("open_clip")
@@ -32,6 +32,6 @@ def open_clip_package() -> ModuleType:
 
 
 def in_one_line(error: Exception) -> str:
-    """The kind and first line of another library's error, for a sentence of our own."""
+    """Return the type and first line of an error."""
     reason = (str(error).strip() or "no reason given").splitlines()[0]
     return f"{type(error).__name__}: {reason}"

@@ -1,7 +1,7 @@
-"""Tokenizers and text towers of other libraries, from local files of data only.
+"""Tokenizers and text towers of other libraries, from local data files only.
 
-transformers can run code that a folder brings, and asks its hub for what is missing. Here it is
-given a folder of our own that holds nothing but files of data, with the keys that are accepted.
+transformers can run code of a folder, and downloads missing files. Here it reads a temporary folder
+with data files only, with allowed keys.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .package import in_one_line, open_clip_package
 TOWER_CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
-# One of these has the vocabulary.
+# Vocabulary files; one of them is needed.
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.json",
@@ -54,7 +54,7 @@ _TOKENIZER_KEYS = _TOKENS.union(
         *("added_tokens_decoder", "model_input_names"),
     )
 )
-# Notes on where a tokenizer came from and what else it was used for; nothing is done with them.
+# Metadata of a tokenizer that is ignored.
 _TOKENIZER_NOTES = frozenset(
     (
         *("name_or_path", "tokenizer_file", "special_tokens_map_file", "processor_class"),
@@ -94,7 +94,7 @@ _TOWER_NOTES = frozenset(
 
 
 class _NeedsError(CheckpointError):
-    """Files of a text model that are not there."""
+    """Files of a text model are missing."""
 
     def __init__(self, what: str, name: str, files: str, folder: Path) -> None:
         super().__init__(
@@ -104,22 +104,22 @@ class _NeedsError(CheckpointError):
 
 
 def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN401
-    """Make the tokenizer of a CLIP, of local files alone.
+    """Build the tokenizer of a CLIP from local files.
 
     Args:
-        text: open_clip's ``text_cfg``, of accepted keys only.
-        folder: Where its files lie if it is not CLIP's own, which comes with open_clip.
+        text: open_clip's ``text_cfg``, with allowed keys only.
+        folder: Folder of the files, if it is not the default tokenizer of open_clip.
 
     Returns:
-        open_clip's tokenizer: texts to token numbers ``(N, L)``.
+        open_clip's tokenizer: texts to token ids ``(N, L)``.
 
     Raises:
-        CheckpointError: If a file is missing, not accepted, or damaged.
+        CheckpointError: If a file is missing, refused, or damaged.
     """
     open_clip = open_clip_package()
     length = text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
     options = dict(text.get("tokenizer_kwargs") or {})
-    if text.get("tokenizer_mode"):  # which older versions do not know
+    if text.get("tokenizer_mode"):  # unknown to older versions
         options["tokenizer_mode"] = text["tokenizer_mode"]
     name = text.get("hf_tokenizer_name")
     if not name:
@@ -139,24 +139,23 @@ def make_tokenizer(text: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN40
                 trust_remote_code=False,
                 local_files_only=True,
             )
-            tokenizer([""])  # one without a token for padding fails here
+            tokenizer([""])  # fails here without a padding token
     return tokenizer
 
 
 @contextmanager
 def local_tower(text: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    """Let a text tower of transformers be built from a local configuration.
+    """Provide a local configuration of a text tower of transformers.
 
     Args:
-        text: open_clip's ``text_cfg``, of accepted keys only.
-        folder: Where the tower's ``config.json`` lies, if it has one.
+        text: open_clip's ``text_cfg``, with allowed keys only.
+        folder: Folder of the tower's ``config.json``, if it has one.
 
     Yields:
-        The same ``text_cfg``, where the tower's name is a folder that is there as long as the
-        context is.
+        The ``text_cfg`` with a temporary folder as the tower's name.
 
     Raises:
-        CheckpointError: If the file is missing or not accepted.
+        CheckpointError: If the file is missing or refused.
     """
     name = text.get("hf_model_name")
     if not name:
@@ -179,7 +178,7 @@ def local_tower(text: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any
 
 
 def _find(folder: Path, name: str, files: tuple[str, ...]) -> Path | None:
-    """The folder that holds one of these files: the model's own, or else the hub's cache."""
+    """Return the folder with one of the files: the model's, or the hub's cache; else None."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -188,7 +187,7 @@ def _find(folder: Path, name: str, files: tuple[str, ...]) -> Path | None:
     for file in files:
         try:
             cached = try_to_load_from_cache(name, file)
-        except HFValidationError:  # a path is no name of a model
+        except HFValidationError:  # a path is not a model name
             return None
         if isinstance(cached, str):
             return Path(cached).parent
@@ -196,7 +195,7 @@ def _find(folder: Path, name: str, files: tuple[str, ...]) -> Path | None:
 
 
 def _copy_tokenizer(source: Path, clean: Path) -> None:
-    """Copy the files of a tokenizer that are data, and of the others what is accepted."""
+    """Copy the data files of a tokenizer, and the allowed keys of its JSON files."""
     config = _accepted(source / TOKENIZER_CONFIG, _TOKENIZER_KEYS, _TOKENIZER_NOTES)
     _write(clean / TOKENIZER_CONFIG, config)
     if (source / SPECIAL_TOKENS).is_file():
@@ -207,7 +206,7 @@ def _copy_tokenizer(source: Path, clean: Path) -> None:
 
 
 def _accepted(path: Path, keys: frozenset[str], notes: frozenset[str]) -> dict[str, Any]:
-    """What a file says under the accepted keys; notes are left out, other keys are refused."""
+    """Read the allowed keys of a file; ignore notes and refuse other keys."""
     content = read_json(path)
     for key in content.keys() - keys - notes:
         raise refused_key(path, key)
@@ -220,18 +219,18 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder of our own, as long as the context is."""
+    """Provide a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="fusedream-") as folder:
         yield Path(folder)
 
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn whatever a tokenizer's libraries raise into an error of our own.
+    """Convert errors of the tokenizer's libraries.
 
     Raises:
-        CheckpointError: For damaged files, and for libraries that do not go together.
-        MissingDependencyError: If one is not installed.
+        CheckpointError: For damaged files and incompatible libraries.
+        MissingDependencyError: If a library is not installed.
     """
     try:
         yield

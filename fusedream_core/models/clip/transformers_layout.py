@@ -1,7 +1,7 @@
-"""CLIPs as transformers saves them (``CLIPModel``): configuration, weights and preprocessing.
+"""CLIPs in the format of transformers (``CLIPModel``): configuration, weights, preprocessing.
 
-The files are read by themselves: no class of transformers is loaded, and no code that a folder may
-bring. Its text and image towers are those of open_clip under other names.
+Neither classes of transformers nor code of the folder is loaded. The towers equal those of
+open_clip under other names.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ...errors import CheckpointError
 from ..weights import check_floats, read_json
 from .architectures import preprocess_of_shapes
 from .config_file import COUNT, ClipConfig, complete_preprocess, refused_key
-from .transformers_values import other_value, read_part
+from .transformers_values import read_part, refused_value
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
-# What transformers takes where a configuration says nothing.
+# Defaults of transformers.
 _COMMON = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 _TEXT: dict[str, Any] = {
     **_COMMON,
@@ -43,8 +43,8 @@ _ACTIVATIONS: dict[str, dict[str, str] | None] = {
     "gelu_fast": {"approximate": "tanh"},
 }
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # by Pillow's numbers
-_OWN_VOCABULARY = 49408  # tokens of the tokenizer that open_clip brings
-_OLD_EOS = 2  # in configurations that were saved before the number was right
+_OWN_VOCABULARY = 49408  # tokens of open_clip's default tokenizer
+_OLD_EOS = 2  # in old configurations, with a wrong id
 
 _EMBEDDINGS = {
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
@@ -75,19 +75,19 @@ _LAYER = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(
 
 
 def is_transformers_layout(names: Mapping[str, Any] | frozenset[str]) -> bool:
-    """Whether these are the names of a CLIP of transformers, or of one of its towers."""
+    """Return whether these are names of a transformers CLIP, or of one of its towers."""
     return any(name.startswith(("text_model.", "vision_model.")) for name in names)
 
 
 def to_open_clip_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Rename the weights of a ``CLIPModel``, and join what open_clip keeps in one tensor.
+    """Convert the weights of a ``CLIPModel`` to open_clip's names and fused projections.
 
     Args:
-        state: Weights as transformers names them.
-        path: Where they come from, for messages.
+        state: Weights under transformers' names.
+        path: File of the weights, for messages.
 
     Returns:
-        The same weights as open_clip names them.
+        Weights under open_clip's names.
 
     Raises:
         CheckpointError: If a tower is missing, or a name is of another model.
@@ -102,7 +102,7 @@ def to_open_clip_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Ten
     converted: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
-        if name.endswith("embeddings.position_ids"):  # a count that older versions saved
+        if name.endswith("embeddings.position_ids"):  # a buffer of older versions
             continue
         layer = _LAYER.fullmatch(name)
         if layer is None:
@@ -123,17 +123,17 @@ def to_open_clip_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Ten
 
 
 def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipConfig:
-    """The configuration of a folder that transformers saved a ``CLIPModel`` to.
+    """Read the configuration of a ``CLIPModel`` folder of transformers.
 
     Args:
-        folder: One with ``config.json`` and, where it has one, ``preprocessor_config.json``.
-        state: Its weights, under open_clip's names.
+        folder: Folder with ``config.json`` and optionally ``preprocessor_config.json``.
+        state: Weights, under open_clip's names.
 
     Returns:
-        What open_clip builds the same model from.
+        The equivalent configuration of open_clip.
 
     Raises:
-        CheckpointError: If it is of another model, brings code, or has what open_clip lacks.
+        CheckpointError: If it is of another model, needs code, or has no equivalent.
     """
     path = folder / CONFIG_NAME
     content = read_json(path)
@@ -146,12 +146,12 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
             "open_clip."
         )
     text, vision = (
-        read_part(content, key, usual, path)
-        for key, usual in (("text_config", _TEXT), ("vision_config", _VISION))
+        read_part(content, key, defaults, path)
+        for key, defaults in (("text_config", _TEXT), ("vision_config", _VISION))
     )
     embed_dim = content.get("projection_dim", 512)
     if not COUNT.fits(embed_dim):
-        raise other_value(path, "projection_dim", embed_dim, COUNT.words)
+        raise refused_value(path, "projection_dim", embed_dim, COUNT.words)
     try:
         model = _model(embed_dim, text, vision, path)
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -162,7 +162,7 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
 
 
 def _model(embed_dim: int, text: dict[str, Any], vision: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
-    """open_clip's ``model_cfg``."""
+    """Return open_clip's ``model_cfg``."""
     quick = {part["hidden_act"] == "quick_gelu" for part in (text, vision)}
     unknown = {part["hidden_act"] for part in (text, vision)} - _ACTIVATIONS.keys()
     if unknown or len(quick) > 1:
@@ -196,12 +196,12 @@ def _model(embed_dim: int, text: dict[str, Any], vision: dict[str, Any], path: P
 
 
 def _tower(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What both towers have."""
+    """Return the settings common to both towers."""
     width, inner = part["hidden_size"], part["intermediate_size"]
     return {
         "width": width,
         "layers": part["num_hidden_layers"],
-        # open_clip multiplies it out and cuts, so that the half is on the safe side
+        # open_clip truncates the product to an integer; the half guards against rounding
         "mlp_ratio": (inner + 0.5) / width,
         "norm_kwargs": {"eps": part["layer_norm_eps"]},
         "act_kwargs": _ACTIVATIONS[part["hidden_act"]],
@@ -211,7 +211,7 @@ def _tower(part: Mapping[str, Any]) -> dict[str, Any]:
 def _preprocess(
     folder: Path, size: int, state: Mapping[str, Tensor], model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How images are prepared: as the folder says, or open_clip's tables, or else transformers."""
+    """Return the preprocessing of the folder, else of open_clip's tables, else the default."""
     path = folder / PREPROCESSOR_NAME
     if path.is_file():
         return complete_preprocess(_preprocess_of_file(path, size), path)
@@ -225,7 +225,7 @@ def _preprocess(
 
 
 def _preprocess_of_file(path: Path, size: int) -> dict[str, Any]:
-    """What a ``preprocessor_config.json`` says, in open_clip's words."""
+    """Convert a ``preprocessor_config.json`` to open_clip's format."""
     content = read_json(path)
     if "auto_map" in content:
         raise refused_key(path, "auto_map")
@@ -252,7 +252,7 @@ def _preprocess_of_file(path: Path, size: int) -> dict[str, Any]:
 
 
 def _sides(size: object) -> tuple[object, ...]:
-    """One number for the shortest side, two for height and width."""
+    """Return one number for the shortest side, or height and width."""
     if isinstance(size, dict):
         if "shortest_edge" in size:
             return (size["shortest_edge"],)
@@ -261,7 +261,7 @@ def _sides(size: object) -> tuple[object, ...]:
 
 
 def _outer_name(name: str, path: Path) -> str:
-    """open_clip's name of a tensor that is in no layer of a transformer."""
+    """Return open_clip's name of a tensor outside of the transformer layers."""
     known = {**_EMBEDDINGS, **_PROJECTIONS}
     module, _, kind = name.rpartition(".")
     if name in known:

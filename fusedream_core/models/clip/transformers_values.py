@@ -1,4 +1,4 @@
-"""What the values in a configuration of transformers' ``CLIPModel`` may be: types and ranges."""
+"""Types and ranges of the values in a configuration of transformers' ``CLIPModel``."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _KINDS: dict[str, Kind] = {
 
 
 def read_part(
-    content: Mapping[str, Any], key: str, usual: Mapping[str, Any], path: Path
+    content: Mapping[str, Any], key: str, defaults: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
-    """What a configuration says of a tower, with what is usual where it says nothing.
+    """Return a tower's part of a configuration, with defaults.
 
     Args:
         content: The whole configuration.
-        key: The tower's, as "text_config".
-        usual: What is read, with what stands for it.
+        key: The tower's key, as "text_config".
+        defaults: The values that are read, with their defaults.
         path: The file, for the message.
 
     Raises:
-        CheckpointError: If a value is of another type, or out of range.
+        CheckpointError: If a value is of the wrong type, or out of range.
     """
-    part = dict(usual)
+    part = dict(defaults)
     for name in (key, f"{key}_dict"):
         given = content.get(name) or {}
         if not isinstance(given, dict):
-            raise other_value(path, name, given, "an object")
+            raise refused_value(path, name, given, "an object")
         part |= given
-    for name in usual:
+    for name in defaults:
         kind = _KINDS.get(name)
         if kind is not None and not kind.fits(part[name]):
-            raise other_value(path, f"{key}.{name}", part[name], kind.words)
+            raise refused_value(path, f"{key}.{name}", part[name], kind.words)
     return part
 
 
-def other_value(path: Path, key: str, value: object, words: str) -> CheckpointError:
-    """The error for a value that is not accepted; ``words`` says what is."""
+def refused_value(path: Path, key: str, value: object, words: str) -> CheckpointError:
+    """Return the error for a refused value; ``words`` describes the accepted ones."""
     return CheckpointError(
         f"The file {path} has {key} = {str(value)[:60]!r}, but it must be {words}; use the file "
         "that came with the model."

@@ -1,4 +1,4 @@
-"""Generators: the protocol, and BigGAN-deep."""
+"""Generators: the protocol, BigGAN and BigGAN-deep."""
 
 from __future__ import annotations
 

@@ -10,20 +10,19 @@ from .ops import frozen, plus_pixelwise
 
 
 class Attention(nn.Module):
-    """Self-attention to a picture of half the side."""
+    """Self-attention whose keys and values are max-pooled to half the side."""
 
     def __init__(
         self, theta: Tensor, phi: Tensor, g: Tensor, out: Tensor, *, missing: Tensor
     ) -> None:
-        """Take over the weights of 1 x 1 convolutions.
+        """Copy the weights of 1 x 1 convolutions.
 
         Args:
             theta: Shape ``(C / 8, C)``.
-            phi: The same.
+            phi: Same shape.
             g: Shape ``(C / 2, C)``.
-            out: Shape ``(C, C / 2)``, multiplied with gamma.
-            missing: What was not added to the input before, shape ``(C,)``; it is still not added
-                to the output.
+            out: Shape ``(C, C / 2)``, multiplied by gamma.
+            missing: Deferred bias of the input, shape ``(C,)``; it is also deferred in the output.
         """
         super().__init__()
         phi_g = torch.cat([phi, g])
@@ -38,6 +37,6 @@ class Attention(nn.Module):
         phi_g = (self.phi_g @ pixels + self.phi_g_bias).unflatten(2, x.shape[-2:])
         pooled = F.max_pool2d(phi_g, 2).flatten(2).mT  # (B, H * W / 4, C * 5 / 8)
         key, value = pooled.split([query.shape[-1], pooled.shape[-1] - query.shape[-1]], dim=-1)
-        # Not torch's fused form, which on Apple's GPUs was wrong for a value of another width.
-        seen = (query @ key.mT).softmax(dim=-1) @ value
-        return plus_pixelwise(x, seen.mT.unflatten(2, x.shape[-2:]), self.out)
+        # Not scaled_dot_product_attention, which was wrong on MPS for values of another width.
+        attended = (query @ key.mT).softmax(dim=-1) @ value
+        return plus_pixelwise(x, attended.mT.unflatten(2, x.shape[-2:]), self.out)

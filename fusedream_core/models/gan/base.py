@@ -1,4 +1,4 @@
-"""What the method asks of a generator: a class with these few names can be plugged in."""
+"""The protocol of generators; any class with these members can be used."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ class Gan(Protocol):
 
     @property
     def gan_id(self) -> str:
-        """Name of these weights; a basis is only valid for the GAN that has its name."""
+        """Name of the weights; a basis is valid only for the GAN with its name."""
         ...
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes, in the order of their indices."""
+        """Class names by index."""
         ...
 
     @property
     def truncation(self) -> float:
-        """The tau that the weights look best at, used where none is asked for."""
+        """Recommended truncation, the default of the settings."""
         ...
 
     @property
     def z_std(self) -> float:
-        """Spread of one coordinate of z at truncation 1, the unit of its learning rate."""
+        """Standard deviation of a coordinate of z at truncation 1, the unit of ``lr_z``."""
         ...
 
     @property
     def y_std(self) -> float:
-        """Spread of one coordinate of y, the unit of its learning rate."""
+        """Standard deviation of a coordinate of y, the unit of ``lr_y``."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where latents must be and pictures come out."""
+        """Device of latents and images."""
         ...
 
     def sample_z(self, num: int, *, truncation: float, generator: torch.Generator) -> Tensor:
         """Draw latent noise, shape ``(num, dim_z)``, on the GAN's device.
 
-        Must draw row after row, so that the search does not depend on its batch size: 3 rows and
-        then 5 are the same numbers as 8 rows. ``rng.truncated_normal`` does this.
+        Must draw row by row, so that the search does not depend on its batch size: drawing 3 rows
+        and then 5 must equal drawing 8 rows, as with ``rng.truncated_normal``.
         """
         ...
 
     def embed(self, class_index: Tensor) -> Tensor:
-        """Class embeddings ``y``, shape ``(N, dim_y)``, of class indices ``(N,)``."""
+        """Return class embeddings ``y``, shape ``(N, dim_y)``, of class indices ``(N,)``."""
         ...
 
     def decode(self, z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
-        """Pictures ``(N, 3, H, W)`` in ``[-1, 1]``, differentiable with respect to z and y."""
+        """Return images ``(N, 3, H, W)`` in ``[-1, 1]``, differentiable in z and y."""
         ...

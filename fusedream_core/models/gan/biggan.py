@@ -1,9 +1,8 @@
-"""BigGAN and BigGAN-deep, from whatever public file of their weights.
+"""BigGAN and BigGAN-deep, from any public file of their weights.
 
-BigGAN-deep's names and config are those of the package ``pytorch_pretrained_biggan``. It has traps
-that this folder keeps from the rest of the core: spectral normalisation that is recomputed at each
-call, normalisation statistics mixed the wrong way round, and a loader that asks the network and
-ignores wrong files.
+Names and config of BigGAN-deep are those of the package ``pytorch_pretrained_biggan``. Its defects
+are avoided: spectral normalisation recomputed at each call, interpolation weights of the statistics
+swapped, and a loader that downloads and ignores wrong files.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ... import rng
-from ...determinism import repeatable
 from ...errors import CheckpointError, ConfigError
 from ...finite import check_finite_output
+from ..precision import MixedPrecision
 from ..weights import (
     check_finite,
     check_floats,
@@ -30,7 +29,7 @@ from ..weights import (
     reading,
     weight_files,
 )
-from .biggan_deep import LeanNetwork
+from .biggan_deep import DeepNetwork
 from .biggan_original import OriginalNetwork
 from .conversion import read_original
 from .deep_checkpoint import as_package, is_deep, make_network, settings_of
@@ -44,42 +43,47 @@ WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 TRUNCATED_NORMAL_STD = 0.8796  # of N(0, 1) within [-2, 2]
 
 
-class BigGan(nn.Module):
+class BigGan(MixedPrecision):
     """A frozen BigGAN or BigGAN-deep that follows the ``Gan`` protocol.
+
+    In half precision, as after ``.to(torch.bfloat16)``, only the convolutions are; latents, class
+    embeddings and images stay in float32.
 
     Attributes:
         gan_id: Name of the weights.
-        class_names: One name for each class.
-        truncation: The tau that the weights look best at.
+        class_names: One name per class.
+        truncation: Recommended value.
         dim_z: Length of z.
         dim_y: Length of y.
         num_classes: Number of classes.
-        resolution: Side of the pictures in pixels.
-        z_std: Spread of one coordinate of z at truncation 1.
-        y_std: Spread of one coordinate of the class embeddings, near 0.067 for the released ones.
+        resolution: Side of the images in pixels.
+        z_std: Standard deviation of a coordinate of z at truncation 1.
+        y_std: Standard deviation of the class embeddings, about 0.067 for the released weights.
     """
+
+    half_prefixes = ("network.",)
 
     def __init__(
         self,
-        network: LeanNetwork | OriginalNetwork,
+        network: DeepNetwork | OriginalNetwork,
         class_weight: Tensor,
         *,
         gan_id: str,
         class_names: Sequence[str] | None = None,
         truncation: float = 1.0,
     ) -> None:
-        """Wrap a network that has its weights.
+        """Wrap a loaded network.
 
         Args:
-            network: Makes pictures of z and y.
+            network: Decodes z and y to images.
             class_weight: Class embeddings, shape ``(dim_y, num_classes)``.
             gan_id: Name of the weights.
-            class_names: One name for each class; if not given, ImageNet's for 1,000 classes, and
-                else "class 0" and so on.
-            truncation: The tau that the weights look best at, above 0 and at most 1.
+            class_names: One name per class; None means ImageNet's for 1,000 classes, else
+                "class 0" and so on.
+            truncation: Recommended value, above 0 and at most 1.
 
         Raises:
-            ConfigError: If the names do not match the classes, or tau is out of range.
+            ConfigError: If the number of names is wrong, or the truncation is out of range.
         """
         super().__init__()
         self.dim_y, self.num_classes = class_weight.shape
@@ -105,61 +109,56 @@ class BigGan(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.class_weight.device
-
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the bulk of ``decode`` in this precision, for devices that are good at a lower one.
-
-        Latents and pictures stay as they are. float16 and bfloat16 take half the memory.
-        """
-        self.network.compute_in(dtype)
 
     def sample_z(self, num: int, *, truncation: float, generator: torch.Generator) -> Tensor:
         """Draw ``z ~ truncation * truncnorm(-2, 2)``, shape ``(num, dim_z)``.
 
         Args:
             num: Number of rows.
-            truncation: tau, above 0 and at most 1.
+            truncation: Above 0 and at most 1.
             generator: CPU generator, advanced by this call.
 
         References:
-            The convention of the TF Hub release, whose weights the package converts.
+            The convention of the release on TensorFlow Hub.
         """
         z = truncation * rng.truncated_normal((num, self.dim_z), generator=generator)
         return z.to(self.class_weight)
 
     def embed(self, class_index: Tensor) -> Tensor:
-        """Class embeddings, shape ``(N, dim_y)``, of indices ``(N,)``."""
+        """Return class embeddings, shape ``(N, dim_y)``, of indices ``(N,)``."""
         return self.class_weight[:, class_index.to(self.device)].T.contiguous()
 
-    @repeatable()
-    def decode(self, z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
-        """Decode latents into pictures.
+    def decode(self, z: Tensor, y: Tensor, *, truncation: float | None = None) -> Tensor:
+        """Decode latents to images.
 
         Args:
             z: Latent noise, shape ``(N, dim_z)``.
             y: Class embeddings, shape ``(N, dim_y)``.
-            truncation: tau, above 0 and at most 1; picks the normalisation statistics only.
+            truncation: Above 0 and at most 1, which selects the normalisation statistics; None
+                means the recommended one.
 
         Returns:
-            Pictures, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
+            Images, shape ``(N, 3, H, W)``, in ``[-1, 1]``; differentiable in z and y.
 
         Raises:
-            NonFiniteError: If an image or a latent holds NaN or infinite numbers.
+            NonFiniteError: If an image or a latent has NaN or infinite values.
         """
-        images: Tensor = self.network(torch.cat((z, y), dim=1), truncation)
+        images: Tensor = self.network(torch.cat((z, y), dim=1), truncation or self.truncation)
         return check_finite_output(
             images,
             f"the GAN {self.gan_id}",
             dtype=self.network.rgb_weight.dtype,
             inputs=(z, y),
-            source="the gradient of a step before",
+            source="the gradient of an earlier step",
         )
+
+    forward = decode
 
 
 def _usual_names(num_classes: int) -> Sequence[str]:
-    """Names of classes that come without."""
+    """Return default class names."""
     if num_classes == 1000:
         from open_clip import IMAGENET_CLASSNAMES
 
@@ -169,13 +168,13 @@ def _usual_names(num_classes: int) -> Sequence[str]:
 
 @torch.inference_mode(False)
 def load_biggan(path: Path | str) -> BigGan:
-    """Load a generator from local files, never touching the network.
+    """Load a generator from local files, without network access.
 
-    Which BigGAN it is, and who converted it, is read from the names of its weights.
+    The architecture and the layout of the file are detected from the names of the weights.
 
     Args:
-        path: A file of weights, or a folder of one; with, if need be, a config beside it, see
-            ``settings.find_config``: optionally ``class_names``, ``truncation``, ``eps``,
+        path: A weights file, or a folder with one, with an optional config file, see
+            ``settings.find_config``. Its keys are ``class_names``, ``truncation``, ``eps``,
             ``channel_order``, and the fields of the package's ``BigGANConfig`` (BigGAN-deep).
 
     Returns:
@@ -186,8 +185,8 @@ def load_biggan(path: Path | str) -> BigGan:
         MissingDependencyError: If ``pytorch_pretrained_biggan`` is not installed.
 
     References:
-        pytorch_pretrained_biggan, ``BigGAN.from_pretrained``. Differs: strict about names and
-        shapes, runs no code from pickles.
+        pytorch_pretrained_biggan, ``BigGAN.from_pretrained``. Differs: names and shapes
+        are checked, and pickled code is not run.
     """
     path = Path(path)
     if not path.exists():
@@ -204,7 +203,7 @@ def load_biggan(path: Path | str) -> BigGan:
     if (settings.channel_order or channel_order(state, notes, weights_path)) == "bgr":
         for parameter in (network.rgb_weight, network.rgb_bias):
             parameter.data = parameter.data.flip(0)
-    check_finite(network.state_dict(), weights_path)  # which a singular value of 0 makes of them
+    check_finite(network.state_dict(), weights_path)  # a singular value of 0 gives NaN
     return BigGan(
         network,
         class_weight,
@@ -215,40 +214,40 @@ def load_biggan(path: Path | str) -> BigGan:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A state dict in float32, without what some put before all names; and the file's notes."""
+    """Return a float32 state dict without common prefixes, and the metadata of the file."""
     content, notes = read_checkpoint(path)
     state = part_of(
         content,
         ("module.", "generator_ema.", "generator."),
         lambda part: is_deep(part) or find_layout(part) is not None,
     )
-    own = set(map(id, state.values()))
-    check_floats({name: tensor for name, tensor in content.items() if id(tensor) in own}, path)
-    # Copies, as what was read may be the file itself in memory, which others may change.
+    used = set(map(id, state.values()))
+    check_floats({name: tensor for name, tensor in content.items() if id(tensor) in used}, path)
+    # Copies, since the tensors may be memory-mapped.
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}, notes
 
 
 def _read_deep(
     state: dict[str, Tensor], settings: GanSettings, path: Path
-) -> tuple[Tensor, LeanNetwork]:
-    """Class embeddings and network of a BigGAN-deep."""
+) -> tuple[Tensor, DeepNetwork]:
+    """Return class embeddings and network of a BigGAN-deep."""
     state = as_package(state)
     fields = dict(settings.network)
-    if "layers" not in fields:  # those of a released shape, but for what is said
+    if "layers" not in fields:  # from a released shape, with overrides
         fields = settings_of(state, path) | fields
     network = make_network(fields, state, path)
-    with reading(path):  # layers that do not fit each other
-        return network.embeddings.weight.detach(), LeanNetwork(network)
+    with reading(path):  # layers may not fit each other
+        return network.embeddings.weight.detach(), DeepNetwork(network)
 
 
 def _read_original(
     state: dict[str, Tensor], settings: GanSettings, path: Path
 ) -> tuple[Tensor, OriginalNetwork]:
-    """Class embeddings and network of an original BigGAN."""
+    """Return class embeddings and network of an original BigGAN."""
     left_out = settings.network.keys() - {"eps"}
     if left_out:
         logger.warning(
-            "FuseDream does not use %s in the config of %s: an original BigGAN's weights say it.",
+            "FuseDream does not use %s in the config of %s: its weights determine it.",
             ", ".join(sorted(left_out)),
             path,
         )

@@ -1,11 +1,12 @@
-"""BigGAN-deep's generator with the same numbers as the package's, and far less work.
+"""BigGAN-deep's generator with fused operations, equal to the package's up to rounding.
 
-What a frozen generator can know beforehand is worked out once: spectral normalisation is folded
-into the weights; normalisation and conditioning of all layers become one matrix product and one
-scale and shift each; an upsampling and the 3 x 3 convolution after it become one transposed
-convolution with 16 instead of 36 products per pixel; the last layer makes the 3 channels that are
-used instead of ``channel_width``. Architecture: Brock et al. 2019 (arXiv:1809.11096), appendix B,
-as ``pytorch_pretrained_biggan/model.py`` has it.
+Constants of a frozen generator are precomputed. Spectral normalisation is folded into the weights.
+The conditioning of all layers is one matrix product, and each normalisation one scale and shift. An
+upsampling and the 3 x 3 convolution after it are one transposed convolution, with 16 instead of 36
+products per pixel. The last layer computes 3 channels instead of ``channel_width``.
+
+Architecture: Brock et al. 2019 (arXiv:1809.11096), appendix B; pytorch_pretrained_biggan,
+``model.py``.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import MixedPrecision
 from .attention import Attention
 from .norms import Norm, Norms
 from .ops import (
     Affine,
     channels_first,
     frozen,
-    grown_plus_pixelwise,
     pixelwise,
     plus_pixelwise,
     scale_shift_relu,
     to_rgb,
+    upsampled_plus_pixelwise,
     upsampling_kernel,
 )
 
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
     from pytorch_pretrained_biggan.model import BigGANBatchNorm, GenBlock, SelfAttn
 
 
-class LeanNetwork(nn.Module):
-    """BigGAN-deep from latents and class embeddings to pictures."""
+class DeepNetwork(MixedPrecision):
+    """BigGAN-deep from latents and class embeddings to images."""
+
+    half_prefixes = ("layers.", "rgb_")  # convolutions; the conditioning needs float32
 
     def __init__(self, network: BigGAN) -> None:
-        """Take over the weights of the package's network, which is left without its hooks."""
+        """Copy the weights of the package's network; its spectral norm hooks are removed."""
         super().__init__()
         config = network.config
         self.dim_z: int = config.z_dim
@@ -49,7 +53,7 @@ class LeanNetwork(nn.Module):
             if hasattr(module, "weight_orig"):
                 nn.utils.remove_spectral_norm(module)
         source = network.generator
-        # The package reshapes to (4, 4, C) and then moves C to the front; here the rows are moved.
+        # The package reshapes to (4, 4, C) and then moves C to the front; here rows are permuted.
         self.first_weight = frozen(channels_first(source.gen_z.weight))
         self.first_bias = frozen(channels_first(source.gen_z.bias[:, None])[:, 0])
         layers: list[Any] = list(source.layers)
@@ -64,21 +68,12 @@ class LeanNetwork(nn.Module):
         self.rgb_weight = frozen(source.conv_to_rgb.weight[:3])
         self.rgb_bias = frozen(source.conv_to_rgb.bias[:3])
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the convolutions in this precision. Latents, normalisations and pictures keep theirs.
-
-        These are a small part of the work, and half a precision would blur where a latent leads.
-        """
-        self.layers.to(dtype)
-        for parameter in (self.rgb_weight, self.rgb_bias):
-            parameter.data = parameter.data.to(dtype)
-
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
-        """Pictures ``(B, 3, H, W)`` in [-1, 1].
+        """Return images ``(B, 3, H, W)`` in [-1, 1].
 
         Args:
-            latent: z and y side by side, shape ``(B, dim_z + dim_y)``.
-            truncation: tau, from 0 to 1; picks the normalisation statistics.
+            latent: z and y concatenated, shape ``(B, dim_z + dim_y)``.
+            truncation: From 0 to 1; selects the normalisation statistics.
         """
         x = F.linear(latent, self.first_weight, self.first_bias)
         x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)
@@ -91,9 +86,9 @@ class LeanNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block: 1 x 1 down, two 3 x 3, 1 x 1 up; half of them double the side.
+    """A residual block: 1 x 1 down, two 3 x 3, 1 x 1 up; half of the blocks double the side.
 
-    Its last bias is left to whatever comes after, see ``_carried_biases``.
+    Its last bias is deferred to the next normalisation or attention, see ``_carried_biases``.
     """
 
     def __init__(self, block: GenBlock) -> None:
@@ -119,27 +114,27 @@ class _Block(nn.Module):
         if self.drop_channels:
             x = x[:, : x.shape[1] // 2]
         if self.upsample:
-            return grown_plus_pixelwise(x, hidden, self.up)
+            return upsampled_plus_pixelwise(x, hidden, self.up)
         return plus_pixelwise(x, hidden, self.up)
 
 
 def _is_block(layer: nn.Module) -> bool:
-    """Whether a layer of the package's is a residual block; else it is attention."""
+    """Return whether a layer of the package is a residual block; else it is attention."""
     return hasattr(layer, "conv_0")
 
 
 def _attention(layer: SelfAttn, missing: Tensor) -> Attention:
-    """The package's attention."""
+    """Convert the package's attention."""
     out = layer.gamma * layer.snconv1x1_o_conv.weight
     convs = (layer.snconv1x1_theta.weight, layer.snconv1x1_phi.weight, layer.snconv1x1_g.weight)
     return Attention(*(weight.flatten(1) for weight in (*convs, out)), missing=missing)
 
 
 def _carried_biases(layers: list[Any]) -> list[Tensor]:
-    """What is missing before each layer, and after the last, for want of the blocks' last biases.
+    """Return the deferred bias before each layer, and after the last one.
 
-    A constant of each channel goes through the skip connections as it is, so that adding it can
-    wait until something looks at the channel: a normalisation, or attention.
+    A constant per channel passes through the skip connections unchanged, so adding it is deferred
+    to the next layer that reads the channel: a normalisation, or attention.
     """
     blocks = [layer for layer in layers if _is_block(layer)]
     carried = [torch.zeros(blocks[0].bn_0.num_features)]
@@ -153,7 +148,7 @@ def _carried_biases(layers: list[Any]) -> list[Tensor]:
 
 
 def _norms_of(layer: Any, carried: Tensor) -> list[Norm]:  # noqa: ANN401
-    """A layer's normalisations, each with the bias that is missing before it."""
+    """Convert a layer's normalisations, each with the deferred bias of its input."""
     if not _is_block(layer):
         return []
     return [
@@ -165,7 +160,7 @@ def _norms_of(layer: Any, carried: Tensor) -> list[Norm]:  # noqa: ANN401
 
 
 def _norm(source: BigGANBatchNorm, missing: Tensor) -> Norm:
-    """One of the package's normalisations."""
+    """Convert one normalisation of the package."""
     pair = (source.scale, source.offset) if source.conditional else None
     scale, offset = (p.weight for p in pair) if pair else (source.weight, source.bias)
     return Norm(source.running_means, source.running_vars, scale, offset, missing)

@@ -1,9 +1,9 @@
-"""The original BigGAN's generator, the paper's, with its numbers and less work.
+"""The original BigGAN's generator with fused operations, equal up to rounding.
 
-Where BigGAN-deep has z and y for every layer, here each block has a piece of z of its own beside y.
-What a frozen generator can know beforehand is worked out once, as in ``biggan_deep.py``; and the
-1 x 1 convolution of the skip connection is done before the side is doubled, at a quarter of the
-pixels.
+BigGAN-deep conditions every layer on z and y; here each block has its own chunk of z, and y.
+Constants are precomputed as in ``biggan_deep.py``. The 1 x 1 convolution of the skip connection is
+applied before the upsampling, to a quarter of the pixels.
+
 Architecture: Brock et al. 2019 (arXiv:1809.11096), appendix B; ajbrock/BigGAN-PyTorch.
 """
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import MixedPrecision
 from .attention import Attention
 from .norms import Norm, Norms
 from .ops import Affine, frozen, pixelwise, scale_shift_relu, to_rgb, upsampling_kernel
@@ -26,10 +27,10 @@ AttentionWeights = tuple[Tensor, Tensor, Tensor, Tensor]  # theta, phi, g and ou
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NormWeights:
-    """A normalisation: statistics ``(S, C)`` for S tau from 0 to 1, and what follows them.
+    """A normalisation: statistics ``(S, C)`` for S truncations from 0 to 1, gain and offset.
 
-    Gain and offset are products ``(C, dim_y + chunk)`` with y and a block's piece of z beside each
-    other, or, of the last normalisation, ``(C,)``. The gain of a product is beside 1.
+    Gain and offset are matrices ``(C, dim_y + chunk)`` for y and a block's chunk of z, or vectors
+    ``(C,)`` of the last normalisation. A gain matrix gives the difference from 1.
     """
 
     means: Tensor
@@ -38,13 +39,13 @@ class NormWeights:
     offset: Tensor
 
     def missing(self, bias: Tensor) -> Norm:
-        """The same after a bias that was not added."""
+        """Return the normalisation of an input with a deferred bias."""
         return Norm(self.means, self.variances, self.gain, self.offset, bias)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockWeights:
-    """A residual block that doubles the side: two 3 x 3 convolutions, and a 1 x 1 beside them."""
+    """A residual block that doubles the side: two 3 x 3 convolutions, and a 1 x 1 skip."""
 
     norm1: NormWeights
     conv1: Layer
@@ -55,17 +56,17 @@ class BlockWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OriginalWeights:
-    """All weights of a generator, spectral normalisation folded.
+    """All weights of a generator, with spectral normalisation folded in.
 
     Attributes:
         classes: Class embeddings, shape ``(num_classes, dim_y)``.
-        first: Makes ``(C, 4, 4)`` of the first piece of z.
-        blocks: In order.
-        attentions: theta, phi, g and out as matrices, the last multiplied with gamma; under the
-            index of the block before them. There may be none.
+        first: Linear layer from the first chunk of z to ``(C, 4, 4)``.
+        blocks: Blocks in order.
+        attentions: theta, phi, g and out as matrices, the last multiplied by gamma, by the index of
+            the block before the attention. May be empty.
         last: The normalisation after the last block.
-        rgb: A 3 x 3 convolution.
-        eps: Of the normalisations.
+        rgb: The last 3 x 3 convolution.
+        eps: Epsilon of the normalisations.
     """
 
     classes: Tensor
@@ -77,11 +78,13 @@ class OriginalWeights:
     eps: float
 
 
-class OriginalNetwork(nn.Module):
-    """BigGAN from latents and class embeddings to pictures."""
+class OriginalNetwork(MixedPrecision):
+    """BigGAN from latents and class embeddings to images."""
+
+    half_prefixes = ("blocks.", "attentions.", "rgb_")  # the conditioning needs float32
 
     def __init__(self, weights: OriginalWeights) -> None:
-        """Take over the weights."""
+        """Copy the weights."""
         super().__init__()
         self.chunk = weights.first[0].shape[1]
         self.dim_z = self.chunk * (len(weights.blocks) + 1)
@@ -93,7 +96,7 @@ class OriginalNetwork(nn.Module):
             pair = block.norm1.missing(missing), block.norm2.missing(block.conv1[1])
             blocks.append(_Block(block))
             norms.append(Norms(pair, weights.eps))
-            # The skip passes on what is missing; a constant can be added after doubling as well.
+            # The skip passes the deferred bias on; a constant commutes with upsampling.
             skip = block.skip[0].flatten(1) @ missing + block.skip[1]
             missing = skip + block.conv2[1]
             if index in weights.attentions:
@@ -103,30 +106,20 @@ class OriginalNetwork(nn.Module):
         self.last_norm = Norms([weights.last.missing(missing)], weights.eps)
         self.rgb_weight, self.rgb_bias = (frozen(tensor) for tensor in weights.rgb)
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Do the convolutions in this precision. Latents, normalisations and pictures keep theirs.
-
-        These are a small part of the work, and half a precision would blur where a latent leads.
-        """
-        self.blocks.to(dtype)
-        self.attentions.to(dtype)
-        for parameter in (self.rgb_weight, self.rgb_bias):
-            parameter.data = parameter.data.to(dtype)
-
     def forward(self, latent: Tensor, truncation: float) -> Tensor:
-        """Pictures ``(B, 3, H, W)`` in [-1, 1].
+        """Return images ``(B, 3, H, W)`` in [-1, 1].
 
         Args:
-            latent: z and y side by side, shape ``(B, dim_z + dim_y)``.
-            truncation: tau, from 0 to 1; picks the normalisation statistics, where the weights have
-                several.
+            latent: z and y concatenated, shape ``(B, dim_z + dim_y)``.
+            truncation: From 0 to 1; selects the normalisation statistics, if the weights
+                have several.
         """
         z, y = latent[:, : self.dim_z], latent[:, self.dim_z :]
-        pieces = z.split(self.chunk, dim=1)
-        x = F.linear(pieces[0], self.first_weight, self.first_bias)
+        chunks = z.split(self.chunk, dim=1)
+        x = F.linear(chunks[0], self.first_weight, self.first_bias)
         x = x.view(len(latent), -1, 4, 4).to(self.rgb_weight)
         for index, (block, norms) in enumerate(zip(self.blocks, self.norms, strict=True)):
-            x = block(x, norms(torch.cat((y, pieces[index + 1]), dim=1), truncation))
+            x = block(x, norms(torch.cat((y, chunks[index + 1]), dim=1), truncation))
             if str(index) in self.attentions:
                 x = self.attentions[str(index)](x)
         (affine,) = self.last_norm(latent, truncation)
@@ -135,7 +128,7 @@ class OriginalNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block; its biases are left to whatever comes after."""
+    """A residual block; its biases are deferred to the next layers."""
 
     def __init__(self, weights: BlockWeights) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From the files of an original BigGAN, whoever named their weights, to its weights."""
+"""Conversion of state dicts of an original BigGAN, in any layout, to ``OriginalWeights``."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from .variants import name_variant
 
 
 def read_original(state: State, path: Path, *, eps: float | None = None) -> OriginalWeights:
-    """The weights of an original BigGAN in any of the layouts.
+    """Read the weights of an original BigGAN in any of the layouts.
 
     Args:
         state: All tensors of the file.
-        path: The file, for the message.
-        eps: Of the normalisations; None means what the file was made for, see ``Layout.eps_of``.
+        path: The file, for messages.
+        eps: Epsilon of the normalisations; None means the file's, see ``Layout.eps_of``.
 
     Raises:
-        CheckpointError: If names are missing, too many or of no layout, or shapes do not fit each
-            other.
+        CheckpointError: If names are missing, unexpected or of no layout, or shapes do not fit.
     """
     layout = find_layout(state)
-    with reading(path):  # shapes of no use
+    with reading(path):  # shapes may be invalid
         variant = name_variant(state, layout)
     if variant is not None:
         raise CheckpointError(
             f"The weights in {path} are {variant}; this layout is not supported, but those of "
             f"{', '.join(layout.title for layout in LAYOUTS)} are, with a shared class embedding "
-            "and a piece of z for each block."
+            "and a chunk of z for each block."
         )
     if layout is None:
         raise CheckpointError(
@@ -51,7 +50,7 @@ def read_original(state: State, path: Path, *, eps: float | None = None) -> Orig
             f"The weights in {path} are not a whole BigGAN as {layout.title} names it: {faults}; "
             "use a whole file, of one conversion only."
         )
-    with reading(path):  # vectors of another length than their matrix
+    with reading(path):  # vectors may not fit their matrices
         weights = reader.read(layout.eps_of(state) if eps is None else eps)
     for name, tensor, shape in _expected(weights):
         if tuple(tensor.shape) != shape:
@@ -63,24 +62,24 @@ def read_original(state: State, path: Path, *, eps: float | None = None) -> Orig
 
 
 def _expected(weights: OriginalWeights) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
-    """Every weight's name, the weight, and the shape that those before it ask for."""
+    """Yield name, weight and expected shape of every weight."""
     dim_y, (rows, chunk) = weights.classes.shape[1], weights.first[0].shape
     width = rows // 16
     yield "the bias of the first layer", weights.first[1], (width * 16,)
     for index, block in enumerate(weights.blocks):
-        wide = len(block.conv2[1])
+        channels = len(block.conv2[1])
         where = f"of block {index}"
-        yield f"conv1 {where}", block.conv1[0], (wide, width, 3, 3)
-        yield f"conv2 {where}", block.conv2[0], (wide, wide, 3, 3)
-        yield f"the skip {where}", block.skip[0], (wide, width, 1, 1)
-        yield f"the bias of conv1 {where}", block.conv1[1], (wide,)
-        yield f"the bias of the skip {where}", block.skip[1], (wide,)
-        for norm, size in ((block.norm1, width), (block.norm2, wide)):
+        yield f"conv1 {where}", block.conv1[0], (channels, width, 3, 3)
+        yield f"conv2 {where}", block.conv2[0], (channels, channels, 3, 3)
+        yield f"the skip {where}", block.skip[0], (channels, width, 1, 1)
+        yield f"the bias of conv1 {where}", block.conv1[1], (channels,)
+        yield f"the bias of the skip {where}", block.skip[1], (channels,)
+        for norm, size in ((block.norm1, width), (block.norm2, channels)):
             yield f"a mean {where}", norm.means, (len(norm.means), size)
             yield f"a variance {where}", norm.variances, (len(norm.means), size)
             yield f"a gain {where}", norm.gain, (size, dim_y + chunk)
             yield f"an offset {where}", norm.offset, (size, dim_y + chunk)
-        width = wide
+        width = channels
         if index in weights.attentions:
             theta, phi, g, out = weights.attentions[index]
             yield f"theta of attention {where}", theta, (width // 8, width)
@@ -96,7 +95,7 @@ def _expected(weights: OriginalWeights) -> Iterator[tuple[str, Tensor, tuple[int
 
 
 class _Reader:
-    """The weights of one state dict in one layout."""
+    """Reader of a state dict in one layout."""
 
     def __init__(self, layout: Layout, state: State) -> None:
         self.layout, self.state = layout, state
@@ -109,7 +108,7 @@ class _Reader:
         self._find_layers()
 
     def _find_layers(self) -> None:
-        """Find the blocks, and after which of them attention is."""
+        """Find the blocks and the positions of attention."""
         layout = self.layout
         named = layout.attention(0) != layout.attention(1)
         for position in count():
@@ -122,7 +121,7 @@ class _Reader:
                 self.attentions[len(self.blocks) - 1] = attention
             if not is_block and not attends:
                 break
-        self.blocks = self.blocks or [f"{layout.block(0)}."]  # then its names are missing
+        self.blocks = self.blocks or [f"{layout.block(0)}."]  # reported as missing later
         if not named and self._theta(layout.attention(0)) in self.state:
             self._find_by_width(layout.attention(0))
 
@@ -130,7 +129,7 @@ class _Reader:
         return f"{attention}.{self.layout.queries[0]}{self.spectral.weight}"
 
     def _find_by_width(self, attention: str) -> None:
-        """Find the block before the only attention, by the number of its channels."""
+        """Find the block before the only attention by its number of channels."""
         width = self.state[self._theta(attention)].shape[1]
         biases = [block + self.layout.layers[1] + self.spectral.bias for block in self.blocks]
         fitting = [
@@ -138,11 +137,11 @@ class _Reader:
             for index, bias in enumerate(biases)
             if bias in self.state and len(self.state[bias]) == width
         ]
-        if len(fitting) == 1:  # else its names are among those that are too many
+        if len(fitting) == 1:  # otherwise reported as unexpected later
             self.attentions[fitting[0]] = attention
 
     def _layer_names(self) -> list[tuple[str, bool]]:
-        """All layers, and whether they have a bias."""
+        """Return all layers, with whether they have a bias."""
         layout = self.layout
         layers = [(layout.first, True), (layout.rgb, True)]
         for block in self.blocks:
@@ -152,12 +151,12 @@ class _Reader:
         return layers
 
     def _norm_names(self) -> list[str]:
-        """Where statistics are."""
+        """Return the names of all normalisations."""
         blocks = [block + name for block in self.blocks for name in self.layout.norms]
         return [*blocks, self.layout.last[0]]
 
     def names(self) -> set[str]:
-        """What must be there."""
+        """Return the required names."""
         layout, spectral = self.layout, self.spectral
         last, gain, offset = layout.last
         names = {layout.classes, last + gain, last + offset}
@@ -168,14 +167,14 @@ class _Reader:
         return names | {norm + end for norm in self._norm_names() for end in self.statistics}
 
     def ignored(self) -> set[str]:
-        """What may be there and is not used."""
+        """Return the optional names that are not used."""
         spectral = self.spectral
         layers = [layer + end for layer, _ in self._layer_names() for end in spectral.ignored]
         norms = [norm + end for norm in self._norm_names() for end in self.layout.ignored]
         return {*layers, *norms} - self.names()
 
     def read(self, eps: float) -> OriginalWeights:
-        """All weights, in one order of rows and columns.
+        """Read all weights, with rows and columns in a common order.
 
         Raises:
             CheckpointError: If their shapes do not fit each other.
@@ -198,7 +197,7 @@ class _Reader:
         )
 
     def _read_block(self, block: str, chunk: int) -> BlockWeights:
-        """One block, for conditions of which z has ``chunk`` numbers."""
+        """Read one block, with a chunk of z of this length."""
         names = [block + name for name in self.layout.layers]
         products = []
         for name in names[3:]:
@@ -216,22 +215,22 @@ class _Reader:
         )
 
     def _attention(self, attention: str) -> AttentionWeights:
-        """One attention's matrices."""
+        """Read the matrices of one attention."""
         theta, phi, g, out = (
             self._folded(f"{attention}.{name}", False)[0].flatten(1) for name in self.layout.queries
         )
         return theta, phi, g, self.state[f"{attention}.gamma"] * out
 
     def _folded(self, name: str, biased: bool) -> Layer:
-        """A layer's weight without spectral normalisation, and its bias, or none."""
+        """Read a layer's weight, with spectral normalisation folded in, and its bias or zeros."""
         weight = self.spectral.fold(self.state, name)
         bias = self.state[name + self.spectral.bias] if biased else weight.new_zeros(len(weight))
         return weight, bias
 
     def _statistics(self, name: str) -> tuple[Tensor, Tensor]:
-        """Means and variances in rows for tau from 0 to 1.
+        """Read means and variances, with rows for truncations from 0 to 1.
 
-        Of 50 rows the first is for tau 0.02, and stands for 0 too; a single one is for all tau.
+        The first of 50 rows is for truncation 0.02, and also for 0. A single row is for all.
         """
         mean, variance = (self.state[name + suffix] for suffix in self.statistics)
         tables = (table if table.ndim == 2 else table[None] for table in (mean, variance))

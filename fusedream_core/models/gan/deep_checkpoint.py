@@ -1,4 +1,4 @@
-"""Weights of BigGAN-deep: under the package's names or OpenMMLab's, with its config or without.
+"""Weights of BigGAN-deep with the names of the package or OpenMMLab, and their configs.
 
 References:
     huggingface/pytorch-pretrained-BigGAN (``model.py``, ``config.py``); open-mmlab/mmgeneration
@@ -28,7 +28,7 @@ State = Mapping[str, Tensor]
 _PACKAGE = ("generator.gen_z.", "generator.layers.0.")
 _MMLAB = "conv_blocks.0.conv4."  # the original BigGAN has no such layer
 _LAYER = re.compile(r"generator\.layers\.(\d+)\.")
-_MMLAB_NAMES = (  # in the order in which they are replaced
+_MMLAB_NAMES = (  # in order of replacement
     (r"^noise2feat\.", "generator.gen_z."),
     (r"^shared_embedding\.", "embeddings."),
     (r"^output_layer\.bn\.", "generator.bn."),
@@ -46,7 +46,7 @@ _MMLAB_NAMES = (  # in the order in which they are replaced
 
 
 _TO_16, _LAST = [(16, 16), (16, 16), (16, 16), (16, 8), (8, 8)], [(4, 4), (4, 2), (2, 2), (2, 1)]
-_RELEASED = (  # channels in and out of the blocks, in units of the last block's
+_RELEASED = (  # input and output channels of the blocks, in units of the last block's
     [*_TO_16, (8, 4), *_LAST],
     [*_TO_16, (8, 8), (8, 8), (8, 4), *_LAST],
     [*_TO_16, (8, 8), (8, 8), (8, 4), *_LAST, (1, 1), (1, 1)],
@@ -55,17 +55,17 @@ _ATTENTION_AFTER = 8  # blocks
 
 
 def is_deep(state: State) -> bool:
-    """Whether a state dict has BigGAN-deep's names, the package's or OpenMMLab's."""
+    """Return whether a state dict is a BigGAN-deep of the package or OpenMMLab."""
     return any(name.startswith((*_PACKAGE, _MMLAB)) for name in state)
 
 
 def is_openmmlab_deep(state: State) -> bool:
-    """Whether a state dict has OpenMMLab's names of BigGAN-deep."""
+    """Return whether a state dict is a BigGAN-deep of OpenMMLab."""
     return any(name.startswith(_MMLAB) for name in state)
 
 
 def as_package(state: State) -> dict[str, Tensor]:
-    """A state dict under the package's names; what has none keeps its own."""
+    """Convert a state dict to the package's names; unknown names are unchanged."""
     if not is_openmmlab_deep(state):
         return dict(state)
     renamed = {
@@ -77,39 +77,40 @@ def as_package(state: State) -> dict[str, Tensor]:
         if name == "embeddings.weight":
             renamed[name] = tensor.T
         elif name.endswith(("running_means", "running_vars")):
-            renamed[name] = tensor.expand(2, -1)  # the same for all tau
+            renamed[name] = tensor.expand(2, -1)  # the same for all truncations
         elif name.endswith(".gamma"):
             renamed[name] = tensor.reshape(1)
         elif name.startswith("generator.conv_to_rgb.") and not name.endswith("weight_v"):
-            # The package makes more channels than three, and leaves the others out.
+            # The package computes more than three channels and drops the others.
             more = _width(renamed) - len(tensor)
             renamed[name] = F.pad(tensor, (0,) * (2 * tensor.ndim - 1) + (more,))
     return renamed
 
 
 def _package_name(name: str) -> str:
-    """OpenMMLab's name of a tensor as the package has it, which counts layers of a block from 0."""
+    """Convert an OpenMMLab name to the package's, which counts layers of a block from 0."""
     for pattern, ours in _MMLAB_NAMES:
         name = re.sub(pattern, ours, name)
     return re.sub(r"\.(bn|conv)(\d)\.", lambda m: f".{m[1]}_{int(m[2]) - 1}.", name)
 
 
 def _width(state: State) -> int:
-    """Channels after the last layer."""
+    """Return the number of channels after the last layer."""
     return int(state["generator.bn.weight"].shape[0])
 
 
 def settings_of(state: State, path: Path) -> dict[str, Any]:
-    """The fields of ``BigGANConfig`` that fit weights of a released shape, of any width.
+    """Return the ``BigGANConfig`` fields of weights of a released shape, of any width.
 
-    The weights do not tell which blocks double the side; in the released models every other does.
+    Weights do not determine the blocks that double the side; in the released models, every second
+    block does.
 
     Args:
-        state: Under the package's names.
-        path: The file, for the message.
+        state: State dict under the package's names.
+        path: The file, for messages.
 
     Raises:
-        CheckpointError: If the weights are not whole, or of another shape.
+        CheckpointError: If the weights are incomplete, or of another shape.
     """
     try:
         width, layers, position = _width(state), list[tuple[int, int]](), 0
@@ -147,14 +148,14 @@ def settings_of(state: State, path: Path) -> dict[str, Any]:
 
 
 def make_network(settings: Mapping[str, Any], state: State, path: Path) -> BigGAN:
-    """Build the package's network around weights, which are not copied.
+    """Build the package's network with the given tensors as weights, without copies.
 
-    Names and shapes are compared before any memory is taken for the network.
+    Names and shapes are checked before memory is allocated.
 
     Args:
         settings: Fields of ``BigGANConfig``.
-        state: Under the package's names.
-        path: The file, for the message.
+        state: State dict under the package's names.
+        path: The file, for messages.
 
     Raises:
         CheckpointError: If the settings do not describe a network, or the weights do not fit it.

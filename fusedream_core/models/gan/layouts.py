@@ -1,8 +1,7 @@
-"""The public conversions of the original BigGAN: who names its weights how.
+"""Layouts of public conversions of the original BigGAN.
 
-All come from the same release for TensorFlow, or from training by the same code, and differ in
-names, in the order of some rows and columns, and in how spectral normalisation is stored. Which one
-a file has is seen from its names.
+All originate in the same TensorFlow release or training code. They differ in names, in the order of
+some rows and columns, and in the form of spectral normalisation. Names identify the layout.
 
 References:
     gnobitab/FuseDream and ajbrock/BigGAN-PyTorch (``BigGAN.py``, ``layers.py``);
@@ -24,48 +23,48 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Spectral:
-    """How a weight and its largest singular value are stored, as suffixes of a layer's name."""
+    """Storage of a weight and its largest singular value, as suffixes of a layer's name."""
 
     weight: str
     bias: str
-    vectors: tuple[str, ...]  # what sigma is worked out from
-    sigma: Callable[..., Tensor]  # of the weight as stored and the vectors
+    vectors: tuple[str, ...]  # inputs of sigma
+    sigma: Callable[..., Tensor]  # function of the stored weight and the vectors
     ignored: tuple[str, ...] = ()
 
     def fold(self, state: State, name: str) -> Tensor:
-        """A layer's weight divided by its largest singular value."""
+        """Return a layer's weight divided by its largest singular value."""
         weight = state[name + self.weight]
         vectors = (state[name + suffix].flatten() for suffix in self.vectors)
         return weight / self.sigma(weight, *vectors)
 
 
 def _one_step(weight: Tensor, u: Tensor, unit: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sigma after one step of power iteration from the stored left vector."""
+    """Return sigma after one power iteration from the stored left vector."""
     matrix = weight.flatten(1)
     v = unit(u @ matrix)
     return unit(matrix @ v) @ (matrix @ v)
 
 
 def _as_stored(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Sigma by both stored vectors; the right one has the channels last."""
+    """Return sigma from both stored vectors; the right one has the channels last."""
     matrix = weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
     return u @ (matrix @ v)
 
 
 def _as_trained(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Sigma by both vectors that PyTorch stores."""
+    """Return sigma from both vectors that PyTorch stores."""
     return u @ (weight.flatten(1) @ v)
 
 
 def _one(weight: Tensor) -> Tensor:
-    """No spectral normalisation."""
+    """Return 1, for weights without spectral normalisation."""
     return weight.new_ones(())
 
 
-# In place of a layout's own: PyTorch's, which OpenMMLab has as a choice, and none.
+# Alternatives to a layout's own form: PyTorch's, an option of OpenMMLab, and none.
 _TORCH_SPECTRAL = Spectral(".weight_orig", ".bias", (".weight_u", ".weight_v"), _as_trained)
 _NO_SPECTRAL = Spectral(".weight", ".bias", (), _one)
-_VECTORS = (".u0", ".weight_u", ".weight_v")  # that some spectral normalisation stores
+_VECTORS = (".u0", ".weight_u", ".weight_v")  # suffixes of vectors of spectral normalisation
 
 _AJBROCK_SPECTRAL = Spectral(
     ".weight", ".bias", (".u0",), partial(_one_step, unit=partial(F.normalize, dim=0)), (".sv0",)
@@ -74,29 +73,28 @@ _AJBROCK_SPECTRAL = Spectral(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names in a state dict: ``{i}`` is a block's index, ``{b}`` its name.
+    """Names in a state dict.
 
     Attributes:
-        title: Whose it is.
-        block: The name of the block at a position, if there is one.
-        attention: The name of the attention at a position, or after the block there, if there is
-            one; the same for all positions where the name holds none.
+        title: Project of the layout.
+        block: Name of the block at a position.
+        attention: Name of the attention at a position, or after the block there; constant if the
+            name has no position.
         layers: Names within a block: two convolutions, the skip, gain and offset of both
             normalisations.
-        norms: Names within a block: where the statistics of both normalisations are.
-        statistics: Suffixes of mean and variance, in the order in which they are looked for.
+        norms: Names within a block: both normalisations with statistics.
+        statistics: Suffixes of mean and variance, in order of preference.
         queries: Names within attention: theta, phi, g and out.
-        classes: The class embeddings.
-        first: The first layer.
-        last: The normalisation after the last block; suffixes of its gain and offset.
-        rgb: The last convolution.
-        spectral: How weights are stored.
-        z_first: Whether conditions are z and y beside each other, instead of y and z.
-        rows_last: Whether the first layer makes ``(4, 4, C)``.
-        eps: Of the normalisations, in the files that were converted from the release.
-        ignored: Suffixes of what is stored and not used.
-        trained_eps: Of the normalisations, in files of the layout's own training; None where these
-            have the same.
+        classes: Class embeddings.
+        first: First layer.
+        last: Normalisation after the last block; suffixes of its gain and offset.
+        rgb: Last convolution.
+        spectral: Storage of weights.
+        z_first: Whether conditions are (z, y) instead of (y, z).
+        rows_last: Whether the output of the first layer is ``(4, 4, C)``.
+        eps: Epsilon of the normalisations, in files converted from the release.
+        ignored: Suffixes of unused tensors.
+        trained_eps: Epsilon in files of the layout's own training; None if it is the same.
     """
 
     title: str
@@ -118,16 +116,16 @@ class Layout:
     trained_eps: float | None = None
 
     def eps_of(self, state: State) -> float:
-        """The eps of the normalisations that a file's weights were made for.
+        """Return the epsilon of a file's normalisations.
 
-        The singular values in ``sv0`` are written in training, and are 1 in a converted file.
+        The singular values ``sv0`` are updated in training, and are 1 in a converted file.
         """
         values = [tensor for name, tensor in state.items() if name.endswith(".sv0")]
         trained = any(bool((tensor != 1.0).any()) for tensor in values)
         return self.trained_eps if trained and self.trained_eps is not None else self.eps
 
     def spectral_of(self, state: State) -> Spectral:
-        """How this file stores its weights: as the layout does, as PyTorch does, or as they are."""
+        """Return the storage of a file's weights: the layout's, PyTorch's, or plain."""
         if self.first + self.spectral.weight not in state:
             return _TORCH_SPECTRAL if self.first + _TORCH_SPECTRAL.weight in state else _NO_SPECTRAL
         plain = self.spectral.weight == _NO_SPECTRAL.weight
@@ -158,7 +156,7 @@ LAYOUTS = (
         spectral=_AJBROCK_SPECTRAL,
         z_first=False,
         rows_last=False,
-        eps=1e-4,  # that of the release; FuseDream's own script runs it with 1e-5
+        eps=1e-4,  # of the release; FuseDream's script uses 1e-5
         trained_eps=1e-5,
         ignored=(".bn.num_batches_tracked", ".bn.accumulation_counter"),
     ),
@@ -235,7 +233,7 @@ LAYOUTS = (
 
 
 def find_layout(state: State) -> Layout | None:
-    """The layout that a state dict's first layers are named by, if there is one."""
+    """Return the layout of a state dict, by the names of its first layers, or None."""
     for layout in LAYOUTS:
         if layout.classes in state and has_first(layout, state):
             return layout
@@ -243,6 +241,6 @@ def find_layout(state: State) -> Layout | None:
 
 
 def has_first(layout: Layout, state: State) -> bool:
-    """Whether a state dict has a layout's first layer, however its weight is stored."""
+    """Return whether a state dict has a layout's first layer, in any storage."""
     kinds = (layout.spectral, _TORCH_SPECTRAL, _NO_SPECTRAL)
     return any(layout.first + kind.weight in state for kind in kinds)

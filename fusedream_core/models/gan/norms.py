@@ -17,12 +17,11 @@ class Norm:
     """``(x + missing - mean) / sqrt(variance + eps) * scale + offset`` of C channels.
 
     Attributes:
-        means: Of the channels, shape ``(S, C)``, in rows for tau from 0 to 1.
-        variances: The same.
-        scale: Shape ``(C,)``, or ``(C, D)`` where it is 1 and a product with a condition of D
-            numbers.
-        offset: Shape ``(C,)``, or ``(C, D)`` for such a product alone.
-        missing: What was not added to x before, shape ``(C,)``.
+        means: Means of the channels, shape ``(S, C)``, with rows for truncations from 0 to 1.
+        variances: Variances, same shape.
+        scale: Shape ``(C,)``, or ``(C, D)`` for 1 plus the product with a condition of length D.
+        offset: Shape ``(C,)``, or ``(C, D)`` for the product with the condition.
+        missing: Deferred bias of x, shape ``(C,)``.
     """
 
     means: Tensor
@@ -33,10 +32,10 @@ class Norm:
 
 
 class Norms(nn.Module):
-    """Several normalisations with one condition, from one matrix product."""
+    """Several normalisations of one condition, computed by one matrix product."""
 
     def __init__(self, norms: Sequence[Norm], eps: float) -> None:
-        """Take over the tensors; either all normalisations have a condition, or none."""
+        """Copy the tensors; either all normalisations have a condition, or none."""
         super().__init__()
         self.eps, self.sizes = eps, [len(norm.missing) for norm in norms]
         self.means = frozen(torch.cat([norm.means for norm in norms], dim=1))
@@ -48,7 +47,7 @@ class Norms(nn.Module):
         self.base = frozen(both if both.ndim == 1 else torch.cat([ones, torch.zeros_like(ones)]))
 
     def forward(self, condition: Tensor, truncation: float) -> Iterator[Affine]:
-        """The scales and shifts in order, for conditions ``(B, D)``."""
+        """Return the scales and shifts in order, for conditions ``(B, D)``."""
         if self.weight is None:
             both = self.base.expand(len(condition), -1)
         else:
@@ -61,9 +60,9 @@ class Norms(nn.Module):
 
 
 def _at(table: Tensor, truncation: float) -> Tensor:
-    """A row of statistics for tau; the rows stand for tau from 0 to 1.
+    """Interpolate statistics; the rows are for truncations from 0 to 1.
 
-    The package has the two weights of its interpolation the wrong way round; here they are right.
+    The package swaps the two interpolation weights; here they are correct.
     """
     position = truncation * (len(table) - 1)
     low = min(int(position), len(table) - 2)

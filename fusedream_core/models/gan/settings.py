@@ -1,4 +1,4 @@
-"""What a ``config.json`` beside a GAN's weights may say: an allow-list of keys, types and sizes."""
+"""``config.json`` of a GAN, read with an allow-list of keys, types and sizes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..weights import WEIGHT_SUFFIXES, read_json
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
-_MOST_NAMES, _LONGEST_NAME = 100_000, 500
-_MOST_LAYERS = 64
-# Other programs write these; nothing here depends on them.
+_MAX_NAMES, _MAX_NAME_LENGTH = 100_000, 500
+_MAX_LAYERS = 64
+# Keys of other programs that are ignored.
 _NOTES = {
     "architectures", "author", "description", "dtype", "license", "licence", "model_type", "name",
     "note", "title", "torch_dtype", "transformers_version", "version", "_name_or_path",
@@ -25,14 +25,14 @@ _NOTES = {
 
 @dataclass(frozen=True, slots=True)
 class GanSettings:
-    """What a config says.
+    """Settings of a config file.
 
     Attributes:
-        class_names: One name for each class.
-        truncation: The tau that the weights look best at, above 0 and at most 1.
-        eps: Of the normalisations; None means what the weights were made for.
-        channel_order: In which order the last layer makes its channels; None means not said.
-        network: The fields of ``BigGANConfig``, ``eps`` among them.
+        class_names: One name per class.
+        truncation: Recommended value, above 0 and at most 1.
+        eps: Epsilon of the normalisations; None means that of the weights' layout.
+        channel_order: Order of the output channels; None means unspecified.
+        network: Fields of ``BigGANConfig``, including ``eps``.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -43,18 +43,18 @@ class GanSettings:
 
 
 def find_config(weights_path: Path, *, is_folder: bool) -> Path | None:
-    """The config of a file of weights, if there is one.
+    """Return the config file of a weights file, or None.
 
     Args:
-        weights_path: The file.
-        is_folder: Whether the folder was asked for, and not the file.
+        weights_path: The weights file.
+        is_folder: Whether the caller gave the folder instead of the file.
 
     Returns:
-        The file's own, as ``biggan-256.json`` for ``biggan-256.pth``; or the folder's
-        ``config.json``, if the folder was asked for or has no other weights.
+        ``biggan-256.json`` for ``biggan-256.pth``; or the folder's ``config.json``, if the caller
+        gave the folder or it has no other weights.
 
     Raises:
-        CheckpointError: If a folder has the name of one.
+        CheckpointError: If there is a folder of such a name.
     """
     own, shared = weights_path.with_suffix(".json"), weights_path.with_name(CONFIG_NAME)
     for path in (own, shared):
@@ -70,19 +70,19 @@ def find_config(weights_path: Path, *, is_folder: bool) -> Path | None:
     if is_folder or len(files) == 1:
         return shared
     logger.warning(
-        "FuseDream leaves out %s, because %d files of weights lie beside it; name it %s to use it "
+        "FuseDream ignores %s, because there are %d weights files beside it; name it %s to use it "
         "with that file.", shared, len(files), own.name
     )  # fmt: skip
     return None
 
 
 def read_settings(path: Path) -> GanSettings:
-    """Read a config. Keys that are not known are refused, as a misspelt one would change images.
+    """Read a config. Unknown keys are refused, since a misspelt key would change images.
 
-    Those that other programs write for their own use are left out with a warning.
+    Keys of other programs are ignored with a warning.
 
     Raises:
-        CheckpointError: If it is no JSON object, or a key, a type or a size is not accepted.
+        CheckpointError: If the file is not a JSON object, or a key, type or size is refused.
     """
     content = read_json(path)
     notes = sorted(_NOTES & content.keys())
@@ -122,22 +122,22 @@ def _above_zero(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    """Whether a value is a line of text."""
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+    """Return whether a value is a line of text."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME_LENGTH:
         return False
     return not any(ord(letter) < ord(" ") or letter == "\x7f" for letter in value)
 
 
 def _are_names(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= _MOST_NAMES and all(map(_is_name, value))
+    return isinstance(value, list) and len(value) <= _MAX_NAMES and all(map(_is_name, value))
 
 
 def _are_layers(value: object) -> bool:
-    """Whether a value is a list of ``[doubles the side, channels in, channels out]``."""
+    """Return whether a value is a list of ``[doubles the side, channels in, channels out]``."""
     size = _whole(1, 1024)
     return (
         isinstance(value, list)
-        and 0 < len(value) <= _MOST_LAYERS
+        and 0 < len(value) <= _MAX_LAYERS
         and all(
             isinstance(layer, list)
             and len(layer) == 3
@@ -160,8 +160,8 @@ _ACCEPTED: dict[str, tuple[_Check, str]] = {
     ),
     "layers": (_are_layers, "a list of [doubles the side, channels in, channels out]"),
     "attention_layer_position": (
-        lambda value: value is None or _whole(-1, _MOST_LAYERS)(value),
-        f"null or a whole number from -1 to {_MOST_LAYERS}",
+        lambda value: value is None or _whole(-1, _MAX_LAYERS)(value),
+        f"null or a whole number from -1 to {_MAX_LAYERS}",
     ),
     "n_stats": (_whole(2, 10_000), "a whole number from 2 to 10,000"),
 }

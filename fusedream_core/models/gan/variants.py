@@ -1,4 +1,4 @@
-"""Relatives of BigGAN: those that are not read, by what they are, and those in another order."""
+"""Detection of unsupported variants of BigGAN, and of the channel order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _AJBROCK, _OPENMMLAB = LAYOUTS[0], LAYOUTS[-1]
 
 
 def name_variant(state: State, layout: Layout | None) -> str | None:
-    """What a state dict is, if it is a relative of BigGAN that is known and not supported.
+    """Return the description of a known, unsupported variant of BigGAN, or None.
 
     Args:
         state: All tensors of a file.
-        layout: That of a BigGAN by its first layers, if they are there.
+        layout: Layout by the first layers, or None.
 
     Returns:
         A noun phrase, or None.
@@ -37,7 +37,7 @@ def name_variant(state: State, layout: Layout | None) -> str | None:
         if own.classes not in state:
             return f"{own_kind} without a shared class embedding"
         if layout is own and gain == state[own.classes].shape[1]:
-            return f"{own_kind} with blocks that take no part of z (no hierarchical latent)"
+            return f"{own_kind} with blocks that have no chunk of z (no hierarchical latent)"
         last = own.last[0]
         if layout is own and not any(last + mean in state for mean, _ in own.statistics):
             return f"{own_kind} without batch normalisation"
@@ -45,14 +45,14 @@ def name_variant(state: State, layout: Layout | None) -> str | None:
 
 
 def channel_order(state: State, notes: Mapping[str, Any], path: Path) -> Literal["rgb", "bgr"]:
-    """In which order a generator makes its channels.
+    """Return the order of a generator's output channels.
 
-    OpenMMLab trains in BGR; the weights that it converted from others make RGB, and have "_rgb" in
-    their files' names. A file of its own training says of how many steps it is.
+    OpenMMLab trains in BGR; weights that it converted are RGB, with "_rgb" in their file names.
+    Files of its own training record the number of steps.
 
     Args:
         state: All tensors of a generator.
-        notes: What else the file holds.
+        notes: Metadata of the file.
         path: The file.
     """
     meta = notes.get("meta")
@@ -61,11 +61,11 @@ def channel_order(state: State, notes: Mapping[str, Any], path: Path) -> Literal
     steps = meta.get("iter")
     trained = isinstance(steps, int) and steps > 0
     theirs = find_layout(state) is _OPENMMLAB or is_openmmlab_deep(state)
-    turned = "rgb2bgr=True" in str(meta.get("config", "")) + str(meta.get("cfg", ""))
-    if not theirs or not trained or turned:
+    converts = "rgb2bgr=True" in str(meta.get("config", "")) + str(meta.get("cfg", ""))
+    if not theirs or not trained or converts:
         return "rgb"
     logger.warning(
-        "FuseDream takes the channels of %s as BGR, as OpenMMLab trains (%d steps, by the file); "
+        "FuseDream reads the channels of %s as BGR, as OpenMMLab trains (%d steps, by the file); "
         'if red and blue are exchanged, set "channel_order": "rgb" in its config.json.',
         path,
         steps,
@@ -74,7 +74,7 @@ def channel_order(state: State, notes: Mapping[str, Any], path: Path) -> Literal
 
 
 def _gain(layout: Layout, state: State) -> int | None:
-    """How many numbers the first normalisation's gain is a product of; None without blocks."""
+    """Return the input length of the first normalisation's gain, or None without blocks."""
     if not has_first(layout, state):
         return None
     name = f"{layout.block(0)}.{layout.layers[3]}{layout.spectral_of(state).weight}"

@@ -1,4 +1,4 @@
-"""Weight files, read safely: no code in them is run, and every fault becomes one sentence."""
+"""Safe reading of weight files: no code is run, and every error is one sentence."""
 
 from .files import (
     INDEX_SUFFIX,

@@ -1,6 +1,6 @@
 """TorchScript archives, such as OpenAI's CLIP files, read as tensors without running them.
 
-An archive is a zip file. Its ``data.pkl`` is a pickle of module objects; their tensors lie in
+An archive is a zip file. Its ``data.pkl`` is a pickle of module objects; their tensors are in
 ``data/0``, ``data/1`` and so on. Code is in ``code/`` and ``constants.pkl``, which are not opened.
 
 References:
@@ -35,20 +35,20 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# What PyTorch's writer uses. Anything else has no place in an archive.
+# Opcodes of PyTorch's writer; others are refused.
 _OPCODES = (
     "PROTO GLOBAL STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
     "BINPUT LONG_BINPUT BINGET LONG_BINGET BINPERSID REDUCE NEWOBJ BUILD"
 )
-_MOST_PICKLE = 64 << 20  # bytes; that of OpenAI's largest CLIP has less than one million
-_MOST_TENSORS = 100_000
-_MOST_DEPTH = 32  # modules within modules
-_LONGEST_NAME = 200  # characters of one attribute
+_MAX_PICKLE_BYTES = 64 << 20  # OpenAI's largest CLIP has less than one million
+_MAX_TENSORS = 100_000
+_MAX_DEPTH = 32  # of nested modules
+_MAX_NAME_LENGTH = 200  # of one attribute
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a zip archive with the constants that only TorchScript writes."""
+    """Return whether a file is a zip archive with TorchScript's ``constants.pkl``."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -56,9 +56,9 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive under their dotted names, on the CPU; nothing is run.
+    """Return the tensors of a TorchScript archive by dotted name, on the CPU; no code is run.
 
-    Buffers that are not persistent, such as a causal mask, are in an archive as well.
+    Non-persistent buffers, such as a causal mask, are included.
 
     Args:
         path: The archive.
@@ -74,7 +74,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             f"The file {path} is refused as a TorchScript archive, because {error}; use a copy "
             "from its makers, or a .safetensors file of the same weights."
         ) from error
-    except Exception as error:  # whatever a hostile pickle makes the unpickler raise
+    except Exception as error:  # a hostile pickle can raise anything
         raise CheckpointError(
             f"The file {path} is a TorchScript archive that is damaged ({type(error).__name__}: "
             f"{error}); download or copy it again."
@@ -82,16 +82,16 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _RefusedError(Exception):
-    """An archive holds something that it must not."""
+    """An archive has refused content."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows a few names, and makes tensors of what they stand for."""
+    """An unpickler with an allow-list of names, which returns tensors."""
 
     def __init__(self, stream: io.BytesIO, archive: _Archive) -> None:
         super().__init__(stream)
         self.archive = archive
-        # Classes and functions of this archive alone: a pickle can set attributes of what it names.
+        # Local to this archive: a pickle can set attributes of the objects that it names.
         self.module_class = type("Module", (_Module,), {})
         self.known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): archive.tensor,
@@ -100,7 +100,7 @@ class _Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:  # noqa: ANN401
-        """What a name stands for; there are no others."""
+        """Resolve an allowed name; refuse others."""
         if module_name.split(".")[0] == "__torch__":
             return self.module_class
         if (module_name, global_name) not in self.known:
@@ -110,7 +110,7 @@ class _Unpickler(pickle.Unpickler):
         return self.known[module_name, global_name]
 
     def persistent_load(self, pid: Any) -> Tensor:  # noqa: ANN401
-        """A storage, as a flat tensor."""
+        """Return a storage as a flat tensor."""
         kind, dtype, key, _, size = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise _RefusedError("its data.pkl names a storage that is none")
@@ -118,11 +118,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Module:
-    """A module of the archive: attributes and no behaviour."""
+    """A module of the archive: attributes only."""
+
+
+class _Held(Tensor):
+    """A tensor as long as the pickle is read, which cannot give it another size."""
+
+    def __setstate__(self, _: object) -> None:
+        raise _RefusedError("its data.pkl changes a tensor")
 
 
 class _Archive:
-    """An open archive: its pickle and its storages."""
+    """An open archive, with its pickle and storages."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive, self.bytes = archive, dict[str, bytearray]()
@@ -135,26 +142,26 @@ class _Archive:
         entries = [entry for entry in archive.infolist() if entry.filename.startswith(start)]
         self.entries = {entry.filename.removeprefix(start): entry for entry in entries}
         read = [self.pickle, *entries]
-        # PyTorch stores tensors as they are, so that a file can hold no more than its own size.
+        # PyTorch does not compress tensors, so they cannot be larger than the file.
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in read)
         if packed or sum(entry.file_size for entry in read) > size:
             raise _RefusedError("its tensors are compressed, or larger than the file")
-        if self.pickle.file_size > _MOST_PICKLE:
-            raise _RefusedError(f"its data.pkl has more than {_MOST_PICKLE >> 20} MB")
+        if self.pickle.file_size > _MAX_PICKLE_BYTES:
+            raise _RefusedError(f"its data.pkl has more than {_MAX_PICKLE_BYTES >> 20} MB")
 
     def load(self) -> object:
-        """The outermost module."""
+        """Return the root module."""
         content, usual = self.archive.read(self.pickle), _OPCODES.split()
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content), start=1):
             if opcode.name not in usual:
                 raise _RefusedError(f"its data.pkl has the instruction {opcode.name}")
-            # The unpickler takes memory for as many places as the largest number says.
+            # The unpickler allocates memory for the largest index.
             if opcode.name == "LONG_BINPUT" and int(argument or 0) > count:
                 raise _RefusedError("its data.pkl asks for memory that it does not need")
         return _Unpickler(io.BytesIO(content), self).load()
 
     def storage(self, key: object, dtype: torch.dtype, size: object) -> Tensor:
-        """The numbers of one storage, shape ``(size,)``."""
+        """Return one storage as a tensor ``(size,)``."""
         if not isinstance(key, str) or not key.isdigit() or key not in self.entries:
             raise _RefusedError(f"it has no storage {str(key)[:60]!r}")
         (count,) = _counts([size])
@@ -163,8 +170,8 @@ class _Archive:
         if count * dtype.itemsize > len(self.bytes[key]):
             raise _RefusedError(f"its storage {key} is shorter than it says")
         if count == 0:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(self.bytes[key], dtype=dtype, count=count)
+            return torch.empty(0, dtype=dtype).as_subclass(_Held)
+        return torch.frombuffer(self.bytes[key], dtype=dtype, count=count).as_subclass(_Held)
 
     def tensor(
         self,
@@ -174,7 +181,7 @@ class _Archive:
         stride: tuple[object, ...],
         *_: object,
     ) -> Tensor:
-        """A tensor of a storage, which must lie in it and must not be larger."""
+        """Return a view of a storage, which must be inside it."""
         if not isinstance(storage, Tensor) or storage.ndim != 1 or len(size) != len(stride):
             raise _RefusedError("its data.pkl has a tensor without a storage")
         (start,), shape, steps = _counts([offset]), _counts(size), _counts(stride)
@@ -188,7 +195,7 @@ class _Archive:
 
 
 def _counts(values: tuple[object, ...] | list[object]) -> list[int]:
-    """Whole numbers from 0, or else a refusal."""
+    """Return non-negative integers, or refuse."""
     counts = [value for value in values if type(value) is int and 0 <= value < 1 << 62]
     if len(counts) != len(values) or len(counts) > 16:
         raise _RefusedError("the size of a tensor is none")
@@ -196,7 +203,7 @@ def _counts(values: tuple[object, ...] | list[object]) -> list[int]:
 
 
 def _named_tensors(root: object) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of nested modules with their names, each once."""
+    """Yield the tensors of nested modules with their unique names."""
     if not isinstance(root, _Module):
         raise _RefusedError("it holds no module")
     names = set[str]()
@@ -206,10 +213,10 @@ def _named_tensors(root: object) -> Iterator[tuple[str, Tensor]]:
         for attribute, value in vars(module).items():
             if not isinstance(value, Tensor | _Module):
                 continue
-            if not isinstance(attribute, str) or len(attribute) > _LONGEST_NAME:
+            if not isinstance(attribute, str) or len(attribute) > _MAX_NAME_LENGTH:
                 raise _RefusedError("a name in it is none")
             path = (*place, attribute)
-            if len(path) > _MOST_DEPTH or len(names) + len(modules) > _MOST_TENSORS:
+            if len(path) > _MAX_DEPTH or len(names) + len(modules) > _MAX_TENSORS:
                 raise _RefusedError("its modules are nested without end")
             if isinstance(value, _Module):
                 modules.append((path, value))
@@ -218,4 +225,4 @@ def _named_tensors(root: object) -> Iterator[tuple[str, Tensor]]:
             if name in names:
                 raise _RefusedError(f"it has two tensors {name[:60]}")
             names.add(name)
-            yield name, value
+            yield name, value.as_subclass(Tensor)

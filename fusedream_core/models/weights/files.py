@@ -1,4 +1,4 @@
-"""Files of models: finding and hashing them, and the JSON beside them."""
+"""Model files: lookup, hashes, and JSON."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 from ...errors import CheckpointError, FuseDreamError
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-INDEX_SUFFIX = ".index.json"  # after the name that the weights would have in one file
+INDEX_SUFFIX = ".index.json"  # appended to the name of an unsharded file
 _BLOCK = 1 << 20
-_MOST_JSON = 16 << 20  # bytes
-# Files of a training that lie beside the weights, with their suffixes.
+_MAX_JSON_BYTES = 16 << 20  # bytes
+# Training files with the same suffixes as weights.
 _BESIDE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a bad weight file into a ``CheckpointError``."""
+    """Convert a library's errors on a bad weight file to ``CheckpointError``."""
     try:
         yield
     except (FuseDreamError, MemoryError):
@@ -32,7 +32,7 @@ def reading(path: Path) -> Iterator[None]:
             f"The file {path} is refused, because it is damaged or a pickle that holds more than "
             "tensors and could run code; use a .safetensors file, or a plain PyTorch state dict."
         ) from error
-    except Exception as error:  # a library's, of whatever kind, on a file that may hold anything
+    except Exception as error:  # a file with any content can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise CheckpointError(
             f"The file {path} cannot be read as model weights, it may be truncated or of another "
@@ -41,10 +41,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def find_file(folder: Path, names: Sequence[str]) -> Path:
-    """The first of these files that the folder holds.
+    """Return the first of these files that is in the folder.
 
     Raises:
-        CheckpointError: If the folder is missing or holds none of them.
+        CheckpointError: If the folder is missing or has none of them.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -60,9 +60,9 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
 
 
 def find_weights(folder: Path, names: Sequence[str]) -> Path:
-    """The file of weights in a folder: one of these names, or else the only one there is.
+    """Return the weights file of a folder: one of these names, or the only one.
 
-    Weights in several files count as one. Their index is what is found.
+    Sharded weights count as one file; their index is returned.
 
     Raises:
         CheckpointError: If the folder is missing, or has none or several.
@@ -87,22 +87,22 @@ def find_weights(folder: Path, names: Sequence[str]) -> Path:
 
 
 def _is_index(file: Path) -> bool:
-    """Whether a name is that of an index of weights in several files."""
+    """Return whether a file is an index of sharded weights."""
     return Path(file.name.removesuffix(INDEX_SUFFIX)).suffix in WEIGHT_SUFFIXES and (
         file.name.endswith(INDEX_SUFFIX)
     )
 
 
 def _is_weights(file: Path) -> bool:
-    """Whether a name may be that of a model's weights."""
+    """Return whether a file may be weights."""
     return file.suffix in WEIGHT_SUFFIXES and not file.name.startswith(_BESIDE)
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
-    """All files that weights are read from: the file itself, or an index and those it names.
+    """Return all files of weights: the file, or an index and its shards.
 
     Raises:
-        CheckpointError: If the index is damaged, or names files that are not beside it.
+        CheckpointError: If the index is damaged, or a shard is missing.
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return (path,)
@@ -110,10 +110,10 @@ def weight_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The file of each tensor, from an index; all of them lie in its own folder.
+    """Read the file name of each tensor from an index; all are in its folder.
 
     Raises:
-        CheckpointError: If the index is damaged, or names files that are not there.
+        CheckpointError: If the index is damaged, or a shard is missing.
     """
     names = read_json(path).get("weight_map")
     if not isinstance(names, dict) or not names:
@@ -140,11 +140,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: If the file is not one.
+        CheckpointError: If the file is not a JSON object.
     """
     try:
-        if path.stat().st_size > _MOST_JSON:
-            raise ValueError(f"it has more than {_MOST_JSON >> 20} MB")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {_MAX_JSON_BYTES >> 20} MB")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"The file {path} is not valid JSON ({error}).") from error
@@ -154,7 +154,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(*paths: Path) -> str:
-    """A short hash of the content of files: the same weights, the same name, wherever they lie."""
+    """Return a short hash of the content of files, independent of their paths."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Reading and loading state dicts: every fault becomes one sentence that names the file."""
+"""Reading and loading of state dicts; every error is one sentence with the file name."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from .archive import is_torchscript, read_torchscript
 from .files import INDEX_SUFFIX, read_index, reading, weight_files
 from .unwrap import unwrap
 
-_LEAST_SIZE = 1 << 20  # bytes that a small file may grow to
-_MOST = torch.finfo(torch.float32).max
-_COUNTS = ("num_batches_tracked", "position_ids")  # whole numbers that weights come with
-_NOT_WEIGHTS = {  # how a file begins that was meant to be weights -> what it is
-    b"version https://git-lfs": "a pointer of Git LFS, in place of the file that it stands for",
+_MIN_SIZE_BYTES = 1 << 20  # limit of a tensor in a small file
+_MAX_FLOAT32 = torch.finfo(torch.float32).max
+_INTEGER_SUFFIXES = ("num_batches_tracked", "position_ids")  # integers among weights
+_NOT_WEIGHTS = {  # first bytes of files that are not weights -> description
+    b"version https://git-lfs": "a pointer of Git LFS instead of the file itself",
     b"<!doctype html": "a web page",
     b"<html": "a web page",
 }
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict onto the CPU, from a file of any kind that weights come in.
+    """Read a state dict onto the CPU, from any supported file format.
 
-    These are safetensors, PyTorch files of tensors only, TorchScript archives, and the index of
-    weights in several files. The state dict may lie in a wrapper, see ``unwrap``.
+    These are safetensors, PyTorch files of tensors, TorchScript archives, and indexes of sharded
+    weights. The state dict may be nested, see ``unwrap``.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, a pickle of something else, or not a
-            state dict, or if a number in it is not finite.
+        CheckpointError: If the file is missing, truncated, unsafe or not a state dict, or if a
+            value is not finite.
     """
     return read_checkpoint(path)[0]
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state dict, and the notes that lie beside it in its file, such as "meta" or "epoch".
+    """Read a state dict, and the metadata of its file, such as "meta" or "epoch".
 
     Raises:
         CheckpointError: As ``read_state_dict``.
@@ -53,12 +53,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _checked(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors without gradients, if all of them are plain and finite."""
+    """Return the tensors detached, if all are dense and finite."""
     size = sum(file.stat().st_size for file in weight_files(path))
     state = {name: tensor.detach() for name, tensor in state.items()}
     for name, tensor in state.items():
         kind = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
-        if not kind or tensor.numel() * tensor.itemsize > max(size, _LEAST_SIZE):
+        if not kind or tensor.numel() * tensor.itemsize > max(size, _MIN_SIZE_BYTES):
             raise CheckpointError(
                 f"The file {path} is refused, because its tensor {name} is sparse, quantized or "
                 "larger than the file; save a plain state dict."
@@ -68,10 +68,10 @@ def _checked(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file, as they are.
+    """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, or of another kind, or if its numbers
+        CheckpointError: If the file is missing, truncated, or of another kind, or if its values
             are of 8 bits or too large for float32.
     """
     from safetensors import safe_open
@@ -85,25 +85,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if tensor.is_floating_point() and (tensor.itemsize == 1 or _overflows(tensor)):
             raise CheckpointError(
                 f"The file {path} is refused, because its tensor {name} is of "
-                f"{_kind(tensor)}, or holds numbers too large for float32; save it in float32."
+                f"{_dtype(tensor)}, or holds numbers too large for float32; save it in float32."
             )
     return state, metadata
 
 
 def _overflows(tensor: Tensor) -> bool:
-    """Whether a finite number becomes infinite in float32, which only one in float64 can."""
+    """Return whether a finite value becomes infinite in float32, as only one in float64 can."""
     if tensor.dtype is not torch.float64:
         return False
     return bool((tensor.isfinite() & ~tensor.float().isfinite()).any())
 
 
-def _kind(tensor: Tensor) -> str:
-    """What kind of numbers a tensor holds."""
+def _dtype(tensor: Tensor) -> str:
+    """Return the name of a tensor's dtype."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_shards(path: Path) -> dict[str, Tensor]:
-    """The tensors of all files that an index names."""
+    """Read the tensors of all shards of an index."""
     weight_map, state = read_index(path), dict[str, Tensor]()
     for file in weight_files(path)[1:]:
         content = _read_content(file)
@@ -120,10 +120,10 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
 
 
 def _read_content(path: Path) -> object:
-    """What a file of weights holds; its kind is read from its first bytes, not from its name.
+    """Return the content of a weights file; its format is detected from its first bytes.
 
     Raises:
-        CheckpointError: If the file is damaged, or of no such kind.
+        CheckpointError: If the file is damaged, or of another format.
     """
     with reading(path):
         with path.open("rb") as stream:
@@ -134,32 +134,32 @@ def _read_content(path: Path) -> object:
         if is_torchscript(path):
             return read_torchscript(path)
         named = path.suffix == ".safetensors" and not head.startswith(b"PK")
-        if named or head[8:9] == b"{":  # after the length of the header
+        if named or head[8:9] == b"{":  # after the header length
             from safetensors.torch import load_file
 
             return load_file(path)
-        with path.open("rb") as stream:  # by its path, PyTorch would go by the name
+        with path.open("rb") as stream:  # a stream, since PyTorch trusts the suffix of a path
             return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights of which one number is NaN or infinite in float32, as all results would be.
+    """Refuse weights with NaN or infinite values, or too large for float32.
 
-    A mask of attention may hold minus infinity, which is what masks with it.
+    An attention mask may have minus infinity.
 
     Args:
-        state: Names with tensors.
-        path: The file that they come from, for the message.
+        state: State dict.
+        path: The file, for the message.
 
     Raises:
-        CheckpointError: If there is such a number; the message names the first tensor.
+        CheckpointError: If there is such a value; the message has the first tensor's name.
     """
     for name, tensor in state.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
         low, high = (float(bound) for bound in _bounds(tensor))
-        masks = name.endswith("mask") and low < -_MOST
-        if not (high <= _MOST and (low >= -_MOST or masks)):  # nor where one is NaN
+        masks = name.endswith("mask") and low < -_MAX_FLOAT32
+        if not (high <= _MAX_FLOAT32 and (low >= -_MAX_FLOAT32 or masks)):  # also false with NaN
             raise CheckpointError(
                 f"The file {path} is refused, because its tensor {name} holds numbers that are not "
                 "finite (NaN or infinite, or too large for float32), and every result would; "
@@ -168,43 +168,43 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def check_floats(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are no floating-point numbers, which a cast would make of them.
+    """Refuse weights that are not floating-point numbers, which a cast would convert.
 
-    Counts that come with weights may be whole numbers.
+    Counters among the weights may be integers.
 
     Args:
-        state: Names with tensors.
-        path: The file that they come from, for the message.
+        state: State dict.
+        path: The file, for the message.
 
     Raises:
-        CheckpointError: If a tensor is of another kind; the message names the first one.
+        CheckpointError: If there is such a tensor; the message has the first one's name.
     """
     for name, tensor in state.items():
-        if not tensor.is_floating_point() and not name.endswith(_COUNTS):
+        if not tensor.is_floating_point() and not name.endswith(_INTEGER_SUFFIXES):
             raise CheckpointError(
-                f"The file {path} is refused, because its tensor {name} is of {_kind(tensor)}, "
+                f"The file {path} is refused, because its tensor {name} is of {_dtype(tensor)}, "
                 "where floating-point numbers belong; use weights that are neither quantized nor "
                 "of another model."
             )
 
 
 def _bounds(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and highest number; NaN where one is."""
-    small = tensor.itemsize == 1  # of which PyTorch compares none
+    """Return the smallest and largest value, or NaN."""
+    small = tensor.itemsize == 1  # PyTorch cannot compare 8-bit floats
     low, high = (tensor.float() if small else tensor).aminmax()
     return low, high
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict that must fit the module exactly.
+    """Load a state dict strictly.
 
     Args:
-        module: Where to; one on the meta device takes over the tensors themselves.
-        state: Names with tensors.
-        path: The file they come from, for the message.
+        module: The module; on the meta device, the tensors are assigned without a copy.
+        state: State dict.
+        path: The file, for the message.
 
     Raises:
-        CheckpointError: If names are missing or too many, or shapes differ.
+        CheckpointError: If names are missing or unexpected, or shapes differ.
     """
     own = module.state_dict()
     reshaped = {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape}
@@ -219,7 +219,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 
 
 def name_faults(wanted: Set[str], given: Set[str], reshaped: Set[str] = frozenset()) -> str:
-    """What is wrong with the names in a state dict, in words; empty if nothing is."""
+    """Return a description of missing, unexpected and reshaped names; empty without any."""
     kinds = {"missing": wanted - given, "unexpected": given - wanted, "reshaped": reshaped}
     return "; ".join(
         f"{len(names)} {kind} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,7 +1,6 @@
-"""State dicts as they are saved: within other dicts, and with the names of wrappers.
+"""Extraction of state dicts from nested dicts and wrapped modules.
 
-Every loader of weights reads its files through here, so that a file that one of them accepts in a
-wrapper is accepted by all.
+All loaders use this module, so they accept the same wrappers.
 """
 
 from __future__ import annotations
@@ -14,35 +13,35 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 
-_MOST_DEPTH = 4  # of dicts within dicts
+_MAX_DEPTH = 4  # of nested dicts
 _AVERAGED = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
 _NOT_THE_MODEL = re.compile(
     r"^(d|d_ema|net_?d|.*discriminator.*|.*critic.*|.*optim.*|.*scheduler.*|.*scaler.*)$",
     re.IGNORECASE,
 )
 _USUAL = ("state_dict", "model_state_dict", "model", "generator", "G", "netG", "params", "net")
-# Names that torch.compile, FSDP and activation checkpointing put between those of modules.
+# Names that torch.compile, FSDP and activation checkpointing insert.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _PARALLEL = "module."  # of DataParallel, DistributedDataParallel and AveragedModel
 _COUNTER = "n_averaged"  # of AveragedModel
 
 
 def unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file holds, without the names of wrappers.
+    """Return the state dict in a file's content, without the names of wrappers.
 
-    A dict that holds more than tensors is a wrapper. The state dict is the one among its values,
-    at any depth. Where there are several, discriminators and optimizers do not count, the averaged
-    weights ("ema") come first, and then the usual names, "state_dict" before "model". ``module.``
-    is taken off if all names have it, and ``_orig_mod.`` wherever it stands.
+    A dict with other values than tensors is searched for state dicts, up to a depth of 4.
+    Discriminators and optimizers are skipped. Averaged weights ("ema") are preferred, then the
+    usual names, "state_dict" before "model". The prefix ``module.`` is removed if all names have
+    it, and ``_orig_mod.`` anywhere.
 
     Args:
-        content: What was read.
+        content: Content of the file.
         path: The file, for the message.
 
     Raises:
-        CheckpointError: If there is no state dict, or more than one that may be meant.
+        CheckpointError: If there is no state dict, or the choice is ambiguous.
     """
-    state = _find(content, path, _MOST_DEPTH)
+    state = _find(content, path, _MAX_DEPTH)
     if state is None:
         raise CheckpointError(
             f"The file {path} holds no state dict (names with tensors), but {_in_words(content)}; "
@@ -56,18 +55,18 @@ def part_of(
     prefixes: Sequence[str],
     is_model: Callable[[Mapping[str, Tensor]], bool],
 ) -> dict[str, Tensor]:
-    """The tensors of one model out of a file of several, without its prefix.
+    """Return the tensors of one model out of a file of several, without its prefix.
 
     Args:
-        state: Names with tensors.
-        prefixes: What the model's names may begin with, in order of preference.
-        is_model: Whether a state dict is the model.
+        state: State dict.
+        prefixes: Possible prefixes of the model's names, in order of preference.
+        is_model: Predicate of the model's state dict.
 
     Returns:
-        The part under the first prefix, or row of prefixes, that gives the model; or everything, if
-        none does.
+        The part under the first matching prefix, or sequence of prefixes; everything without a
+        match.
     """
-    return _part(state, prefixes, is_model, _MOST_DEPTH) or dict(state)
+    return _part(state, prefixes, is_model, _MAX_DEPTH) or dict(state)
 
 
 def _part(
@@ -76,7 +75,7 @@ def _part(
     is_model: Callable[[Mapping[str, Tensor]], bool],
     depth: int,
 ) -> dict[str, Tensor]:
-    """The model's part, or nothing."""
+    """Return the model's part, or an empty dict."""
     for prefix in prefixes if depth else ():
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if is_model(inner):
@@ -87,7 +86,7 @@ def _part(
 
 
 def _find(content: object, path: Path, depth: int) -> Mapping[str, Tensor] | None:
-    """The state dict in nested dicts, or None."""
+    """Return the state dict in nested dicts, or None."""
     if not isinstance(content, Mapping) or depth == 0:
         return None
     inner = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Mapping)}
@@ -97,14 +96,14 @@ def _find(content: object, path: Path, depth: int) -> Mapping[str, Tensor] | Non
         states = {key: state for key, state in found.items() if state is not None}
         if states:
             return _choose(states, path)
-    # Numbers and notes may stand beside tensors, but are none.
+    # Other values beside tensors are dropped.
     return {
         k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)
     } or None
 
 
 def _choose(states: Mapping[str, Mapping[str, Tensor]], path: Path) -> Mapping[str, Tensor]:
-    """The model among several state dicts."""
+    """Choose the model among several state dicts."""
     averaged = [key for key in states if _AVERAGED.search(key)]
     usual = [key for key in _USUAL if key in states]
     for keys in (list(states), averaged):
@@ -119,7 +118,7 @@ def _choose(states: Mapping[str, Mapping[str, Tensor]], path: Path) -> Mapping[s
 
 
 def _unprefixed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Tensors without the names of wrappers."""
+    """Remove the names of wrappers."""
     names = {
         name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state
     }
@@ -137,7 +136,7 @@ def _unprefixed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _count(name: str) -> int:
-    """How many times in a row a name begins with ``module.``."""
+    """Count the leading repetitions of ``module.`` in a name."""
     times = 0
     while name.startswith(_PARALLEL, times * len(_PARALLEL)):
         times += 1
@@ -145,7 +144,7 @@ def _count(name: str) -> int:
 
 
 def _in_words(content: object) -> str:
-    """What a file holds, for a message."""
+    """Describe the content of a file, for a message."""
     if not isinstance(content, Mapping):
         return f"one {type(content).__name__}"
     if not content:

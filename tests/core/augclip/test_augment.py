@@ -24,7 +24,7 @@ SIZES = [(16, 16), (17, 23), (32, 20)]
 
 
 def slow_apply(image: Tensor, params: AugmentParams, copy: int) -> Tensor:
-    """One copy of one picture ``(3, H, W)``, step by step as gnobitab/FuseDream does it."""
+    """One copy of one image ``(3, H, W)``, step by step as gnobitab/FuseDream does it."""
     drawn = {name: values[0, copy] for name, values in params.drawn().items()}
     height, width = image.shape[1:]
     if "brightness" in drawn:
@@ -42,9 +42,9 @@ def slow_apply(image: Tensor, params: AugmentParams, copy: int) -> Tensor:
         image = slow_resize(image, *drawn["size"].tolist())
     if "box" in drawn:
         image = image.clone()
-        (top, left), (tall, wide) = drawn["box"].tolist(), params.box_size
-        for row in range(max(0, top), min(height, top + tall)):
-            for column in range(max(0, left), min(width, left + wide)):
+        (top, left), (box_height, box_width) = drawn["box"].tolist(), params.box_size
+        for row in range(max(0, top), min(height, top + box_height)):
+            for column in range(max(0, left), min(width, left + box_width)):
                 image[:, row, column] = 0.0
     return image
 
@@ -136,7 +136,7 @@ class TestApplyParams:
             for n in range(20):
                 torch.testing.assert_close(copies[b, n], slow_apply(image, params, n))
 
-    def test_own_draw_for_each_picture(self, images: Tensor, rng: torch.Generator) -> None:
+    def test_own_draw_for_each_image(self, images: Tensor, rng: torch.Generator) -> None:
         draws = [sample_params(3, 16, 16, config=ALL, generator=rng) for _ in images]
         copies = apply_params(images, join_params(draws))
         for image, draw, own in zip(images, draws, copies, strict=True):
@@ -167,5 +167,5 @@ class TestApplyParams:
         with pytest.raises(ShapeError, match=r"drawn for \(16, 15\) pixels, but .* \(16, 16\)"):
             apply_params(images, params)
         params = join_params([sample_params(2, 16, 16, config=ALL, generator=rng)] * 3)
-        with pytest.raises(ConfigError, match="drawn for 3 pictures, but there are 4"):
+        with pytest.raises(ConfigError, match="drawn for 3 images, but there are 4"):
             apply_params(images, params)

@@ -103,7 +103,7 @@ class TestParsePrompt:
     @pytest.mark.parametrize(
         ("prompt", "message"),
         [
-            ("", "The prompt is empty; write"),
+            ("", "The prompt is empty; describe"),
             (" \n | \uff5c", "The prompt is empty"),
             ("a dog:0 | a cat:0.0", "All weights of the prompt 'a dog:0 | a cat:0.0' are 0"),
             ("a dog | :2", "weight without a text, ':2'"),
@@ -247,12 +247,10 @@ class TestProperties:
     @settings(derandomize=True, max_examples=500, deadline=None)
     def test_what_worked_before_means_the_same(self, prompt: str) -> None:
         """Without spaces, prompts of ASCII signs are read as ever; but no weight is over 100."""
-        pieces = [piece for piece in re.split(r"[|\n]", prompt) if piece]
-        old = [OLD.fullmatch(piece) for piece in pieces]
+        parts = [part for part in re.split(r"[|\n]", prompt) if part]
+        old = [OLD.fullmatch(part) for part in parts]
         weights = [float(match["weight"]) if match else 1.0 for match in old]
-        texts = [
-            match["text"] if match else piece for match, piece in zip(old, pieces, strict=True)
-        ]
+        texts = [match["text"] if match else part for match, part in zip(old, parts, strict=True)]
         valid = all(texts) and any(weights) and max(map(abs, weights), default=0.0) <= 100.0
         if valid:
             expected = tuple(map(PromptPart, texts, weights))
@@ -286,7 +284,11 @@ class TestMisread:
         assert "'a blue dog | red: -0.3'" in note
 
     @pytest.mark.parametrize(
-        "part", ["red:1.2.3", "red: --0.3", "red: +-1", "red:50%", "red: 1e-3", "red 5 : 2"]
+        "part",
+        [
+            *("red:1.2.3", "red: --0.3", "red: +-1", "red:50%", "red: 1e-3", "red 5 : 2"),
+            *("area 51: -0.3", "area 51:\u22121", "area 51 : +2"),
+        ],
     )
     def test_a_number_that_is_no_weight(self, part: str) -> None:
         assert parse_prompt(part) == (PromptPart(part, 1.0),)

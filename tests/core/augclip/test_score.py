@@ -78,7 +78,7 @@ class TestClipScore:
     def test_exception(self, clip: OpenClip, images: Tensor, target: Target) -> None:
         with pytest.raises(ShapeError, match=r"\(4, 4, 16, 16\).*alpha"):
             clip_score(torch.zeros(4, 4, 16, 16), target, clip)
-        with pytest.raises(ConfigError, match="There are 2 targets for 4 pictures"):
+        with pytest.raises(ConfigError, match="There are 2 targets for 4 images"):
             clip_score(images, [target] * 2, clip)
         with pytest.raises(ConfigError, match="There are 0 targets"):
             clip_score(images[:1], [], clip)
@@ -111,7 +111,7 @@ class TestAugClipScore:
         self, clip: OpenClip, images: Tensor, target: Target, rng: torch.Generator
     ) -> None:
         """The rest of the ranges is missing then."""
-        params = sample_params(12, 16, 16, config=ALL, generator=rng).copies(slice(0, 6))
+        params = sample_params(12, 16, 16, config=ALL, generator=rng).views(slice(0, 6))
         score = aug_clip_score(images[:1], target, clip, params=params)
         cosines = clip_score(apply_params(images[:1], params)[0], [target] * 6, clip)
         torch.testing.assert_close(score.stderr[0], cosines.std() / 6**0.5)
@@ -158,7 +158,7 @@ class TestAugClipScore:
     ) -> None:
         images = torch.rand(2, 3, *size, generator=rng, dtype=torch.float64) * 2 - 1
         params = sample_params(4, *size, config=AugmentConfig(policy=policy), generator=rng)
-        copies = apply_params(images, params)  # at the pictures' size
+        copies = apply_params(images, params)  # at the images' size
         features = clip64.encode_images(copies.flatten(0, 1)).view(2, 4, -1)
         expected = (features * targets64[0].features).sum(-1).mean(1)
         score = aug_clip_score(images, targets64[0], clip64, params=params)
@@ -192,7 +192,7 @@ class TestAugClipScore:
         torch.testing.assert_close(parts.stderr, whole.stderr)
 
     @pytest.mark.parametrize("clip_batch", [1, 2, 3, 7])
-    def test_gradient_in_pieces(
+    def test_gradient_in_micro_batches(
         self,
         clip64: OpenClip,
         images: Tensor,
@@ -219,8 +219,8 @@ class TestAugClipScore:
         batches: list[Tensor] = []
         encode = clip.encode_images
 
-        def spy(pictures: Tensor) -> Tensor:
-            batches.append(encode(pictures))
+        def spy(images: Tensor) -> Tensor:
+            batches.append(encode(images))
             return batches[-1]
 
         monkeypatch.setattr(clip, "encode_images", spy)
@@ -272,7 +272,7 @@ class TestAugClipScore:
         images.requires_grad_()
         score = aug_clip_score(images, target, clip, params=params, clip_batch=8)
         sizes = [len(features) for features in encoded]
-        assert set(sizes) == {7, 8}  # a small rest would cost nearly as much as a whole piece
+        assert set(sizes) == {7, 8}  # a small rest would cost nearly as much as a whole micro-batch
         assert sum(sizes) == 200
         (kept,) = score.mean.grad_fn.saved_tensors  # type: ignore[union-attr]
         assert kept.shape == images.shape

@@ -13,7 +13,7 @@ from fusedream_core.cli import recipes
 
 
 class PixelDifference(nn.Module):
-    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+    """In place of LPIPS, whose nets need larger images than the tiny GAN's."""
 
     device = torch.device("cpu")
 

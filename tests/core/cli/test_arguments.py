@@ -10,7 +10,7 @@ from fusedream_core.cli.recipes import make_composition_recipe, make_placements,
 
 
 class TestParse:
-    @pytest.mark.parametrize("out", ["picture.xyz", "", "."])
+    @pytest.mark.parametrize("out", ["image.xyz", "", "."])
     def test_what_is_no_png_is_refused(self, out: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:
             parse(["generate", "a dog", "-o", out])

@@ -101,3 +101,14 @@ class TestWatch:
             watch(report(stage, 0.5))
         assert watch.last is not None
         watch.close()
+
+    def test_inverted_image_counts_more_than_a_random_one(self) -> None:
+        """Distances are scores below 0, which no cosine of the search before them is."""
+        watch = Watch()
+        for stage, score in (("search", 0.9), ("invert", -0.7), ("invert", -0.5), ("invert", -0.6)):
+            watch(report(stage, score))
+        assert watch.best is not None
+        assert (watch.best.stage, float(watch.best.score)) == ("invert", -0.5)
+        watch(report("start", 0.1))
+        assert watch.best.stage == "start"
+        watch.close()

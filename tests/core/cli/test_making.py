@@ -1,4 +1,4 @@
-"""The commands that make pictures, in one process, with tiny models."""
+"""The commands that make images, in one process, with tiny models."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Saved = tuple[bytes, dict[str, str]]
 
 def read(path: Path) -> Saved:
     """Pixels and text chunks of a PNG."""
-    with Image.open(path) as picture:
-        return picture.tobytes(), dict(picture.text)  # type: ignore[attr-defined]
+    with Image.open(path) as image:
+        return image.tobytes(), dict(image.text)  # type: ignore[attr-defined]
 
 
 def make(arguments: list[str], out: Path) -> Saved:
@@ -56,6 +56,7 @@ class TestGenerate:
         [
             ([""], "The prompt is empty"),
             (["a dog \udcff"], "The prompt holds something that is no character at place 7"),
+            (["a dog", "--augments", "4097"], "num_augments is 4097, but it must be a number up"),
             (["a dog", "--seed", "-1"], "The seed is -1"),
             (["a dog", "--candidates", "0"], "num_candidates is 0"),
             (["a dog", "--truncation", "2"], "truncation is 2.0"),
@@ -63,14 +64,14 @@ class TestGenerate:
             (["a dog", "-o", f"{__file__}/x.png"], "is a file, so"),
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
-            (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),
+            (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),  # no module
             (["d" * 10_001], "The prompt has 10,001 characters"),
             (["a dog", "--steps", "1000001"], "num_steps is 1000001"),
             (["a dog", "--gan", "gone.pth", "--clip", "gone"], "no folder or file gone.pth"),
-            (["a dog", "--start-image", __file__], "cannot be read as a picture"),
+            (["a dog", "--start-image", __file__], "cannot be read as an image"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
-            (["--from", __file__], "cannot be read as a picture"),
-            (["--from", "nowhere.png"], "cannot be read as a picture"),
+            (["--from", __file__], "cannot be read as an image"),
+            (["--from", "nowhere.png"], "cannot be read as an image"),
             (["--resume", "nowhere.fusedream.safetensors"], "There is no weight file nowhere"),
             (["--resume", __file__], "is no saved run"),
         ],
@@ -131,7 +132,7 @@ class TestGenerate:
         assert main([*GENERATE, *arguments, "-o", str(tmp_path / "out.png")]) == 2
         assert "1 of 40 x 7 pixels, but one of at least 8 x 8" in capsys.readouterr().err
 
-    def test_picture_that_cannot_be_saved_is_kept(
+    def test_image_that_cannot_be_saved_is_kept(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its folder goes while the work is done."""
@@ -304,15 +305,16 @@ class TestStop:
         saved = tmp_path / "out.fusedream.safetensors"
         ages: list[int] = []
 
-        def look(info: StepInfo) -> None:
+        def check(info: StepInfo) -> None:
             assert saved.is_file()
             if info.stage in ("optimize", "compose"):
                 engine: Any = load_run(saved).state["engine"]
                 ages.append(info.step - (0 if engine is None else steps_of(engine)))
 
-        when(monkeypatch, look)
+        when(monkeypatch, check)
         make([*KINDS[kind], "--save-every", "2"], tmp_path / "out.png")
-        assert max(ages) == 1
+        # The placements of a composition, of which there are two at first, take a step together.
+        assert max(ages) <= (1 if kind == "generate" else 2 * 2)
         assert not saved.exists()
 
     def test_other_models_are_refused(
@@ -337,10 +339,22 @@ class TestStop:
 
 
 def steps_of(engine: dict[str, Any]) -> int:
-    """How many steps a state has."""
-    if "race" in engine:
-        return int(engine["race"]["descent"]["num_steps_done"])
-    return int(engine["reported"])
+    """How many steps of a state were reported: of a composition those of each placement."""
+    if "progress" in engine:
+        return int(engine["progress"][0])
+    return int(engine["trials"]["optimizer"]["num_steps"])
+
+
+def test_the_image_to_start_from_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name without -o is that of the last image, which is a likely one to start from."""
+    monkeypatch.chdir(tmp_path)
+    first = make(GENERATE, Path("fusedream.png"))
+    capsys.readouterr()
+    assert main([*GENERATE, "--start-image", "fusedream.png"]) == 2
+    assert "fusedream.png is the image to start from" in capsys.readouterr().err
+    assert read(Path("fusedream.png")) == first
 
 
 class TestAgain:

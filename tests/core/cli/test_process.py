@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def arguments(gan_dir: Path, clip_dir: Path) -> list[str]:
-    """A picture with noise in each step, so that every random number counts."""
+    """An image with noise in each step, so that every random number counts."""
     return [
         *("--gan", str(gan_dir), "--clip", str(clip_dir), "--preset", "reference"),
         *("--candidates", "20", "--basis", "3", "--steps", "40", "--augments", "2"),
@@ -43,11 +43,11 @@ def test_killed_without_notice(arguments: list[str], tmp_path: Path) -> None:
     begun = ["generate", "a dog", *arguments, "-o", str(out), "--save-every", "1"]
     with start(begun) as process:
         assert process.stderr is not None
-        said = b""
-        while b"optimize: " not in said:
-            piece = os.read(process.stderr.fileno(), 1_000)
-            assert piece, said.decode()
-            said += piece
+        output = b""
+        while b"optimize: " not in output:
+            chunk = os.read(process.stderr.fileno(), 1_000)
+            assert chunk, output.decode()
+            output += chunk
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
@@ -65,15 +65,15 @@ def test_terminal_that_knows_ascii_alone(arguments: list[str], tmp_path: Path) -
         PYTHONCOERCECLOCALE="0",
         PYTHONIOENCODING="ascii:strict",
     ) as process:
-        said, errors = process.communicate()
+        output, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
-    assert said.isascii()
+    assert output.isascii()
     assert read(out)[1]["prompt"] == "ein H\u00fcndchen"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 class TestStreams:
-    """What is done is done, whoever hears of it."""
+    """Streams that cannot be written do not undo the work."""
 
     @pytest.mark.parametrize(
         ("redirection", "code", "lines"),
@@ -85,9 +85,9 @@ class TestStreams:
             done = subprocess.run(
                 ["/bin/bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
             )
-            told = command == "models"  # argparse takes no notice
-            assert done.returncode == (code if told else 0), done.stderr
-            assert not told or done.stderr.count("\n") == lines, done.stderr
+            writes = command == "models"  # argparse ignores errors
+            assert done.returncode == (code if writes else 0), done.stderr
+            assert not writes or done.stderr.count("\n") == lines, done.stderr
             assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("redirection", [">/dev/full 2>/dev/full", "2>&-", "2>&1 | true"])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     Basis,
     BigGan,
     ConfigError,
     OpenClip,
-    OptimizeConfig,
     StepInfo,
     Target,
     make_generator,
@@ -24,12 +23,10 @@ from fusedream_core import (
 from fusedream_core.compose import ComposeResult, compose
 from fusedream_core.compose.placement import all_placements
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
-from fusedream_core.optimize.adam import Descent
-from fusedream_core.optimize.runs import Iterates
 
 from .stand_ins import Squares, Watched
 
-STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
+STEPS = AdamConfig(num_steps=6, num_snapshots=2, eval_augments=8)
 NOISY = replace(STEPS, mixing="softmax", start="random", latent_noise_std=0.05, units="absolute")
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=2, rungs=((4, 0.5), (2, 0.8), (1, 1.0)))
 PAPER = replace(
@@ -128,8 +125,8 @@ class TestBatch:
     def test_batches_are_filled_across_runs(self, run: Compose, gan64: BigGan) -> None:
         gan = Watched(gan64)
         run([0, 1], KEEPS_THREE, gan=gan)
-        # Four configurations of each run for three steps, then three of each for three more.
-        assert gan.decoded == [12] * 3 + [4] * 3 + [12] * 3
+        # Four placements of each problem for three steps, then three of each for three more.
+        assert gan.decoded == [12, 4] * 3 + [12] * 3
 
     def test_what_is_left_is_packed_anew(self, run: Compose, gan64: BigGan) -> None:
         gan = Watched(gan64)
@@ -148,28 +145,9 @@ class TestBatch:
         config = replace(KEEPS_THREE, optimize=NOISY)
         gan = Watched(gan64, num_ample, room=4)
         found = run([0, 1, 2], config, gan=gan)
-        assert max(gan.decoded[num_ample:]) == 4
+        assert max(gan.decoded[num_ample:]) <= 4
         for one, other in zip(found, run([0, 1, 2], config), strict=True):
             assert_same(one, other, 1e-9)
-
-    def test_a_step_that_fails_at_its_end_counts_once_in_the_average(
-        self, run: Compose, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The running average took in its iterate, and then again when it was tried anew."""
-        monkeypatch.setattr(Iterates, "candidates", lambda self: {"average": self._ends["average"]})
-        (expected,) = run([0], KEEPS_THREE)
-        step, calls = Descent.step, list[int]()
-
-        def fail_once(self: Descent, direction: Sequence[Tensor]) -> None:
-            calls.append(self.num_steps_done)
-            if len(calls) == 3:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-            step(self, direction)
-
-        monkeypatch.setattr(Descent, "step", fail_once)
-        (found,) = run([0], KEEPS_THREE)
-        assert calls.count(2) > 1
-        assert_same(found, expected, 1e-9)
 
     def test_a_basis_of_another_gan_is_told_before_its_truncation(
         self, run: Compose, bases64: list[Basis]
@@ -183,7 +161,7 @@ class TestBatch:
     def test_small_memory_is_remembered(self, run: Compose, gan64: BigGan) -> None:
         gan = Watched(gan64, num_ample=1, room=6)
         run([0, 1], KEEPS_THREE, gan=gan)
-        assert gan.decoded == [12] + [6] * 4 + [4] * 3 + [6] * 6
+        assert gan.decoded == [12, 4] + [6, 6, 4] * 2 + [6] * 6
 
     def test_callback(self, run: Compose) -> None:
         seen: list[StepInfo] = []

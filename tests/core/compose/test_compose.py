@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     Basis,
     BigGan,
@@ -22,16 +23,12 @@ from fusedream_core import (
     make_generator,
 )
 from fusedream_core.compose import ComposeResult, compose
-from fusedream_core.compose.entries import Run
-from fusedream_core.compose.objective import Compositor, Pictures
-from fusedream_core.compose.pairs import PairSearch, best_members
-from fusedream_core.compose.placement import Placement, all_placements, box_masks, paste
-from fusedream_core.compose.poisson import blend
+from fusedream_core.compose.placement import Placement, all_placements, paste
 from fusedream_core.config import ALL, PAPER_COMPOSITION, ComposeConfig
 
 from .stand_ins import Squares
 
-STEPS = OptimizeConfig(num_steps=6, num_snapshots=2, eval_augments=8, start="alone", num_starts=1)
+STEPS = AdamConfig(num_steps=6, num_snapshots=2, eval_augments=8)
 CONFIG = ComposeConfig(optimize=STEPS, num_basis=3, rungs=((4, 0.5), (1, 1.0)), batch_size=2)
 BRUTE_FORCE = replace(CONFIG, rungs=((ALL, 1.0),))
 AUGMENT = AugmentConfig(num_augments=4)
@@ -78,63 +75,6 @@ def run(
         return result
 
     return compose_pictures
-
-
-class TestScorePairs:
-    @pytest.mark.parametrize(
-        ("batch_size", "blend_from", "named"),
-        [(2, 0.5, False), (100, 0.5, True), (100, 0.0, False)],
-    )
-    def test_value(
-        self,
-        gan64: BigGan,
-        clip64: OpenClip,
-        bases64: list[Basis],
-        batch_size: int,
-        blend_from: float,
-        named: bool,
-    ) -> None:
-        """The slow way: one pair at one place after the other; blended if the first step is."""
-        config = replace(CONFIG, blend_from=blend_from)
-        boxes = [place.box(16, 16) for place in PLACES[:3]]
-        compositor = Compositor(gan64, clip64, None, 0.6, config)
-        target = encode_target(clip64, "a dog and a cat" if named else "a dog")
-        bases = [
-            replace(basis, class_index=torch.tensor(classes))
-            for basis, classes in zip(bases64[:2], ([0, 2, 1], [1, 0, 0]), strict=True)
-        ]
-        draws = [make_generator(0) for _ in range(3)]
-        run = Run(target, (None, None), *bases, *draws)
-        search = PairSearch(compositor, [run], PLACES[:3], batch_size=batch_size)
-        entries, scores = search.rate(run)
-        assert [(entry.run, entry.placement) for entry in entries] == [
-            (run, placement) for placement in PLACES[:3]
-        ]
-        assert [entry.box for entry in entries] == boxes
-        wanted = torch.ones(3, 3, dtype=torch.bool)
-        if named:  # a dog on a cat or a cat on a dog
-            wanted = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
-        assert scores.shape == (3, 3, 3)
-        assert torch.equal(scores.isfinite(), wanted.expand(3, 3, 3))
-        fronts, backs = (
-            gan64.decode(basis.latent.z, basis.latent.y, truncation=0.6) for basis in bases64[:2]
-        )
-        for p, box in enumerate(boxes):
-            for i in range(3):
-                for j in range(3):
-                    if not wanted[i, j]:
-                        continue
-                    one = paste(fronts[i : i + 1], backs[j : j + 1], [box])
-                    if blend_from == 0.0:
-                        one = blend(one, backs[j : j + 1], box, mode="poisson")
-                    expected = clip_score(one, target, clip64)[0]
-                    assert float(scores[p, i, j]) == pytest.approx(float(expected), abs=1e-9)
-
-    def test_best_members(self) -> None:
-        scores = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.9, 0.5], [0.8, 0.6, 0.0]])
-        front, back = best_members(scores, 2)
-        assert front.tolist() == [1, 2]  # by their score on background 1
-        assert back.tolist() == [1, 2]  # by their score under foreground 1
 
 
 class TestCompose:
@@ -309,14 +249,14 @@ class TestCompose:
             run(perceptual=elsewhere)
 
     def test_settings_that_do_nothing_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match="objective is 'clip'"):
-            ComposeConfig(optimize=replace(STEPS, objective="clip"))
-        with pytest.raises(ConfigError, match="num_starts is 3"):
-            ComposeConfig(optimize=replace(STEPS, num_starts=3))
-        with pytest.raises(ConfigError, match="patience is 1, but it must be None in a compos"):
-            ComposeConfig(optimize=replace(STEPS, patience=1))
         with pytest.raises(ConfigError, match="beta is 0"):
             ComposeConfig(beta=0, consistency="none")
+
+    def test_settings_of_several_starts_are_left_out_with_a_warning(self) -> None:
+        given = OptimizeConfig(num_steps=7, start="uniform", num_starts=3)
+        with pytest.warns(DeprecationWarning, match="takes an AdamConfig"):
+            config = ComposeConfig(optimize=given)
+        assert config.optimize == AdamConfig(num_steps=7, start="uniform")
 
     def test_equal_boxes_are_tried_once(self, run: RunCompose) -> None:
         result = run(placements=all_placements(scales=(1.0,)))
@@ -362,28 +302,3 @@ class TestCompose:
     def test_bases_of_different_sizes(self, run: RunCompose, bases64: list[Basis]) -> None:
         result = run(foreground=bases64[0].pick(torch.tensor([1])))
         assert result.images.isfinite().all()
-
-
-class TestInconsistency:
-    def make(self, consistency: Any, box_side: float = 0.5) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        """The loss, and the plain mean over the region that it should look at."""
-        config = ComposeConfig(consistency=consistency, seam_width=0.25)
-        compositor = Compositor(None, None, Squares(), 1.0, config)  # type: ignore[arg-type]
-        draw = make_generator(3)
-        front, back = (torch.rand(1, 3, 16, 16, generator=draw) for _ in range(2))
-        box = Placement(box_side, 0.0, 0.5).box(16, 16)  # flush left: three sides have a seam
-        layer = paste(front, torch.zeros_like(back), [box])
-        region = box_masks([box], 16, 16)
-        if consistency == "seam":
-            region[..., box.top + 2 : box.top + 6, 0:6] = 0
-        if consistency == "whole":
-            layer, region = front, torch.ones_like(region)
-        difference = Squares().distance_map(layer, back)
-        expected = (difference * region).sum() / region.sum()
-        pictures = Pictures(front, back, paste(front, torch.zeros_like(back), [box]), back)
-        return compositor.inconsistency(pictures, [box])[0], expected
-
-    @pytest.mark.parametrize("consistency", ["whole", "patch", "seam"])
-    def test_value(self, consistency: str) -> None:
-        loss, expected = self.make(consistency)
-        torch.testing.assert_close(loss, expected)

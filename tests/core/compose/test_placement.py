@@ -45,7 +45,7 @@ class TestBox:
         "box", [Box(-1, 0, 2, 2), Box(0, 3, 2, 3), Box(3, 0, 2, 2), Box(0, 0, 0, 2)]
     )
     def test_exception(self, box: Box) -> None:
-        message = r"The box of \d x \d pixels at row .* into a picture of 4 x 5; make it with"
+        message = r"The box of \d x \d pixels at row .* into an image of 4 x 5; make it with"
         with pytest.raises(ConfigError, match=message):
             box.check_inside(4, 5)
 
@@ -141,7 +141,7 @@ class TestBoxMasks:
         assert box_masks(BOXES, 12, 13, dtype=torch.float64).dtype == torch.float64
 
     def test_exception(self) -> None:
-        with pytest.raises(ConfigError, match="does not fit into a picture of 8 x 13"):
+        with pytest.raises(ConfigError, match="does not fit into an image of 8 x 13"):
             box_masks(BOXES, 8, 13)
 
 
@@ -183,7 +183,7 @@ class TestPlace:
             place(images, BOXES[:2], 12, 13)
         with pytest.raises(ShapeError, match=r"have the shape \(3, 16, 16\)"):
             place(images[0], BOXES[:3], 12, 13)
-        with pytest.raises(ConfigError, match="does not fit into a picture of 12 x 12"):
+        with pytest.raises(ConfigError, match="does not fit into an image of 12 x 12"):
             place(images, BOXES, 12, 12)
 
 
@@ -233,5 +233,5 @@ class TestPaste:
     def test_exception(self, images: Tensor) -> None:
         with pytest.raises(ShapeError, match=r"\(1, 3, 16, 16\) and there are 4 boxes"):
             paste(images, images[:1], BOXES)
-        with pytest.raises(ConfigError, match="does not fit into a picture of 16 x 16"):
+        with pytest.raises(ConfigError, match="does not fit into an image of 16 x 16"):
             paste(images, images, [Box(0, 0, 17, 16)] * 4)

@@ -112,7 +112,7 @@ class TestMakeSolver:
         assert isinstance(solver.to("cpu"), PoissonSolver)
 
     def test_exception(self) -> None:
-        with pytest.raises(ConfigError, match="does not fit into a picture of 7 x 10"):
+        with pytest.raises(ConfigError, match="does not fit into an image of 7 x 10"):
             make_solver(BOX, torch.zeros(1, 3, 7, 10))
 
 
@@ -273,7 +273,7 @@ class TestBlend:
             ({"strength": float("nan")}, "strength is nan"),
             ({"feather_width": 0.0}, "feather_width is 0.0, but it must be a number above 0"),
             ({"feather_width": math.inf}, "feather_width is inf"),
-            ({"box": Box(6, 0, 6, 7)}, "does not fit into a picture of 11 x 10"),
+            ({"box": Box(6, 0, 6, 7)}, "does not fit into an image of 11 x 10"),
             ({"box": Box(2, 1, 6, 7)}, r"made for Box\(top=2, left=0, .* make one for this box"),
         ],
     )
@@ -288,7 +288,7 @@ class TestBlend:
         source, background = pair
         with pytest.raises(ShapeError, match=r"source has the shape \(1, 3, 11, 10\) and the"):
             blend(source[:1], background, BOX, mode="none")
-        with pytest.raises(ShapeError, match="RGB pictures"):
+        with pytest.raises(ShapeError, match="RGB images"):
             blend(source[0], background[0], BOX, mode="none")
 
 

@@ -66,7 +66,7 @@ class TestHostileEntries:
     @pytest.fixture
     def entry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         """A catalogue of one model, written by the test."""
-        module = sys.modules["fusedream_core.catalogue"]
+        module = sys.modules["fusedream_core.models.catalogue"]
         monkeypatch.setattr(module, "_DATA", tmp_path / "catalogue.json")
         source = {"url": "https://example.org/a.pth"}
         file = {"name": "a.pth", "megabytes": 1, "sources": [source]}

@@ -106,7 +106,7 @@ class TestWhatItKnows:
     def test_words_move_the_score(
         self, demo: tuple[BigGan, OpenClip], right: str, wrong: str
     ) -> None:
-        """Of 40 pictures of the class, the best for one text is not the best for the other."""
+        """Of 40 images of the class, the best for one text is not the best for the other."""
         gan, clip = demo
         index = list(gan.class_names).index(right.split()[-1])
         z = gan.sample_z(40, truncation=0.8, generator=make_generator(0))

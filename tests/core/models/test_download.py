@@ -148,15 +148,15 @@ def parts(folder: Path) -> list[Path]:
 
 class TestDownload:
     def test_whole_file(self, server: Server, tmp_path: Path) -> None:
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         folder = download_model(
             model(server.url("file"), sha256=SHA256),
             tmp_path,
-            progress=lambda done, total: told.append((done, total)),
+            progress=lambda done, total: reports.append((done, total)),
         )
         assert folder == tmp_path / "tiny"
         assert (folder / "weights.bin").read_bytes() == CONTENT
-        assert told[-1] == (len(CONTENT), len(CONTENT))
+        assert reports[-1] == (len(CONTENT), len(CONTENT))
         assert not parts(tmp_path)
 
     def test_what_is_there_is_not_asked_for(self, server: Server, tmp_path: Path) -> None:
@@ -302,12 +302,12 @@ class TestWhatGoesWrong:
 
     def test_killed_and_resumed(self, server: Server, tmp_path: Path) -> None:
         script = (
-            "import sys; from fusedream_core.catalogue import *;"
+            "import sys; from fusedream_core.models.catalogue import *;"
             "from fusedream_core.models.download import download_model;"
             "file = RemoteFile('weights.bin', 1, (Source(sys.argv[1]),));"
             "model = CatalogueModel('tiny', 'gan', 'Tiny', 'MIT', 16, (file,));"
-            "tell = lambda done, _: done and print('some', flush=True);"
-            "download_model(model, sys.argv[2], progress=tell)"
+            "report = lambda done, _: done and print('some', flush=True);"
+            "download_model(model, sys.argv[2], progress=report)"
         )
         server.content = BIG
         process = subprocess.Popen(

@@ -17,7 +17,7 @@ TRUNKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
 
 @pytest.fixture
-def pictures() -> tuple[Tensor, Tensor]:
+def pair() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     first, second = (2 * torch.rand(2, 3, 40, 48, generator=generator) - 1 for _ in range(2))
     return first, second
@@ -31,7 +31,7 @@ def demo() -> Lpips:
 class TestLoadLpips:
     @pytest.mark.parametrize("net", TRUNKS)
     def test_trunk_of_torchvision(
-        self, net: str, tmp_path: Path, pictures: tuple[Tensor, Tensor]
+        self, net: str, tmp_path: Path, pair: tuple[Tensor, Tensor]
     ) -> None:
         """The package's own sums, over the same trunk and the heads that the package ships."""
         with torch.random.fork_rng():
@@ -44,23 +44,23 @@ class TestLoadLpips:
         values = [v for k, v in trunk.state_dict().items() if k.startswith("features.")]
         names = oracle.net.state_dict()
         oracle.net.load_state_dict(dict(zip(names, values[: len(names)], strict=True)))
-        found = load_lpips(tmp_path / "trunk.pth").distance_map(*pictures)
+        found = load_lpips(tmp_path / "trunk.pth").distance_map(*pair)
         assert found.shape == (2, 1, 40, 48)
-        torch.testing.assert_close(found, oracle(*pictures))
+        torch.testing.assert_close(found, oracle(*pair))
 
     @pytest.mark.parametrize("net", TRUNKS)
-    def test_whole_lpips(self, net: str, tmp_path: Path, pictures: tuple[Tensor, Tensor]) -> None:
+    def test_whole_lpips(self, net: str, tmp_path: Path, pair: tuple[Tensor, Tensor]) -> None:
         whole = make_lpips(net)
         whole.spatial = True
         torch.save(whole.state_dict(), tmp_path / "whole.pt")
-        found = load_lpips(tmp_path / "whole.pt").distance_map(*pictures)
-        torch.testing.assert_close(found, whole(*pictures), rtol=1e-4, atol=1e-6)
+        found = load_lpips(tmp_path / "whole.pt").distance_map(*pair)
+        torch.testing.assert_close(found, whole(*pair), rtol=1e-4, atol=1e-6)
 
     @pytest.mark.parametrize("net", TRUNKS)
-    def test_gradient_of_the_package(self, net: str, pictures: tuple[Tensor, Tensor]) -> None:
+    def test_gradient_of_the_package(self, net: str, pair: tuple[Tensor, Tensor]) -> None:
         whole = make_lpips(net).eval()
         whole.spatial = True
-        leaf, other = pictures[0].requires_grad_(), pictures[1]
+        leaf, other = pair[0].requires_grad_(), pair[1]
         weights = torch.rand(2, 1, 40, 48, generator=torch.Generator().manual_seed(1))
         found, expected = (
             torch.autograd.grad((way(leaf, other) * weights).sum(), leaf)[0]
@@ -78,7 +78,7 @@ class TestLoadLpips:
         with pytest.raises(CheckpointError, match=r"tensor net\.slice1\.0\.bias is of"):
             load_lpips(tmp_path / "whole.pt")
 
-    def test_demo_loads_with_the_package_alone(self, pictures: tuple[Tensor, Tensor]) -> None:
+    def test_demo_loads_with_the_package_alone(self, pair: tuple[Tensor, Tensor]) -> None:
         from safetensors.torch import load_file
 
         state = load_file(demo_lpips_path())
@@ -88,8 +88,8 @@ class TestLoadLpips:
         missing, unexpected = plain.load_state_dict(state, strict=False)
         assert not unexpected
         assert all(name.startswith("lins.") for name in missing)  # the heads' second names
-        expected = load_demo_lpips().distance_map(*pictures).mean(dim=(2, 3), keepdim=True)
-        torch.testing.assert_close(plain(*pictures), expected, rtol=0.05, atol=0)
+        expected = load_demo_lpips().distance_map(*pair).mean(dim=(2, 3), keepdim=True)
+        torch.testing.assert_close(plain(*pair), expected, rtol=0.05, atol=0)
 
     def test_no_warning_and_no_global_random_numbers(self) -> None:
         before = torch.get_rng_state()
@@ -101,7 +101,7 @@ class TestLoadLpips:
     @pytest.mark.parametrize("whole", [True, False], ids=["LPIPS", "trunk"])
     @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", ""])
     def test_as_it_was_trained_on_several_devices(
-        self, tmp_path: Path, prefix: str, whole: bool, pictures: tuple[Tensor, Tensor]
+        self, tmp_path: Path, prefix: str, whole: bool, pair: tuple[Tensor, Tensor]
     ) -> None:
         network = make_lpips("squeeze")
         state = network.state_dict()
@@ -115,7 +115,7 @@ class TestLoadLpips:
         wrapped = {"model": {prefix + name: value for name, value in state.items()}, "epoch": 1}
         torch.save(wrapped, tmp_path / "wrapped.pt")
         plain, other = (load_lpips(tmp_path / f"{name}.pt") for name in ("plain", "wrapped"))
-        assert torch.equal(plain.distance_map(*pictures), other.distance_map(*pictures))
+        assert torch.equal(plain.distance_map(*pair), other.distance_map(*pair))
 
     def test_a_weight_that_is_not_finite(self, tmp_path: Path) -> None:
         state = make_lpips("squeeze").state_dict()
@@ -136,8 +136,8 @@ class TestLoadLpips:
 
 
 class TestDistanceMap:
-    def test_properties(self, demo: Lpips, pictures: tuple[Tensor, Tensor]) -> None:
-        first, second = pictures
+    def test_properties(self, demo: Lpips, pair: tuple[Tensor, Tensor]) -> None:
+        first, second = pair
         distance = demo.distance_map(first, second)
         assert (distance >= 0).all()
         assert (demo.distance_map(first, first) == 0).all()
@@ -145,8 +145,8 @@ class TestDistanceMap:
         alone = torch.cat([demo.distance_map(first[i : i + 1], second[i : i + 1]) for i in (0, 1)])
         torch.testing.assert_close(alone, distance)
 
-    def test_gradient_reaches_both(self, demo: Lpips, pictures: tuple[Tensor, Tensor]) -> None:
-        first, second = (images.clone().requires_grad_() for images in pictures)
+    def test_gradient_reaches_both(self, demo: Lpips, pair: tuple[Tensor, Tensor]) -> None:
+        first, second = (images.clone().requires_grad_() for images in pair)
         demo.distance_map(first, second).sum().backward()
         assert first.grad is not None
         assert second.grad is not None
@@ -164,9 +164,9 @@ class TestDistanceMap:
         ]
         assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
-    def test_exception(self, demo: Lpips, pictures: tuple[Tensor, Tensor]) -> None:
-        first, second = pictures
-        with pytest.raises(ShapeError, match="only pictures of one shape"):
+    def test_exception(self, demo: Lpips, pair: tuple[Tensor, Tensor]) -> None:
+        first, second = pair
+        with pytest.raises(ShapeError, match="only images of one shape"):
             demo.distance_map(first, second[:1])
         with pytest.raises(ShapeError, match="at least 32 x 32"):
             demo.distance_map(first[..., :16], second[..., :16])

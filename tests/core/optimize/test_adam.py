@@ -11,8 +11,8 @@ from torch import Tensor
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
 from fusedream_core.compose.barrier import dynamic_barrier
 from fusedream_core.config import Mixing
-from fusedream_core.optimize.adam import Descent, join_descents
-from fusedream_core.optimize.latent import make_mixture
+from fusedream_core.optimize.adam import LatentOptimizer
+from fusedream_core.optimize.latent import make_latent
 
 CONFIG = OptimizeConfig(num_steps=10, start="uniform")
 
@@ -22,25 +22,24 @@ def make(
     bases: list[Basis],
     mixing: Mixing = "scalar",
     config: OptimizeConfig = CONFIG,
-) -> Descent:
-    mixture = make_mixture(
+) -> LatentOptimizer:
+    latent = make_latent(
         bases,
         "uniform",
         mixing=mixing,
-        z_clamp=2.0,
         device=torch.device("cpu"),
         generators=[make_generator(0) for _ in bases],
     )
-    return Descent(mixture, gan, config, truncation=0.6)
+    return LatentOptimizer(latent, gan, config, truncation=0.6)
 
 
-def push(descent: Descent, seed: int, rows: list[int]) -> None:
+def push(optimizer: LatentOptimizer, seed: int, rows: list[int]) -> None:
     """One step against gradients that are each row's own."""
     gradients = []
-    for index, tensor in enumerate(descent.parameters):
+    for index, tensor in enumerate(optimizer.parameters):
         full = torch.randn(3, *tensor.shape[1:], generator=make_generator(seed, index))
         gradients.append(full[rows].to(tensor))
-    descent.step(gradients)
+    optimizer.step(gradients)
 
 
 def slow_metric(rate: Tensor, history: list[Tensor]) -> Tensor:
@@ -57,7 +56,7 @@ def slow_metric(rate: Tensor, history: list[Tensor]) -> Tensor:
     return metric
 
 
-class TestDescent:
+class TestLatentOptimizer:
     @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
     def test_picked_rows_go_on_as_among_all(
         self, gan64: BigGan, bases64: list[Basis], mixing: Mixing
@@ -69,43 +68,23 @@ class TestDescent:
         for seed in range(4, 8):
             push(whole, seed, [0, 1, 2])
             push(some, seed, [2, 0])
-        assert some.num_steps_done == whole.num_steps_done == 8
+        assert some.num_steps == whole.num_steps == 8
         for one, other in zip(some.parameters, whole.parameters, strict=True):
             assert torch.equal(one, other[[2, 0]])
 
-    @pytest.mark.parametrize("mixing", ["scalar", "softmax"])
-    @pytest.mark.parametrize("num_steps", [0, 4])
-    def test_joined_rows_go_on_as_alone(
-        self, gan64: BigGan, bases64: list[Basis], mixing: Mixing, num_steps: int
-    ) -> None:
-        rows = [[1, 2], [0]]
-        alone = [make(gan64, [bases64[row] for row in own], mixing) for own in rows]
-        for seed in range(num_steps):
-            for own, descent in zip(rows, alone, strict=True):
-                push(descent, seed, own)
-        whole = join_descents(alone)
-        assert whole.num_steps_done == num_steps
-        for seed in range(num_steps, 8):
-            push(whole, seed, [1, 2, 0])
-            for own, descent in zip(rows, alone, strict=True):
-                push(descent, seed, own)
-        parameters = zip(*(descent.parameters for descent in alone), strict=True)
-        for joined, own in zip(whole.parameters, parameters, strict=True):
-            assert torch.equal(joined, torch.cat(own))
-
     def test_metric_is_the_step_per_gradient(self, gan64: BigGan, bases64: list[Basis]) -> None:
         """At constant gradient and rate, Adam's step is the metric times the gradient."""
-        descent = make(gan64, bases64, config=replace(CONFIG, schedule="constant"))
+        optimizer = make(gan64, bases64, config=replace(CONFIG, schedule="constant"))
         gradients = [
             0.001 * torch.randn(tensor.shape, generator=make_generator(i)).to(tensor)
-            for i, tensor in enumerate(descent.parameters)
+            for i, tensor in enumerate(optimizer.parameters)
         ]
-        assert all(bool((m == m.flatten()[0]).all()) for m in descent.metric())
+        assert all(bool((m == m.flatten()[0]).all()) for m in optimizer.metric())
         for _ in range(3):
-            before = [tensor.detach().clone() for tensor in descent.parameters]
-            descent.step(gradients)
+            before = [tensor.detach().clone() for tensor in optimizer.parameters]
+            optimizer.step(gradients)
         for old, new, metric, gradient in zip(
-            before, descent.parameters, descent.metric(), gradients, strict=True
+            before, optimizer.parameters, optimizer.metric(), gradients, strict=True
         ):
             torch.testing.assert_close(old - new, metric * gradient, rtol=1e-4, atol=1e-9)
 
@@ -113,43 +92,43 @@ class TestDescent:
         self, gan64: BigGan, bases64: list[Basis]
     ) -> None:
         """Members that were dormant so far: their gradients were 0, and there is no scale yet."""
-        descent = make(gan64, bases64)
-        at_first = descent.metric()
+        optimizer = make(gan64, bases64)
+        at_first = optimizer.metric()
         history: list[list[Tensor]] = []
         for seed in range(3):
             gradients = [
                 0.01 * torch.randn(tensor.shape, generator=make_generator(seed, i)).to(tensor)
-                for i, tensor in enumerate(descent.parameters)
+                for i, tensor in enumerate(optimizer.parameters)
             ]
             gradients[0][:, 1:] = 0.0  # z of all members but the first
             gradients[2][1, 2] = 0.0  # y of one member of one run
-            descent.step(gradients)
+            optimizer.step(gradients)
             history.append(gradients)
         expected = [
             slow_metric(rate, [gradients[index] for gradients in history])
             for index, rate in enumerate(at_first)
         ]
-        for metric, own in zip(descent.metric(), expected, strict=True):
+        for metric, own in zip(optimizer.metric(), expected, strict=True):
             torch.testing.assert_close(metric, own, rtol=1e-6, atol=0.0)
-        assert torch.equal(descent.metric()[0][:, 1:], at_first[0][:, 1:])
-        assert float(descent.metric()[0][:, 0].min()) > 10 * float(at_first[0].max())
+        assert torch.equal(optimizer.metric()[0][:, 1:], at_first[0][:, 1:])
+        assert float(optimizer.metric()[0][:, 0].min()) > 10 * float(at_first[0].max())
 
     def test_dormant_members_do_not_decide_the_barrier(
         self, gan64: BigGan, bases64: list[Basis]
     ) -> None:
         """What wakes up weighs no more than what is at work, in the norm of lambda."""
-        descent = make(gan64, bases64)
+        optimizer = make(gan64, bases64)
         score, loss = (
             [
                 0.01 * torch.randn(tensor.shape, generator=make_generator(seed, i)).to(tensor)
-                for i, tensor in enumerate(descent.parameters)
+                for i, tensor in enumerate(optimizer.parameters)
             ]
             for seed in (0, 1)
         )
         at_work = [torch.ones_like(tensor) for tensor in score]
         at_work[0][:, 1:] = at_work[2][:, 1:] = 0.0
-        descent.step([one * own for one, own in zip(score, at_work, strict=True)])
-        metric = descent.metric()
+        optimizer.step([one * own for one, own in zip(score, at_work, strict=True)])
+        metric = optimizer.metric()
         weights = [
             dynamic_barrier(
                 loss, score, beta=1.0, num_runs=3, metric=[m * share for m, share in shares]
@@ -162,11 +141,11 @@ class TestDescent:
         torch.testing.assert_close(weights[0], weights[1], rtol=0.05, atol=0.05)
 
     def test_cosine_schedule(self, gan64: BigGan, bases64: list[Basis]) -> None:
-        descent = make(gan64, bases64)
+        optimizer = make(gan64, bases64)
         decays = []
         for seed in range(10):
-            decays.append(descent.decay)
-            push(descent, seed, [0, 1, 2])
+            decays.append(optimizer.decay)
+            push(optimizer, seed, [0, 1, 2])
         assert decays[0] == 1.0
         assert decays == sorted(decays, reverse=True)
-        assert descent.decay == pytest.approx(0.0)
+        assert optimizer.decay == pytest.approx(0.0)

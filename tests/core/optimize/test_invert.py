@@ -125,8 +125,8 @@ class TestInvertImage:
     @pytest.mark.parametrize(
         ("image", "error", "message"),
         [
-            (torch.zeros(2, 3, 16, 16), ConfigError, "There are 2 pictures"),
-            (torch.zeros(1, 4, 16, 16), ShapeError, "RGB pictures"),
+            (torch.zeros(2, 3, 16, 16), ConfigError, "There are 2 images"),
+            (torch.zeros(1, 4, 16, 16), ShapeError, "RGB images"),
         ],
     )
     def test_exception(

@@ -7,17 +7,17 @@ import torch
 
 from fusedream_core import Basis, make_generator
 from fusedream_core.config import Mixing, Start
-from fusedream_core.optimize.latent import Mixture, make_mixture, pick_runs, start_weights, take
+from fusedream_core.optimize import latent as latent_module
+from fusedream_core.optimize.latent import OverparameterizedLatent, make_latent, start_weights
 
 STARTS = [start for start in get_args(Start) if start != "best"]
 
 
-def mixture_of(bases: list[Basis], mixing: Mixing, start: Start, z_clamp: float = 2.0) -> Mixture:
-    return make_mixture(
+def latent_of(bases: list[Basis], mixing: Mixing, start: Start) -> OverparameterizedLatent:
+    return make_latent(
         bases,
         start,
         mixing=mixing,
-        z_clamp=z_clamp,
         device=torch.device("cpu"),
         generators=[make_generator(seed) for seed in range(len(bases))],
     )
@@ -54,13 +54,13 @@ class TestStartWeights:
                 assert weights.tolist() == [[1.0]]
 
 
-class TestMixture:
+class TestOverparameterizedLatent:
     @pytest.mark.parametrize("mixing", get_args(Mixing))
     @pytest.mark.parametrize("start", STARTS)
     def test_latent(self, bases64: list[Basis], mixing: Mixing, start: Start) -> None:
-        mixture = mixture_of(bases64, mixing, start)
-        z, y = mixture.latent()
-        z_weights, y_weights = mixture.weights()
+        latent = latent_of(bases64, mixing, start)
+        z, y = latent.mixed()
+        z_weights, y_weights = latent.weights()
         for run, basis in enumerate(bases64):
             expected_z = sum(z_weights[run, i] * basis.latent.z[i] for i in range(3))
             expected_y = sum(y_weights[run, i] * basis.latent.y[i] for i in range(3))
@@ -70,21 +70,22 @@ class TestMixture:
             torch.testing.assert_close(z_weights.sum(dim=1), torch.ones_like(z))
 
     def test_reference_start_is_softmax_of_noise(self, bases64: list[Basis]) -> None:
-        mixture = mixture_of(bases64[:1], "softmax", "random")
+        latent = latent_of(bases64[:1], "softmax", "random")
         noise = torch.randn(3, 6, generator=make_generator(0))
-        torch.testing.assert_close(mixture.weights()[0][0], noise.softmax(0).double())
+        torch.testing.assert_close(latent.weights()[0][0], noise.softmax(0).double())
 
     def test_scalar_weights_are_shared(self, bases64: list[Basis]) -> None:
-        mixture = mixture_of(bases64, "scalar", "uniform")
-        assert len(mixture.mixes()) == 1
-        assert len(mixture_of(bases64, "softmax", "uniform").mixes()) == 2
+        latent = latent_of(bases64, "scalar", "uniform")
+        assert len(latent.mixes()) == 1
+        assert len(latent_of(bases64, "softmax", "uniform").mixes()) == 2
 
-    def test_bound(self, bases64: list[Basis]) -> None:
-        mixture = mixture_of(bases64, "scalar", "preserving", z_clamp=0.5)
-        assert mixture.z_bound == pytest.approx(0.3)
-        assert mixture.latent()[0].abs().max() <= 0.3
-        mixture.clamp_basis_()
-        assert mixture.z_basis.abs().max() <= 0.3
+    def test_bound(self, bases64: list[Basis], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(latent_module, "Z_BOUND", 0.5)
+        latent = latent_of(bases64, "scalar", "preserving")
+        assert latent.z_bound == pytest.approx(0.3)
+        assert latent.mixed()[0].abs().max() <= 0.3
+        latent.clamp_basis_()
+        assert latent.z_basis.abs().max() <= 0.3
         assert bases64[0].latent.z.abs().max() > 0.3  # the basis itself is not changed
 
     def test_inference_tensors_are_copied(self, bases64: list[Basis]) -> None:
@@ -102,24 +103,6 @@ class TestMixture:
             ]
         assert bases[0].latent.z.is_inference()
         for some in (bases, bases[:1]):
-            mixture = mixture_of(some, "scalar", "uniform")
-            mixture.z_basis.requires_grad_()
-            mixture.latent()[0].sum().backward()
-
-
-class TestPickRuns:
-    @pytest.mark.parametrize("mixing", get_args(Mixing))
-    def test_value(self, bases64: list[Basis], mixing: Mixing) -> None:
-        mixtures = [mixture_of(bases64, mixing, start) for start in ("alone", "uniform")]
-        picked = pick_runs(mixtures, torch.tensor([1, 0, 1]))
-        for run, kind in enumerate((1, 0, 1)):
-            for block in (0, 1):
-                expected = mixtures[kind].latent()[block][run]
-                torch.testing.assert_close(picked.latent()[block][run], expected)
-        assert len(picked.mixes()) == (1 if mixing == "scalar" else 2)
-
-
-class TestTake:
-    def test_value(self) -> None:
-        stacked = torch.arange(6).view(3, 2)
-        assert take(stacked, torch.tensor([2, 0])).tolist() == [4, 1]
+            latent = latent_of(some, "scalar", "uniform")
+            latent.z_basis.requires_grad_()
+            latent.mixed()[0].sum().backward()

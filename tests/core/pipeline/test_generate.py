@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusedream_core import (
+    AdamConfig,
     AugmentConfig,
     BigGan,
     ComposeConfig,
@@ -50,17 +51,17 @@ RECIPE = Recipe(
 
 class TestGenerate:
     def test_smoke(self, gan: BigGan, clip: OpenClip, tmp_path: Path) -> None:
-        seen: list[StepInfo] = []
+        infos: list[StepInfo] = []
         result = generate(
-            "a dog", seed=2**64 - 1, gan=gan, clip=clip, recipe=RECIPE, callback=seen.append
+            "a dog", seed=2**64 - 1, gan=gan, clip=clip, recipe=RECIPE, callback=infos.append
         )
         assert result.image.size == (16, 16)
-        stages = list(dict.fromkeys(info.stage for info in seen))
+        stages = list(dict.fromkeys(info.stage for info in infos))
         assert stages == ["search", "rerank", "start", "optimize", "race", "select"]
         assert result.seconds > 0
         result.save(tmp_path / "dog.png")
-        with Image.open(tmp_path / "dog.png") as picture:
-            text = picture.text  # type: ignore[attr-defined]
+        with Image.open(tmp_path / "dog.png") as image:
+            text = image.text  # type: ignore[attr-defined]
         assert (text["prompt"], text["seed"]) == ("a dog", str(2**64 - 1))
         assert float(text["score"].split(" +- ")[0]) == pytest.approx(
             float(result.score.mean), abs=1e-4
@@ -89,16 +90,16 @@ class TestGenerate:
         with pytest.raises(SaveError, match="could not be written") as caught:
             result.save("/proc/x.png")
         kept = Path(str(caught.value).rsplit("it is kept as ", 1)[1].rstrip("."))
-        with Image.open(kept) as picture:
-            assert picture.text["prompt"] == "a dog"  # type: ignore[attr-defined]
+        with Image.open(kept) as image:
+            assert image.text["prompt"] == "a dog"  # type: ignore[attr-defined]
         kept.unlink()
 
     def test_start_image(self, gan: BigGan, clip: OpenClip) -> None:
-        """The search is left out: what is optimised is the latent of the picture."""
+        """The search is left out: what is optimised is the latent of the image."""
         z = gan.sample_z(1, truncation=0.6, generator=make_generator(3))
         image = gan.decode(z, gan.embed(torch.tensor([1])), truncation=0.6).detach()
-        seen: list[StepInfo] = []
-        invert = InvertConfig(search=RECIPE.search, optimize=OptimizeConfig(num_steps=20))
+        infos: list[StepInfo] = []
+        invert = InvertConfig(search=RECIPE.search, optimize=AdamConfig(num_steps=20))
         result = generate(
             "a dog",
             gan=gan,
@@ -107,9 +108,9 @@ class TestGenerate:
             start_image=image,
             perceptual=Squares(),
             invert=invert,
-            callback=seen.append,
+            callback=infos.append,
         )
-        assert "invert" in {info.stage for info in seen}
+        assert "invert" in {info.stage for info in infos}
         assert len(result.basis.scores) == 1
         start = gan.decode(
             result.basis.latent.z, result.basis.latent.y, truncation=result.latent.truncation
@@ -119,7 +120,7 @@ class TestGenerate:
         assert found < (searched - image).abs().mean()
 
     def test_selector(self, gan: BigGan, clip: OpenClip) -> None:
-        """It gives the score, so one that sees another prompt gives another."""
+        """The selector computes the score, so another selector gives another score."""
         other = copy.deepcopy(clip)
         other.clip_id = "other"
         with torch.no_grad():
@@ -217,7 +218,7 @@ class TestDevice:
 
 
 class Squares:
-    """In place of LPIPS, whose nets need larger pictures than the tiny GAN's."""
+    """In place of LPIPS, whose nets need larger images than the tiny GAN's."""
 
     device = torch.device("cpu")
 
@@ -238,7 +239,7 @@ class TestFormatScore:
 COMPOSITION = CompositionRecipe(
     search=SearchConfig(num_candidates=20, num_basis=3, batch_size=10, rerank_augments=4),
     compose=ComposeConfig(
-        optimize=OptimizeConfig(num_steps=4, eval_augments=4, start="alone", num_starts=1),
+        optimize=AdamConfig(num_steps=4, eval_augments=4),
         rungs=((3, 0.5), (1, 1.0)),
         consistency="none",
     ),
@@ -248,24 +249,24 @@ COMPOSITION = CompositionRecipe(
 
 class TestGenerateComposition:
     def test_smoke(self, gan: BigGan, clip: OpenClip, tmp_path: Path) -> None:
-        seen: list[StepInfo] = []
+        infos: list[StepInfo] = []
         result = generate_composition(
-            "a dog and a cat", gan=gan, clip=clip, recipe=COMPOSITION, callback=seen.append
+            "a dog and a cat", gan=gan, clip=clip, recipe=COMPOSITION, callback=infos.append
         )
-        stages = list(dict.fromkeys(info.stage for info in seen))
+        stages = list(dict.fromkeys(info.stage for info in infos))
         assert stages == ["search", "rerank", "pair", "compose", "select"]
         assert result.composition is not None
         assert len(result.composition.attempts) == 18
         assert len(result.latent.z) == 2
         result.save(tmp_path / "both.png")
-        with Image.open(tmp_path / "both.png") as picture:
-            text = picture.text  # type: ignore[attr-defined]
+        with Image.open(tmp_path / "both.png") as image:
+            text = image.text  # type: ignore[attr-defined]
         assert text["placement"] == result.composition.placement.name
 
     def test_one_prompt_is_searched_once(self, gan: BigGan, clip: OpenClip) -> None:
-        seen: list[StepInfo] = []
-        generate_composition("a dog", gan=gan, clip=clip, recipe=COMPOSITION, callback=seen.append)
-        assert [info.score.shape for info in seen if info.stage == "search"] == [(1,)] * 2
+        infos: list[StepInfo] = []
+        generate_composition("a dog", gan=gan, clip=clip, recipe=COMPOSITION, callback=infos.append)
+        assert [info.score.shape for info in infos if info.stage == "search"] == [(1,)] * 2
 
     def test_parts_have_searches_of_their_own(self, gan: BigGan, clip: OpenClip) -> None:
         result = generate_composition(

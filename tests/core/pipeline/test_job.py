@@ -1,4 +1,4 @@
-"""A job is refused at the start where its record could not be read in the end."""
+"""A job is refused at the start if its record could not be read again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fusedream_core import (
     generate,
 )
 from fusedream_core.config import to_plain
-from fusedream_core.config.plain import LONGEST, from_plain
+from fusedream_core.config.plain import MAX_LENGTH, from_plain
 from fusedream_core.pipeline.job import Job, Models, check_start_image
 from fusedream_core.pipeline.provenance import Provenance
 
@@ -38,7 +38,7 @@ class TestStartImage:
 
 class TestWhatCannotBeReadAgain:
     def test_longest_prompt_is_read_again(self) -> None:
-        job = dataclasses.replace(JOB, prompt="d" * LONGEST)
+        job = dataclasses.replace(JOB, prompt="d" * MAX_LENGTH)
         assert from_plain(Job, json.loads(json.dumps(to_plain(job)))) == job
 
     @pytest.mark.parametrize("name", ["prompt", "foreground_prompt", "background_prompt"])

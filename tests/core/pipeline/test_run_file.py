@@ -50,7 +50,7 @@ class Keeper(RunKeeper):
     def note(self, run: SavedRun) -> None:
         super().note(run)
         engine = run.state["engine"]
-        if engine is not None and engine["race"]["descent"]["num_steps_done"] == self.stop:
+        if engine is not None and engine["trials"]["optimizer"]["num_steps"] == self.stop:
             raise StopError
 
 
@@ -86,9 +86,9 @@ class TestResume:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("engine.race.descent.mixture.z_basis", torch.zeros(1, 3, 99)),
-            ("engine.race.descent.adam.0.exp_avg", torch.zeros(1, 3, 6).double()),
-            ("engine.race.generators.0", torch.zeros(3, dtype=torch.uint8)),
+            ("engine.trials.optimizer.latent.z_basis", torch.zeros(1, 3, 99)),
+            ("engine.trials.optimizer.adam.0.exp_avg", torch.zeros(1, 3, 6).double()),
+            ("engine.trials.generators.0", torch.zeros(3, dtype=torch.uint8)),
         ],
     )
     def test_damaged_tensors(
@@ -99,6 +99,31 @@ class TestResume:
             tensors[name] = value
 
         with pytest.raises(CheckpointError, match="The saved run"):
+            resume(load_run(rewritten(saved, change)), Models(gan, clip))
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (["start"], "x"),
+            (["bases", 0, "truncation"], float("nan")),
+            (["bases", 0, "scores"], None),
+            (["bases", 0, "class_index"], [1, 2]),
+            (["engine", "trials", "candidates"], []),
+            (["engine", "trials", "candidates"], ["x"]),
+            (["engine", "trials", "candidates", 0, 0], 7),
+        ],
+    )
+    def test_damaged_settings(
+        self, place: list[Any], value: object, gan: BigGan, clip: OpenClip, saved: Path
+    ) -> None:
+        def change(_: dict[str, Any], notes: dict[str, str]) -> None:
+            part = state = json.loads(notes["state"])
+            for name in place[:-1]:
+                part = part[name]
+            part[place[-1]] = value
+            notes["state"] = json.dumps(state)
+
+        with pytest.raises(CheckpointError, match="The saved run is damaged"):
             resume(load_run(rewritten(saved, change)), Models(gan, clip))
 
     @pytest.mark.parametrize("gone", ["bases", "engine"])

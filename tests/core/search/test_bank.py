@@ -50,7 +50,7 @@ def find(gan: BigGan, clip: OpenClip, bank: Bank, config: SearchConfig, seed: in
 
 
 class TestBuild:
-    def test_features_are_those_of_the_pictures(
+    def test_features_are_those_of_the_images(
         self, gan: BigGan, clip: OpenClip, bank: Bank
     ) -> None:
         z = bank.sample_z(gan)
@@ -82,16 +82,16 @@ class TestBuild:
             build_bank(gan, clip, **{"num": 5, **change})
 
     def test_callback_can_stop(self, gan: BigGan, clip: OpenClip) -> None:
-        seen: list[StepInfo] = []
+        infos: list[StepInfo] = []
 
         def stop(info: StepInfo) -> None:
-            seen.append(info)
+            infos.append(info)
             if info.step == 2:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             build_bank(gan, clip, num=NUM, callback=stop)
-        assert [(info.stage, info.step, info.total) for info in seen] == [
+        assert [(info.stage, info.step, info.total) for info in infos] == [
             ("bank", 1, 4),
             ("bank", 2, 4),
         ]
@@ -138,15 +138,15 @@ class TestSearch:
         basis = find(gan, clip, bank, replace(CONFIG, classes=("apple",)))
         assert basis.class_index.tolist() == [2, 2, 2]
 
-    def test_classes_with_few_pictures(self, gan: BigGan, clip: OpenClip) -> None:
+    def test_classes_with_few_images(self, gan: BigGan, clip: OpenClip) -> None:
         """All of them are looked at then, and where they are too few it is said."""
         bank = build_bank(gan, clip, num=15)  # three a class
         basis = find(gan, clip, bank, replace(CONFIG, classes=("apple",)))
         assert basis.class_index.tolist() == [2, 2, 2]
-        message = "holds 3 pictures of the classes asked for, but num_basis is 4"
+        message = "holds 3 images of the allowed classes, but num_basis is 4"
         with pytest.raises(ConfigError, match=message):
             find(gan, clip, bank, replace(CONFIG, classes=("apple",), num_basis=4))
-        with pytest.raises(ConfigError, match="holds 0 pictures"):
+        with pytest.raises(ConfigError, match="holds 0 images"):
             find(gan, clip, build_bank(gan, clip, num=2), replace(CONFIG, classes=("apple",)))
 
     def test_a_named_class_has_a_place(self, gan: BigGan, clip: OpenClip, bank: Bank) -> None:

@@ -16,6 +16,17 @@ class TestResolveClasses:
     def test_a_name_of_several_classes_means_all(self) -> None:
         assert resolve_classes(NAMES, ["crane"]) == [3, 4]
 
+    def test_a_class_of_several_names(self) -> None:
+        """Names that are typed come apart at commas, and so no such class could be asked for."""
+        names = ["tench, Tinca tinca", "cat"]
+        for typed in (["tench", "Tinca tinca"], ["tinca TINCA"], ["tench, Tinca tinca"]):
+            assert resolve_classes(names, typed) == [0]
+
+    def test_an_index_that_was_typed(self) -> None:
+        """Widgets and the command line give text; a class may be called by a number as well."""
+        assert resolve_classes(NAMES, [" 2", "0"]) == [0, 2]
+        assert resolve_classes(["0", "7", "1"], ["7", "1", "0"]) == [0, 1, 2]
+
     @pytest.mark.parametrize(
         ("wanted", "message"),
         [
@@ -23,6 +34,8 @@ class TestResolveClasses:
             ("zebra", "no class 'zebra'.* the first is 'dog'"),
             (5, "no class 5; it accepts 5 names, or indices from 0 to 4"),
             (-1, "no class -1"),
+            ("5", "no class '5'; it accepts 5 names, or indices from 0 to 4"),
+            ("9" * 5000, "no class '9999"),
         ],
     )
     def test_exception(self, wanted: str | int, message: str) -> None:

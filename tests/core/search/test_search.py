@@ -50,14 +50,14 @@ def slow_search(gan: BigGan, clip: OpenClip, target: Target, config: SearchConfi
     generator = make_generator(0)
     num = config.num_candidates
     assert num is not None
-    num_guided = int(num * config.guided_share)
-    classes = torch.randint(0, gan.num_classes, (num - num_guided,), generator=generator)
-    child = fork(generator) if num_guided else generator
-    z = gan.sample_z(num - num_guided, truncation=gan.truncation, generator=generator)
-    if num_guided:
+    num_prior = int(num * config.guided_share)
+    classes = torch.randint(0, gan.num_classes, (num - num_prior,), generator=generator)
+    child = fork(generator) if num_prior else generator
+    z = gan.sample_z(num - num_prior, truncation=gan.truncation, generator=generator)
+    if num_prior:
         weights = slow_class_weights(gan, clip, target)
-        drawn = torch.multinomial(weights, num_guided, replacement=True, generator=child)
-        more = gan.sample_z(num_guided, truncation=gan.truncation, generator=child)
+        drawn = torch.multinomial(weights, num_prior, replacement=True, generator=child)
+        more = gan.sample_z(num_prior, truncation=gan.truncation, generator=child)
         classes, z = torch.cat((classes, drawn)), torch.cat((z, more))
     y = gan.embed(classes)
     images = gan.decode(z, y, truncation=gan.truncation)
@@ -298,7 +298,7 @@ class TestSearchBasis:
         assert matched == ["a dog", "a cat"]
 
     def test_callback(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
-        seen: list[StepInfo] = []
+        infos: list[StepInfo] = []
         generator = make_generator(0)
         basis = search_basis(
             gan,
@@ -307,19 +307,19 @@ class TestSearchBasis:
             config=CONFIG,
             augment=AUGMENT,
             generator=generator,
-            callback=seen.append,
+            callback=infos.append,
         )[0]
-        steps = [(info.stage, info.step, info.total) for info in seen]
+        steps = [(info.stage, info.step, info.total) for info in infos]
         # 30 shared candidates and 30 of each target, in batches of 16; then 2 pools of 18
         assert steps == [("search", i, 6) for i in range(1, 7)] + [
             ("rerank", i, 4) for i in range(1, 5)
         ]
-        assert seen[5].preview.shape == (2, 3, 16, 16)
-        best = [float(info.score[0]) for info in seen[:6]]
+        assert infos[5].preview.shape == (2, 3, 16, 16)
+        best = [float(info.score[0]) for info in infos[:6]]
         assert best == sorted(best)
-        assert float(seen[7].score[0]) == pytest.approx(float(basis.scores[0]))
+        assert float(infos[7].score[0]) == pytest.approx(float(basis.scores[0]))
         leader = gan.decode(basis.latent.z[:1], basis.latent.y[:1], truncation=0.6)
-        torch.testing.assert_close(seen[7].preview, leader)
+        torch.testing.assert_close(infos[7].preview, leader)
 
     def test_callback_may_stop(self, gan: BigGan, clip: OpenClip, target: Target) -> None:
         def stop(info: StepInfo) -> None:

@@ -8,7 +8,7 @@ from fusedream_core.search.topk import Pool, Shortlist
 
 
 def make_pool(scores: list[float], classes: list[int]) -> Pool:
-    z = torch.arange(len(scores)).float()[:, None]  # z tells which latent it is
+    z = torch.arange(len(scores)).float()[:, None]  # z identifies the latent
     return Pool(z, z, torch.tensor(classes), torch.tensor(scores))
 
 

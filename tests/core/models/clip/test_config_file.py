@@ -115,6 +115,7 @@ def test_weights_of_a_single_tower_are_not_fetched(
     [
         ("mean", [0.5, 0.5]),
         ("mean", [0.5, 0.5, float("nan")]),
+        ("mean", [0.5, 0.5, 10**400]),
         ("std", [0.5, 0.0, 0.5]),
         ("interpolation", "lanczos"),
         ("resize_mode", "stretch"),
@@ -200,14 +201,14 @@ def test_far_larger_than_its_weights_is_not_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fusedream_core.models.clip.build._empty_model", None)
-    monkeypatch.setattr("fusedream_core.models.clip.build._SPARE", 1 << 20)
+    monkeypatch.setattr("fusedream_core.models.clip.build._SIZE_MARGIN", 1 << 20)
 
     def enlarge(content: dict[str, Any]) -> None:
         model = content["model_cfg"]
         (model if place is None else model[place]).update(change)
 
     with pytest.raises(
-        CheckpointError, match=r"asks for more than [\d,]+ numbers, but its weights"
+        CheckpointError, match=r"asks for more than [\d,]+ parameters, but its weights"
     ):
         load_open_clip_folder(changed(clip_dir, tmp_path / "clip", enlarge))
 

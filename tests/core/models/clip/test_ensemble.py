@@ -101,24 +101,24 @@ class TestEnsembleClip:
 class TestMergeClips:
     def test_each_counts_in_its_own_units(self, gan: BigGan, clip: OpenClip) -> None:
         members = [clip, Other()]
-        told: list[tuple[int, int]] = []
+        reports: list[tuple[int, int]] = []
         pair = merge_clips(
             members,
             gan,
             shares=[1.0, 3.0],
             num_pictures=12,
             generator=make_generator(0),
-            callback=lambda info: told.append((info.step, info.total)),
+            callback=lambda info: reports.append((info.step, info.total)),
         )
         generator = make_generator(0)
         classes = torch.randint(0, 5, (12,), generator=generator)
         z = gan.sample_z(12, truncation=gan.truncation, generator=generator)
-        pictures = gan.decode(z, gan.embed(classes), truncation=gan.truncation)
+        images = gan.decode(z, gan.embed(classes), truncation=gan.truncation)
         texts = [f"a photo of a {gan.class_names[index]}" for index in classes.unique().tolist()]
-        spreads = [spread_of(member, pictures, texts) for member in members]
+        spreads = [spread_of(member, images, texts) for member in members]
         expected = EnsembleClip(members, [1.0 / spreads[0], 3.0 / spreads[1]])
         assert pair.shares == pytest.approx(expected.shares, rel=1e-4)
-        assert told[-1] == (2, 2)
+        assert reports[-1] == (2, 2)
 
     def test_the_generator_alone_decides(self, gan: BigGan, clip: OpenClip) -> None:
         pairs = [
@@ -153,16 +153,16 @@ class TestSpread:
         assert spread_of(clip, images, texts) == pytest.approx(float(expected), rel=1e-3)
 
     def test_ranks_as_the_mean_of_z_scores(self, clip: OpenClip, images: Tensor) -> None:
-        pictures = torch.cat([images, images.flip(1), images.flip(2)])
+        images = torch.cat([images, images.flip(1), images.flip(2)])
         members = clip, Other()
-        spreads = [spread_of(member, pictures, ["a dog"]) for member in members]
+        spreads = [spread_of(member, images, ["a dog"]) for member in members]
         pair = EnsembleClip(members, [1 / spread for spread in spreads])
         scores = [
-            clip_score(pictures, encode_target(each, "a dog"), each) for each in (*members, pair)
+            clip_score(images, encode_target(each, "a dog"), each) for each in (*members, pair)
         ]
         z_scores = sum((s - s.mean()) / s.std() for s in scores[:2])
         assert torch.equal(scores[2].argsort(), torch.as_tensor(z_scores).argsort())
 
-    def test_pictures_that_look_alike(self, clip: OpenClip) -> None:
+    def test_images_with_equal_cosines(self, clip: OpenClip) -> None:
         with pytest.raises(ConfigError, match=r"spread is 0\.0"):
             spread_of(clip, torch.zeros(3, 3, 16, 16), ["a dog"])

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Conv2d as Conv
 
-from fusedream_core.models.clip.fuse import _cuts_patches, _PatchConv, kept_numbers, make_lean
+from fusedream_core.models.clip.fuse import (
+    _cuts_patches,
+    _PatchConv,
+    activation_floats,
+    fuse_image_tower,
+)
 from fusedream_core.rng import make_generator
 
 TOWERS: dict[str, dict[str, Any]] = {
@@ -42,56 +47,56 @@ def images() -> Tensor:
     return torch.randn(3, 3, 32, 32, generator=make_generator(0))
 
 
-def seen(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def outputs(tower: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     leaf = images.clone().requires_grad_()
     features = tower(leaf)
     weights = torch.randn(features.shape, generator=make_generator(1))
     return features, torch.autograd.grad((features * weights).sum(), leaf)[0]
 
 
-class TestMakeLean:
+class TestFuseImageTower:
     @pytest.mark.parametrize("kind", TOWERS)
-    def test_same_features_and_gradients(self, kind: str, images: Tensor) -> None:
+    def test_same_outputss(self, kind: str, images: Tensor) -> None:
         tower = make_tower(kind)
-        lean = copy.deepcopy(tower)
-        make_lean(lean)
-        for ours, theirs in zip(seen(lean, images), seen(tower, images), strict=True):
+        fused = copy.deepcopy(tower)
+        fuse_image_tower(fused)
+        for ours, theirs in zip(outputs(fused, images), outputs(tower, images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
     def test_no_normalisation_is_left(self) -> None:
-        lean = make_tower("resnet")
-        assert any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-        make_lean(lean)
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-        assert not any(parameter.requires_grad for parameter in lean.parameters())
+        fused = make_tower("resnet")
+        assert any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        fuse_image_tower(fused)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        assert not any(parameter.requires_grad for parameter in fused.parameters())
 
     def test_patches_are_cut_by_a_product(self) -> None:
-        lean = make_tower("transformer")
-        names = set(lean.state_dict())
-        make_lean(lean)
-        assert isinstance(lean.conv1, _PatchConv)
-        assert set(lean.state_dict()) == names
+        fused = make_tower("transformer")
+        names = set(fused.state_dict())
+        fuse_image_tower(fused)
+        assert isinstance(fused.conv1, _PatchConv)
+        assert set(fused.state_dict()) == names
 
     def test_attention_is_one_product_for_all_tokens(self, images: Tensor) -> None:
-        lean = make_tower("transformer")
-        lean.requires_grad_(False)
+        fused = make_tower("transformer")
+        fused.requires_grad_(False)
         counts = []
         for _ in range(2):
             with torch.profiler.profile() as profile:
-                seen(lean, images)
+                outputs(fused, images)
             counts.append({event.key: event.count for event in profile.key_averages()})
-            make_lean(lean)
+            fuse_image_tower(fused)
         assert counts[0]["aten::bmm"] > counts[1].get("aten::bmm", 0)
 
     @pytest.mark.parametrize("patch_size", [8, 4])
-    def test_kept_numbers(self, patch_size: int) -> None:
+    def test_activation_floats(self, patch_size: int) -> None:
         """At least what autograd keeps beside the weights, and not many times that."""
         from open_clip.transformer import VisionTransformer
 
         side, (width, heads) = 56, (64, 4)
         with torch.random.fork_rng(devices=[]):
             tower = VisionTransformer(side, patch_size, width, 3, heads, 4.0, output_dim=16).eval()
-        make_lean(tower)
+        fuse_image_tower(tower)
         weights = {parameter.data_ptr() for parameter in tower.parameters()}
         kept: dict[int, int] = {}
 
@@ -105,7 +110,7 @@ class TestMakeLean:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             features = tower(leaf)
         assert features.requires_grad
-        assert sum(kept.values()) <= kept_numbers(tower, (side, side)) < 4 * sum(kept.values())
+        assert sum(kept.values()) <= activation_floats(tower, (side, side)) < 4 * sum(kept.values())
 
     def test_another_attention_stays(self) -> None:
         """Where keys come from elsewhere, and in older forms with the tokens first."""
@@ -115,13 +120,13 @@ class TestMakeLean:
             crossed = ResidualAttentionBlock(16, 2, is_cross_attention=True)
             turned = ResidualAttentionBlock(16, 2, batch_first=False)
         for block in (crossed, turned):
-            make_lean(nn.Sequential(block))
+            fuse_image_tower(nn.Sequential(block))
             assert type(block.attn) is nn.MultiheadAttention
 
     def test_what_it_does_not_know_stays(self, images: Tensor) -> None:
         other = nn.Sequential(make_conv(3, 4, 3), nn.BatchNorm2d(4), make_conv(4, 4, 1)).eval()
         before = copy.deepcopy(other)
-        make_lean(other)
+        fuse_image_tower(other)
         assert [type(module) for module in other] == [type(module) for module in before]
         assert torch.equal(other(images), before(images))
 

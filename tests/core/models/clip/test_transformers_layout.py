@@ -227,12 +227,16 @@ class TestRefused:
     def test_values_of_the_wrong_kind(self, tmp_path: Path) -> None:
         make_clip_model().save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
-        config["vision_config"]["num_attention_heads"] = 0
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(
-            CheckpointError, match=r"num_attention_heads = .* a whole number from 1"
+        no_heads = {**config["vision_config"], "num_attention_heads": 0}
+        for part, message in (
+            (no_heads, r"num_attention_heads = .* a whole number from 1"),
+            (5, "vision_config = '5', but it must be an object"),
+            (["width"], r"vision_config = .* but it must be an object"),
         ):
-            load_open_clip_folder(tmp_path)
+            whole = {**config, "vision_config": part}
+            (tmp_path / "config.json").write_text(json.dumps(whole))
+            with pytest.raises(CheckpointError, match=message):
+                load_open_clip_folder(tmp_path)
 
 
 def test_whole_file_is_found_among_others(tmp_path: Path) -> None:

@@ -43,19 +43,19 @@ def make_raw(
     width = 16 * unit
     raw["first"], raw["first bias"] = noise(16 * width, CHUNK), noise(16 * width)
     for block, factor in enumerate(units):
-        wide = factor * unit
+        channels = factor * unit
         for name, shape in {
-            "conv1": (wide, width, 3, 3),
-            "conv2": (wide, wide, 3, 3),
-            "skip": (wide, width, 1, 1),
+            "conv1": (channels, width, 3, 3),
+            "conv2": (channels, channels, 3, 3),
+            "skip": (channels, width, 1, 1),
         }.items():
-            raw[f"{block} {name}"], raw[f"{block} {name} bias"] = noise(*shape), noise(wide)
-        for norm, size in (("1", width), ("2", wide)):
+            raw[f"{block} {name}"], raw[f"{block} {name} bias"] = noise(*shape), noise(channels)
+        for norm, size in (("1", width), ("2", channels)):
             for name in ("gain", "offset"):
                 raw[f"{block} {name}{norm}"] = noise(size, DIM_Y + CHUNK)
             raw[f"{block} mean{norm}"] = noise(rows, size)
             raw[f"{block} var{norm}"] = noise(rows, size).abs() + 0.5
-        width = wide
+        width = channels
         if block in attentions:
             for name, shape in {
                 "theta": (width // 8, width, 1, 1),
@@ -74,12 +74,12 @@ def make_raw(
 def slow_decode(
     raw: Raw, z: Tensor, y: Tensor, resolution: int, eps: float, row: int = 0
 ) -> Tensor:
-    """Pictures, one layer after the other as the paper's appendix and ajbrock's code have them."""
+    """Images, one layer after the other as the paper's appendix and ajbrock's code have them."""
     assert sum(name.endswith("conv1") for name in raw) == len(UNITS[resolution][0])
-    pieces = z.split(CHUNK, dim=1)
-    h = F.linear(pieces[0], normed(raw["first"]), raw["first bias"]).view(len(z), -1, 4, 4)
-    for block, piece in enumerate(pieces[1:]):
-        h = slow_block(raw, block, h, torch.cat((y, piece), dim=1), eps, row)
+    chunks = z.split(CHUNK, dim=1)
+    h = F.linear(chunks[0], normed(raw["first"]), raw["first bias"]).view(len(z), -1, 4, 4)
+    for block, chunk in enumerate(chunks[1:]):
+        h = slow_block(raw, block, h, torch.cat((y, chunk), dim=1), eps, row)
         if f"{block} gamma" in raw:
             h = slow_attention(raw, block, h)
     statistics = raw["last mean"][row], raw["last var"][row]
@@ -108,12 +108,12 @@ def slow_block(raw: Raw, block: int, x: Tensor, condition: Tensor, eps: float, r
 
 
 def slow_attention(raw: Raw, block: int, x: Tensor) -> Tensor:
-    """Every pixel looks at the pixels of a picture of half the side."""
+    """Attention of every pixel to the pixels of an image of half the side."""
     theta, phi, g = (F.conv2d(x, normed(raw[f"{block} {name}"])) for name in ("theta", "phi", "g"))
     phi, g = F.max_pool2d(phi, 2), F.max_pool2d(g, 2)
     weights = torch.einsum("bchw,bcij->bhwij", theta, phi).flatten(3).softmax(-1)
-    seen = torch.einsum("bhwn,bcn->bchw", weights, g.flatten(2))
-    return x + raw[f"{block} gamma"] * F.conv2d(seen, normed(raw[f"{block} o"]))
+    attended = torch.einsum("bhwn,bcn->bchw", weights, g.flatten(2))
+    return x + raw[f"{block} gamma"] * F.conv2d(attended, normed(raw[f"{block} o"]))
 
 
 def normed(weight: Tensor) -> Tensor:

@@ -64,9 +64,9 @@ class TestLoadBigGan:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_computes_in_half_precision(self, gan_dir: Path, dtype: torch.dtype) -> None:
-        """Nearly the same pictures and gradients, and nothing but them is in another dtype."""
+        """Nearly the same images and gradients, and nothing but them is in another dtype."""
         exact, rough = load_biggan(gan_dir), load_biggan(gan_dir)
-        rough.compute_in(dtype)
+        rough.to(dtype)
         z = exact.sample_z(2, truncation=0.6, generator=make_generator(1))
         y = exact.embed(torch.tensor([0, 1]))
         assert torch.equal(rough.embed(torch.tensor([0, 1])), y)

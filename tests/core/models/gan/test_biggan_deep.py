@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusedream_core import make_generator
-from fusedream_core.models.gan.biggan_deep import LeanNetwork
+from fusedream_core.models.gan.biggan_deep import DeepNetwork
 
 UP, SAME = True, False
 _TO_16 = [(SAME, 16, 16), (UP, 16, 16), (SAME, 16, 16), (UP, 16, 8), (SAME, 8, 8)]
@@ -28,9 +28,9 @@ def latents(rng: torch.Generator) -> Tensor:
     return torch.randn(2, 12, generator=rng, dtype=torch.float64)
 
 
-def lean_of(network: nn.Module) -> LeanNetwork:
-    """The lean form of a network, which stays as it is."""
-    return LeanNetwork(copy.deepcopy(network))  # type: ignore[arg-type]
+def fuse(network: nn.Module) -> DeepNetwork:
+    """Fuse a copy of a network."""
+    return DeepNetwork(copy.deepcopy(network))  # type: ignore[arg-type]
 
 
 def with_statistics_at(network: nn.Module, truncation: float) -> nn.Module:
@@ -56,7 +56,7 @@ class TestSameNumbersAsThePackage:
         latent = torch.randn(1, 12, generator=make_generator(1))
         with torch.no_grad():
             theirs = network.generator(latent, 1.0)
-            ours = lean_of(network)(latent, 1.0)
+            ours = fuse(network)(latent, 1.0)
         assert ours.shape == (1, 3, resolution, resolution)
         assert theirs.std() > 0.05
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -67,7 +67,7 @@ class TestSameNumbersAsThePackage:
     ) -> None:
         network = package_gan(0).double()
         theirs = with_statistics_at(network, truncation).generator(latents, 0.5)
-        ours = lean_of(network)(latents, truncation)
+        ours = fuse(network)(latents, truncation)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
     def test_the_package_alone_mixes_them_wrongly(
@@ -82,7 +82,7 @@ class TestSameNumbersAsThePackage:
         network = package_gan(0).double()
         pull = torch.randn(2, 3, 16, 16, generator=make_generator(2), dtype=torch.float64)
         grads = []
-        for decode in (lean_of(network), network.generator):
+        for decode in (fuse(network), network.generator):
             leaf = latents.clone().requires_grad_()
             (decode(leaf, 1.0) * pull).sum().backward()
             grads.append(leaf.grad)
@@ -90,27 +90,27 @@ class TestSameNumbersAsThePackage:
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
 
 
-class TestLeanNetwork:
+class TestDeepNetwork:
     def test_a_batch_is_its_singles(self, package_gan: MakePackage, latents: Tensor) -> None:
-        lean = lean_of(package_gan(0).double())
-        singles = torch.cat([lean(latents[i : i + 1], 0.6) for i in range(2)])
-        torch.testing.assert_close(lean(latents, 0.6), singles, rtol=0, atol=1e-12)
+        fused = fuse(package_gan(0).double())
+        singles = torch.cat([fused(latents[i : i + 1], 0.6) for i in range(2)])
+        torch.testing.assert_close(fused(latents, 0.6), singles, rtol=0, atol=1e-12)
 
     def test_shares_no_memory_with_the_package(
         self, package_gan: MakePackage, latents: Tensor
     ) -> None:
         network = package_gan(0).double()
-        lean = lean_of(network)
-        before = lean(latents, 0.6)
+        fused = fuse(network)
+        before = fused(latents, 0.6)
         with torch.no_grad():
             for tensor in network.state_dict().values():
                 tensor.zero_()
-        assert torch.equal(lean(latents, 0.6), before)
+        assert torch.equal(fused(latents, 0.6), before)
 
     def test_takes_no_gradient_itself(self, package_gan: MakePackage, latents: Tensor) -> None:
-        lean = lean_of(package_gan(0).double())
-        assert not any(parameter.requires_grad for parameter in lean.parameters())
-        assert not lean(latents, 0.6).requires_grad
+        fused = fuse(package_gan(0).double())
+        assert not any(parameter.requires_grad for parameter in fused.parameters())
+        assert not fused(latents, 0.6).requires_grad
 
 
 class TestNorms:
@@ -126,5 +126,5 @@ class TestNorms:
             return batch_norm(*args, eps=eps)
 
         monkeypatch.setattr(F, "batch_norm", spy)
-        lean_of(package_gan(0).double())(latents, 0.6)
+        fuse(package_gan(0).double())(latents, 0.6)
         assert min(seen) > 0

@@ -26,15 +26,15 @@ PATH = Path("models/biggan.pth")
 
 def make_latents(resolution: int, num: int = 2) -> tuple[Tensor, Tensor]:
     generator = make_generator(1)
-    pieces = len(UNITS[resolution][0]) + 1
-    z = torch.randn(num, pieces * CHUNK, generator=generator, dtype=torch.float64)
+    chunks = len(UNITS[resolution][0]) + 1
+    z = torch.randn(num, chunks * CHUNK, generator=generator, dtype=torch.float64)
     return z, torch.randn(num, DIM_Y, generator=generator, dtype=torch.float64)
 
 
 class TestReadOriginal:
     @pytest.mark.parametrize("resolution", [128, 256, 512])
     @pytest.mark.parametrize("layout", WRITERS)
-    def test_same_pictures_as_the_plain_form(self, layout: str, resolution: int) -> None:
+    def test_same_images_as_the_plain_form(self, layout: str, resolution: int) -> None:
         rows = 50 if layout == "ivclab" else 1
         raw = make_raw(resolution, rows=rows)
         state = WRITERS[layout](raw)
@@ -139,10 +139,10 @@ class TestOriginalNetwork:
         for index, block in enumerate(network.blocks):
             later = network.norms[index + 1 :] if index + 1 < len(network.norms) else []
             after = (later[0] if len(later) else network.last_norm).missing
-            width, wide = block.skip.shape[1], block.skip.shape[0]
+            width, channels = block.skip.shape[1], block.skip.shape[0]
             before = network.norms[index].missing[:width, None, None]
             x = torch.randn(2, width, 3, 5, generator=generator, dtype=torch.float64)
-            ours = block(x, network.norms[index](condition, 1.0)) + after[:wide, None, None]
+            ours = block(x, network.norms[index](condition, 1.0)) + after[:channels, None, None]
             theirs = slow_block(raw, index, x + before, condition, 1e-4, 0)
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedream_core.models.gan.ops import (
-    grown_plus_pixelwise,
     pixelwise,
     plus_pixelwise,
     scale_shift_relu,
     to_rgb,
+    upsampled_plus_pixelwise,
     upsampling_kernel,
 )
 
@@ -47,7 +47,7 @@ def test_plus_pixelwise(
     before = plus.clone()
     skip = F.interpolate(plus, scale_factor=2, mode="nearest") if grown else plus
     plain = skip + F.conv2d(x, weight[..., None, None])
-    add = grown_plus_pixelwise if grown else plus_pixelwise
+    add = upsampled_plus_pixelwise if grown else plus_pixelwise
     torch.testing.assert_close(add(plus, x, weight), plain, rtol=0, atol=1e-12)
     assert torch.equal(plus, before)
     leaves = plus.requires_grad_(), x.requires_grad_()

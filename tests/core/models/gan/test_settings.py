@@ -33,7 +33,7 @@ def original(folder: Path, name: str = "biggan-128.pth", content: object = None)
     return folder / name
 
 
-def picture(gan: BigGan) -> Tensor:
+def decode(gan: BigGan) -> Tensor:
     z = gan.sample_z(1, truncation=1.0, generator=make_generator(0))
     return gan.decode(z, gan.embed(torch.tensor([1])), truncation=1.0)
 
@@ -116,10 +116,10 @@ class TestEffect:
         write(same.parent, eps=1e-4)
         write(own.parent, eps=1e-5)
         (beside.parent / "biggan-128.json").write_text('{"eps": 1e-5}')
-        pictures = [picture(load_biggan(path)) for path in (plain, same, own, beside)]
-        assert torch.equal(pictures[0], pictures[1])
-        assert not torch.equal(pictures[0], pictures[2])
-        assert torch.equal(pictures[2], pictures[3])
+        images = [decode(load_biggan(path)) for path in (plain, same, own, beside)]
+        assert torch.equal(images[0], images[1])
+        assert not torch.equal(images[0], images[2])
+        assert torch.equal(images[2], images[3])
 
     def test_the_config_is_part_of_the_name(self, tmp_path: Path) -> None:
         path = original(tmp_path)
@@ -166,7 +166,7 @@ class TestEffect:
         torch.testing.assert_close(ours, network.generator(latent, 1.0), rtol=1e-4, atol=1e-5)
 
     def test_a_weight_of_zero_under_spectral_normalisation(self, tmp_path: Path) -> None:
-        """The public code makes NaN of it as well, and black pictures."""
+        """The public code makes NaN of it as well, and black images."""
         state = WRITERS["ajbrock"](make_raw(128))
         state["blocks.1.0.conv1.weight"] = torch.zeros_like(state["blocks.1.0.conv1.weight"])
         with pytest.raises(CheckpointError, match="not finite"):
@@ -197,26 +197,26 @@ class TestChannelOrder:
         content = {"meta": {"iter": 1_500_000, "epoch": 1}, "state_dict": whole}
         trained = original(tmp_path / "b", content=content)
         with caplog.at_level(logging.WARNING):
-            bgr = picture(load_biggan(trained))
+            bgr = decode(load_biggan(trained))
         assert "as BGR" in caplog.text
-        assert torch.equal(bgr, picture(load_biggan(converted)).flip(1))
+        assert torch.equal(bgr, decode(load_biggan(converted)).flip(1))
         named = trained.rename(trained.with_name("biggan_cvt_rgb.pth"))
-        assert torch.equal(picture(load_biggan(named)), bgr.flip(1))
+        assert torch.equal(decode(load_biggan(named)), bgr.flip(1))
 
     def test_a_switch_in_the_config_decides(self, state: dict[str, Tensor], tmp_path: Path) -> None:
         content = {"meta": {"iter": 5}, "state_dict": state}
         path = original(tmp_path / "a", content=content)
-        bgr = picture(load_biggan(path))
+        bgr = decode(load_biggan(path))
         write(path.parent, channel_order="rgb")
-        assert torch.equal(picture(load_biggan(path)), bgr.flip(1))
+        assert torch.equal(decode(load_biggan(path)), bgr.flip(1))
         plain = original(tmp_path / "b")
-        rgb = picture(load_biggan(plain))
+        rgb = decode(load_biggan(plain))
         write(plain.parent, channel_order="bgr")
-        assert torch.equal(picture(load_biggan(plain)), rgb.flip(1))
+        assert torch.equal(decode(load_biggan(plain)), rgb.flip(1))
 
     def test_of_others_is_as_it_was(self, tmp_path: Path) -> None:
         """A count of steps in a file of another layout says nothing of its channels."""
         state = WRITERS["ajbrock"](make_raw(128))
         content = {"meta": {"iter": 5}, "state_dict": state}
         noted, plain = original(tmp_path / "a", content=content), original(tmp_path / "b")
-        assert torch.equal(picture(load_biggan(noted)), picture(load_biggan(plain)))
+        assert torch.equal(decode(load_biggan(noted)), decode(load_biggan(plain)))

@@ -30,7 +30,7 @@ PATH = Path("models/biggan.pth")
 State = dict[str, Tensor]
 
 
-def same_pictures(
+def same_images(
     state: State, raw: State, resolution: int, eps: float, *, tolerance: float = 1e-6
 ) -> OriginalNetwork:
     """Decode what is read of ``state``, and compare it with the plain form of ``raw``."""
@@ -50,7 +50,7 @@ class TestAttention:
     @pytest.mark.parametrize("layout", ["ajbrock", "openmmlab"])
     def test_at_any_resolutions(self, layout: str, attentions: tuple[int, ...]) -> None:
         raw = make_raw(128, attentions=attentions, unit=8)
-        network = same_pictures(WRITERS[layout](raw), raw, 128, EPS[layout])
+        network = same_images(WRITERS[layout](raw), raw, 128, EPS[layout])
         assert [int(after) for after in network.attentions] == list(attentions)
 
     @pytest.mark.parametrize("layout", ["ivclab", "ganalyze"])
@@ -58,7 +58,7 @@ class TestAttention:
     def test_whose_place_its_width_tells(self, layout: str, attentions: tuple[int, ...]) -> None:
         raw = make_raw(128, attentions=attentions)
         tolerance = 1e-2 if layout == "ganalyze" else 1e-6
-        same_pictures(WRITERS[layout](raw), raw, 128, EPS[layout], tolerance=tolerance)
+        same_images(WRITERS[layout](raw), raw, 128, EPS[layout], tolerance=tolerance)
 
     def test_whose_place_no_width_tells(self) -> None:
         """Two blocks have as many channels, so that it may come after either."""
@@ -77,7 +77,7 @@ class TestAttention:
         network = OriginalNetwork(read_original(WRITERS["ajbrock"](raw), PATH)).float()
         latent = torch.randn(1, network.dim_z + DIM_Y, generator=make_generator(0))
         exact = network(latent, 1.0)
-        network.compute_in(torch.bfloat16)
+        network.to(torch.bfloat16)
         assert {p.dtype for p in network.attentions.parameters()} == {torch.bfloat16}
         assert (network(latent, 1.0) - exact).abs().max() < 0.5
 
@@ -86,11 +86,11 @@ class TestSpectral:
     @pytest.mark.parametrize("layout", WRITERS)
     def test_none(self, layout: str) -> None:
         raw = make_raw(128)
-        same_pictures(without_spectral(layout, raw), raw, 128, EPS[layout])
+        same_images(without_spectral(layout, raw), raw, 128, EPS[layout])
 
     def test_of_pytorch(self) -> None:
         raw = make_raw(128)
-        same_pictures(with_torch_spectral(raw), raw, 128, EPS["openmmlab"])
+        same_images(with_torch_spectral(raw), raw, 128, EPS["openmmlab"])
 
     def test_of_pytorch_is_its_own(self) -> None:
         """The weights as PyTorch itself folds them."""
@@ -123,7 +123,7 @@ class TestStatistics:
         counter = "num_batches_tracked" if "running" in names[0] else "accumulation_counter"
         for norm in [name for name in state if name.endswith(names[0])]:
             state[norm.replace(names[0], counter)] = torch.tensor(9.0)
-        same_pictures(state, raw, 128, EPS["ajbrock"])
+        same_images(state, raw, 128, EPS["ajbrock"])
 
 
 class TestEps:
@@ -135,11 +135,11 @@ class TestEps:
         for name in state:
             if name.endswith(".sv0"):
                 state[name] = torch.full((1,), 1.7)
-        same_pictures(state, raw, 128, 1e-5)
+        same_images(state, raw, 128, 1e-5)
 
     def test_without_spectral_normalisation_is_not_known(self) -> None:
         raw = make_raw(128)
-        same_pictures(without_spectral("ajbrock", raw), raw, 128, 1e-4)
+        same_images(without_spectral("ajbrock", raw), raw, 128, 1e-4)
 
 
 class TestNamed:

@@ -209,6 +209,15 @@ class TestHostile:
         assert "\n" not in str(caught.value)
         assert [file.name for file in tmp_path.iterdir()] == ["hostile.pt"]
 
+    def test_a_state_that_makes_a_tensor_larger_than_its_storage(self, tmp_path: Path) -> None:
+        """PyTorch's tensors take such a state: theirs is a storage, an offset, sizes, strides."""
+        empty = P.tensor(numel=0, place=(0, (0,), (1,)))
+        size, stride = plain((10_000,)), plain((1,))
+        state = b"(" + empty + plain(0) + size + stride + b"tb"
+        path = hostile(tmp_path / "a.pt", P.module({"w": P.tensor() + state}))
+        with pytest.raises(CheckpointError, match="changes a tensor"):
+            read_state_dict(path)
+
     @pytest.mark.parametrize("depth", [2, 40])
     def test_modules_that_hold_each_other_without_end(self, tmp_path: Path, depth: int) -> None:
         """By a circle, and by a tower of pairs that is small and has more than 2**40 names."""

@@ -128,7 +128,7 @@ class TestFolder:
 
 
 class TestKind:
-    """What a file is can be seen from its content; people rename files."""
+    """The format is detected from the content, since files may be renamed."""
 
     def test_another_suffix(self, tmp_path: Path) -> None:
         state = {"weight": torch.arange(3.0)}

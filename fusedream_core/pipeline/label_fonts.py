@@ -1,48 +1,48 @@
-"""Text of any script on an image: each character in the first font that has it.
+"""Draws text of any script on an image, each character in the first font that has it.
 
-Pillow's own font holds Latin letters alone. For others the installed fonts are searched, those of
-matplotlib included; emoji are drawn in colour where a font has them so.
+Pillow's own font holds Latin letters only. For others the installed fonts are searched, including
+those of matplotlib; emoji are drawn in colour if the font has colours.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
-import io as stdlib_io
+import io
 import itertools
-import logging
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont, features
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
 
-logger = logging.getLogger(__name__)
-
-_OWN = ""  # in place of a path: Pillow's own font
+_OWN = ""  # Pillow's own font, in place of a path
 _SPECIAL = re.compile("bold|italic|oblique|black|light|thin|condensed|serif|mono", re.IGNORECASE)
-_EMOJI = 0x1F000  # from here on most characters are pictures
-# What makes one emoji of several, or changes its look or its skin.
+_EMOJI = 0x1F000  # most code points from here on are emoji
+# Joiners of several emoji, variation selectors and skin tones.
 _JOINERS = re.compile("[\u200d\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 _CLUSTER = re.compile(
-    "[A-Za-z\u00c0-\u024f]+|"  # a word, so that its accented letters look like the others
+    "[A-Za-z\u00c0-\u024f]+|"  # a word, so that its accented letters share its font
     ".(?:[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]"
     "|\u200d.)*",
     re.DOTALL,
 )
-_STRIKES = (109, 136, 128, 160, 96, 64, 72)  # sizes in pixels that fonts of bitmaps come in
+_STRIKES = (109, 136, 128, 160, 96, 64, 72)  # pixel sizes of common bitmap fonts
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Neighbouring characters of one font.
+    """Neighbouring characters with one font.
 
     Attributes:
         text: The characters.
-        font: The font, at the wished size or, if it is of bitmaps, at its own.
-        scale: What brings it to the wished size.
+        font: The font, at the requested size; a bitmap font at its own size.
+        scale: Requested size over the size of the font.
     """
 
     text: str
@@ -51,20 +51,22 @@ class _Run:
 
     @property
     def width(self) -> float:
-        """In pixels."""
+        """Width in pixels."""
         return self.font.getlength(self.text) * self.scale
 
 
 def draw_text(image: Image.Image, left: float, top: float, text: str, size: int) -> None:
-    """Draw one line in black.
+    """Draw one line in black on an image, in place.
 
     Args:
-        image: Where to; it is changed.
-        left: Where the line begins, in pixels.
-        top: Where its highest letters end.
+        image: The image to draw on.
+        left: Left end of the line in pixels.
+        top: Top of its tallest letters in pixels.
         text: The line.
-        size: Of the letters, in pixels.
+        size: Font size in pixels.
     """
+    from PIL import ImageDraw
+
     own, _ = _load(_OWN, size)
     baseline = top + own.getmetrics()[0]
     draw = ImageDraw.Draw(image)
@@ -84,53 +86,38 @@ def draw_text(image: Image.Image, left: float, top: float, text: str, size: int)
 
 
 def text_width(text: str, size: int) -> float:
-    """Width of a line in pixels."""
+    """Return the width of a line in pixels."""
     return sum(run.width for run in _runs(text, size))
 
 
-def fitted(text: str, size: int, width: float) -> str:
-    """As much of a line as a width has room for."""
-    if text_width(text, size) <= width:
-        return text
-    fits, over = 0, len(text)  # lengths; the one sought is between them
-    while over - fits > 1:
-        middle = (fits + over) // 2
-        if text_width(text[:middle], size) <= width:
-            fits = middle
-        else:
-            over = middle
-    return text[:fits]
+def cut_to_width(text: str, size: int, width: float) -> str:
+    """Return as much of a line as fits into a width in pixels."""
+    lengths = range(1, len(text) + 1)
+    return text[: bisect.bisect(lengths, width, key=lambda end: text_width(text[:end], size))]
 
 
-def warn_of_boxes(*texts: str) -> str | None:
-    """Log which characters no installed font has, and return the sentence, if there are any."""
-    missing = dict.fromkeys(
-        cluster for text in texts for cluster in _clusters(text) if _font_for(cluster) is None
-    )
-    if not missing:
-        return None
-    sentence = (
-        f"No installed font has {' '.join(itertools.islice(missing, 8))}, so boxes are drawn; "
-        "install one that has, such as one of the Noto fonts, and restart ComfyUI."
-    )
-    logger.warning("FuseDream: %s", sentence)
-    return sentence
+def missing_characters(*texts: str) -> list[str]:
+    """Return the characters that no installed font has, each once; they are drawn as boxes."""
+    clusters = dict.fromkeys(cluster for text in texts for cluster in _clusters(text))
+    return [cluster for cluster in clusters if _font_for(cluster) is None]
 
 
 def in_matplotlib(text: str) -> bool:
-    """Whether matplotlib's own font has all characters of a text."""
+    """Return whether matplotlib's own font has all characters of a text."""
     return all(char.isspace() or ord(char) in _characters(str(_dejavu())) for char in text)
 
 
 def _dejavu() -> Path:
-    """Matplotlib's own font."""
+    """Return the path of matplotlib's own font."""
     import matplotlib
 
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def _paste_bitmaps(image: Image.Image, left: float, baseline: float, run: _Run) -> None:
-    """Draw a run of a font that comes in one size alone, and scale it."""
+    """Draw a run of a bitmap font at the font's own size, and scale it."""
+    from PIL import Image, ImageDraw
+
     up, down = run.font.getmetrics()
     layer = Image.new("RGBA", (max(1, round(run.font.getlength(run.text))), up + down))
     draw = ImageDraw.Draw(layer)
@@ -140,7 +127,7 @@ def _paste_bitmaps(image: Image.Image, left: float, baseline: float, run: _Run) 
 
 
 def _runs(text: str, size: int) -> Iterator[_Run]:
-    """A line in pieces of one font each."""
+    """Yield the parts of a line that have one font each."""
     pairs = [(_font_for(cluster) or _OWN, cluster) for cluster in _clusters(text)]
     for path, neighbours in itertools.groupby(pairs, key=lambda pair: pair[0]):
         font, scale = _load(path, size)
@@ -148,17 +135,19 @@ def _runs(text: str, size: int) -> Iterator[_Run]:
 
 
 def _clusters(text: str) -> list[str]:
-    """Latin words, and other characters with the accents and joiners that belong to them.
+    """Split a text into Latin words, and other characters with their accents and joiners.
 
-    Without a layout engine joiners have no effect but a box of their own, and are left out.
+    Without a layout engine joiners would only be drawn as boxes, so they are left out.
     """
+    from PIL import features
+
     composed = unicodedata.normalize("NFC", text)
     return _CLUSTER.findall(composed if features.check("raqm") else _JOINERS.sub("", composed))
 
 
 @functools.lru_cache(maxsize=4096)
 def _font_for(cluster: str) -> str | None:
-    """The first font that has all characters of a cluster; None if there is none."""
+    """Return the first font that has all characters of a cluster, or None."""
     needed = set(map(ord, _JOINERS.sub("", cluster)))
     if needed <= _characters(_OWN) or cluster.isspace():
         return _OWN
@@ -170,7 +159,7 @@ def _font_for(cluster: str) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def _installed() -> tuple[Path, ...]:
-    """Font files, plain ones first; none without matplotlib, which knows where they lie."""
+    """Return all font files, plain ones first; none without matplotlib, which finds them."""
     try:
         from matplotlib.font_manager import findSystemFonts
     except ImportError:
@@ -181,14 +170,14 @@ def _installed() -> tuple[Path, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _characters(path: str) -> frozenset[int]:
-    """The code points that a font has; none if it cannot be read or drawn."""
+    """Return the code points of a font; none if it cannot be read or drawn."""
     try:
-        from fontTools.ttLib import TTFont, TTLibError
-    except ImportError:  # comes with matplotlib
+        from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
+    except ImportError:  # fontTools comes with matplotlib
         return frozenset(range(0x250)) if path == _OWN else frozenset()
     try:
         font, _ = _load(path, 16)
-        source = path or stdlib_io.BytesIO(font.path.getvalue())
+        source = path or io.BytesIO(font.path.getvalue())  # type: ignore[union-attr]
         with TTFont(source, fontNumber=0, lazy=True) as table:
             return frozenset(table.getBestCmap() or ())
     except (OSError, TTLibError, ValueError, KeyError, AssertionError):
@@ -197,11 +186,13 @@ def _characters(path: str) -> frozenset[int]:
 
 @functools.lru_cache(maxsize=64)
 def _load(path: str, size: int) -> tuple[ImageFont.FreeTypeFont, float]:
-    """A font, and what brings it to a size.
+    """Load a font; return it with the requested size over its own.
 
     Raises:
-        OSError: If it cannot be drawn at any size.
+        OSError: If it cannot be loaded at any usual size.
     """
+    from PIL import ImageFont
+
     if path == _OWN:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)  # noqa: S101 - as long as Pillow has FreeType
