@@ -6,6 +6,7 @@ CLIP+GAN Space Optimization" (arXiv:2112.01573). ``generate("a blue dog")`` runs
 
 from __future__ import annotations
 
+from . import starting as _starting  # noqa: F401 - first, as the rest takes seconds
 from .augclip.augment import AugmentParams, apply_params, join_params, sample_params
 from .augclip.prompt import parse_prompt
 from .augclip.rank import rank_images

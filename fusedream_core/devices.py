@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from .errors import ConfigError
 
 _ACCELERATORS = ("cuda", "xpu", "mps")
+_MAX_REASON_LENGTH = 80  # characters; PyTorch's longer reasons list all device types
 
 
 def find_device(asked: torch.device | str | None = None) -> torch.device:
@@ -22,15 +25,28 @@ def find_device(asked: torch.device | str | None = None) -> torch.device:
     if asked is None:
         asked = _first_accelerator() or "cpu"
     try:
-        probe = torch.zeros(1, device=asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecated device types
+            probe = torch.zeros(1, device=asked)
         probe.tolist()  # some devices fail only at a transfer
-    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
-        there = ", ".join(dict.fromkeys([_first_accelerator() or "cpu", "cpu"]))
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+    except Exception as error:  # backends raise errors of any type, also of a missing module
+        there = ", ".join(_available_devices())
+        reason = (str(error).strip().splitlines() or [""])[0]
+        why = f" ({reason})" if 0 < len(reason) <= _MAX_REASON_LENGTH else ""
         raise ConfigError(
-            f"The device {str(asked)!r} cannot be used here ({reason}); take one of: {there}."
+            f"The device {str(asked)!r:.60} cannot be used here{why}; take one of: {there}."
         ) from error
     return probe.device
+
+
+def _available_devices() -> list[str]:
+    """Return the names of this machine's devices."""
+    first = _first_accelerator()
+    if first is None:
+        return ["cpu"]
+    kind = getattr(torch, first, None)
+    num = getattr(kind, "device_count", lambda: 1)()
+    return [*([first] if num < 2 else [f"{first}:{index}" for index in range(num)]), "cpu"]
 
 
 def _first_accelerator() -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ImageError, PromptError
+from .errors import FuseDreamError, ImageError, PromptError
 from .output import write_or_keep
 
 if TYPE_CHECKING:
@@ -105,27 +107,54 @@ def read_png_text(path: Path, key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, *, max_pixels: int | None = None) -> Tensor:
     """Read an image file as ``(1, 3, H, W)`` in ``[-1, 1]``, upright, alpha over white.
 
+    Args:
+        path: The file.
+        max_pixels: A larger image is reduced to about this many pixels.
+
     Raises:
-        ImageError: If the file is missing, not an image, or too large.
+        ImageError: If the file is missing, not an image, too large, or of an unknown value range.
     """
     from PIL import Image, ImageOps
 
     with _reading(path), Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or (upright.mode, image.format) == ("I", "PNG"):
-            # PIL would cut off what is above 255
-            upright = upright.convert("I").point(lambda grey: grey * (1 / 257) + 0.5).convert("L")
-        elif upright.mode in ("I", "F", "LAB", "HSV"):  # whose white is not known, or not kept
-            raise ValueError(f"its colours are of the kind {upright.mode}; save it as 8-bit RGB")
-        upright = upright.convert("RGBA")
+        upright = _to_8_bits(ImageOps.exif_transpose(image), path).convert("RGBA")
+    scale = math.sqrt((max_pixels or math.inf) / (upright.width * upright.height))
+    if scale < 1.0:
+        width, height = (max(1, round(side * scale)) for side in upright.size)
+        upright = upright.resize((width, height), Image.Resampling.LANCZOS)
     white = Image.new("RGBA", upright.size, "white")
     flat = Image.alpha_composite(white, upright).convert("RGB")
     pixels = torch.frombuffer(bytearray(flat.tobytes()), dtype=torch.uint8)
     pixels = pixels.view(1, flat.height, flat.width, 3).movedim(-1, 1)  # BHWC -> BCHW
     return from_images01(pixels.contiguous() / 255.0)
+
+
+def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Scale a grey image of more than 8 bits to 8, which Pillow would clip; others are unchanged.
+
+    16-bit files are of mode I;16 or, depending on the format, I, with values to 65535; F has values
+    to 1.
+
+    Raises:
+        ImageError: If a value is out of range, or the colours are LAB.
+    """
+    from PIL import Image
+
+    if image.mode == "LAB":  # Pillow does not keep its white
+        raise ImageError(f"{path} has LAB colours; save it as 8-bit RGB.")
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    highest = 1.0 if image.mode == "F" else 65535.0
+    if not bool(((values >= 0.0) & (values <= highest)).all()):  # also refuses NaN
+        raise ImageError(
+            f"{path} is a grey image of mode {image.mode} with values outside 0 to {highest:g}, so "
+            "that it is not known which are black and white; save it as PNG of 8 or 16 bits."
+        )
+    return Image.fromarray((values * (255.0 / highest)).round().astype(np.uint8))
 
 
 @contextmanager
@@ -135,6 +164,8 @@ def _reading(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except FuseDreamError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path} cannot be read as an image ({error}); check its name and what it is."

@@ -23,13 +23,10 @@ def try_output(path: Path) -> None:
         SaveError: If not.
     """
     try:
+        path = _resolve_link(path)
         _check_kinds(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):  # the name itself: too long, or not allowed here
-            pass
-        if not existed:
-            path.resolve().unlink()  # not a link to it
+        _try_open(path)
         with tempfile.TemporaryFile(dir=path.parent):  # the file is written beside its place first
             pass
     except SaveError:
@@ -38,6 +35,32 @@ def try_output(path: Path) -> None:
         raise SaveError(
             f"{shown(path)} cannot be written ({why_not_written(error)}); give another place."
         ) from error
+
+
+def _try_open(path: Path) -> None:
+    """Open a file for writing; a new one is deleted again."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        with path.open("r+b"):
+            return
+    opened = os.fstat(handle)
+    os.close(handle)
+    present = path.stat() if path.exists() else None  # another process may have replaced it
+    if present is not None and os.path.samestat(opened, present) and present.st_size == 0:
+        path.unlink()
+
+
+def _resolve_link(path: Path) -> Path:
+    """Return the target of a link, existing or not; other paths are unchanged.
+
+    Raises:
+        OSError: If links form a loop.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError as error:  # of a loop, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
 
 
 def _check_kinds(path: Path) -> None:
@@ -105,11 +128,14 @@ def shown(path: Path) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically, safe against concurrent writers; missing folders are created.
 
+    A link is kept and its target written.
+
     Raises:
         SaveError: If it cannot be written, for example on a full disk. No partial file is left, and
             a previous file is unchanged.
     """
     with saving(path):
+        path = _resolve_link(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content)
 

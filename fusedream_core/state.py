@@ -53,9 +53,10 @@ def unflatten(tensors: Mapping[str, Tensor], plain: Any) -> Any:  # noqa: ANN401
     if not isinstance(plain, dict):
         return plain
     if plain.keys() == {_TENSOR}:
-        if plain[_TENSOR] not in tensors:
-            raise CheckpointError(f"The saved run lacks the tensor {plain[_TENSOR]!r}.")
-        return tensors[plain[_TENSOR]]
+        name = plain[_TENSOR]
+        if not isinstance(name, str) or name not in tensors:
+            raise CheckpointError(f"The saved run lacks the tensor {name!r:.80}.")
+        return tensors[name]
     return {name: unflatten(tensors, own) for name, own in plain.items()}
 
 

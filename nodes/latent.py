@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,7 @@ _SUFFIX = ".safetensors"
 _FOLDER = "fusedream"  # in ComfyUI's output and input folders
 _NOTHING = "(no latent was saved yet)"
 _STREAM = 6
+_MAX_NAME_BYTES, _MAX_PREFIX_LENGTH = 200, 1_000  # without the number; characters
 
 
 class FuseDreamDecodeLatent(Node):
@@ -105,6 +108,7 @@ class FuseDreamSaveLatent(Node):
 
         root = str(Path(folder_paths.get_output_directory()) / _FOLDER)
         width, height = _pixels(latent, filename_prefix)
+        _check_prefix(filename_prefix, Path(root))
         with saving(Path(root)):  # creates the folder
             folder, name, counter, _, _ = folder_paths.get_save_image_path(
                 filename_prefix, root, width, height
@@ -282,6 +286,29 @@ def _pixels(latent: GanLatent, filename_prefix: str) -> tuple[int, int]:
         )
     height, width = latent.image_size or (0, 0)
     return width, height
+
+
+def _check_prefix(filename_prefix: str, root: Path) -> None:
+    """Raise if no file in the folder can have a name.
+
+    Raises:
+        ConfigError: If it is empty, leads out of the folder, or has invalid characters.
+    """
+    kinds = {unicodedata.category(char) for char in filename_prefix}
+    good = filename_prefix.strip() != "" and not kinds & {"Cc", "Cs", "Zl", "Zp"}
+    if good:
+        # Links are not resolved, as in ComfyUI.
+        target = Path(os.path.abspath(root / filename_prefix))  # noqa: PTH100 - resolves no link
+        good = target != root and target.is_relative_to(root)
+        parts = target.parts[len(root.parts) :]
+        good = good and max(len(os.fsencode(part)) for part in parts) <= _MAX_NAME_BYTES
+    if not good or len(filename_prefix) > _MAX_PREFIX_LENGTH:
+        raise ConfigError(
+            f"filename_prefix is {filename_prefix!a:.80}, but it must be a name, or folders and a "
+            f"name with / between them, within {_FOLDER} in ComfyUI's output folder, of at most "
+            f"{_MAX_NAME_BYTES} bytes each and without line breaks; give another.",
+            setting="filename_prefix",
+        )
 
 
 def _check_gan(latent: GanLatent, gan: Gan) -> None:

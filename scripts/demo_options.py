@@ -56,10 +56,15 @@ def try_output(path: Path) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    existed = path.exists()
-    with path.open("ab"):
-        pass
-    if not existed:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        with path.open("r+b"):
+            return
+    opened = os.fstat(handle)
+    os.close(handle)
+    present = path.stat() if path.exists() else None  # another process may have replaced it
+    if present is not None and os.path.samestat(opened, present) and present.st_size == 0:
         path.unlink()
 
 

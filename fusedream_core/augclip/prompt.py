@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from ..errors import PromptError
+from ..images import check_text
 from ..types import PromptPart
 
 MAX_WEIGHT = 100.0
@@ -20,24 +21,26 @@ _COLONS = ":\ufe55\uff1a"
 # Dashes that keyboards, phones and word processors make of a minus.
 _MINUS = "\\-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _PLUS = "+\ufe62\uff0b"
+_SIGNS = _PLUS + _MINUS.removeprefix("\\")
 _POINTS = ".,\u066b\u3002\uff0c\uff0e"
-_WEIGHTED = re.compile(
-    rf"(?P<text>.*)[{_COLONS}](?P<gap>\s*)"
-    rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+[{_POINTS}]?\d*|[{_POINTS}]\d+)",
-    re.DOTALL,
+_COMMAS = ",\uff0c"
+# Neighbouring parts of these patterns match different characters, so matching takes linear time.
+_WEIGHT = re.compile(
+    rf"(?P<sign>[{_PLUS}{_MINUS}]?)\s*(?P<number>\d+(?:[{_POINTS}]\d*)?|[{_POINTS}]\d+)"
 )
-_NUMBERLIKE = re.compile(  # behind a digit only with a sign, which no time and no ratio has
-    rf".*(?:[^\d/\uff0f][{_COLONS}]\s*|[{_COLONS}]\s*(?=[{_PLUS}{_MINUS}]))"
-    rf"(?P<number>[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?)",
-    re.DOTALL,
-)
+_NUMBERLIKE = re.compile(rf"[{_PLUS}{_MINUS}\s]*(?=[{_POINTS}]*\d)[\d{_POINTS}]+(?:e[+-]?\d+|%)?")
+_THOUSANDS = re.compile(rf"(?!0)\d{{1,3}}[{_COMMAS}]\d{{3}}")
+# Characters without a glyph: the fillers of Hangul, the empty pattern of Braille; and categories.
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Mn", "Me", "Zl", "Zp", "Zs")
 # Syntax of other programs for weights, choices and schedules, in ASCII.
 _FOREIGN = re.compile(
     r"""\([^()|]*:\s*[+-]?[\d.,]+\s*\)          # (text:1.2)
       | \([^()]+\)(?:\d+\.\d+|\+\+|--)         # (text)1.2, (text)++
       | \(\([^()]*\)\) | \[\[[^\[\]]*\]\]       # ((text)), [[text]]
-      | \{[^{}]*\|[^{}]*\}                      # {red|blue}
-      | \[[^\[\]]*(?::\s*[\d.]+\s*|\|[^\[\]]*)\]  # [a:b:0.5], [a|b]
+      | \{[^{}|]*\|[^{}]*\}                     # {red|blue}
+      | \[[^\[\]]*:\s*[\d.]+\s*\]               # [a:b:0.5]
+      | \[[^\[\]|]*\|[^\[\]]*\]                 # [a|b]
       | <\w+:[^<>]*>                            # <lora:name:1>
       | (?<!\w)__\w+__(?!\w)                    # __colour__""",
     re.VERBOSE,
@@ -53,15 +56,21 @@ def parse_prompt(prompt: str) -> tuple[PromptPart, ...]:
             at the end of the part, are text.
 
     Returns:
-        The parts, at least one; empty ones are skipped.
+        The parts, at least one; parts without a visible character are skipped.
 
     Raises:
-        PromptError: If no text is left, a weight has no text or is too large, or all are 0.
+        PromptError: If no text is left, a weight has no text, is too large or ambiguous, all
+            weights are 0, or the prompt has an invalid character.
 
     Examples:
         >>> parse_prompt("a blue dog | blurry: -0.3")
         (PromptPart(text='a blue dog', weight=1.0), PromptPart(text='blurry', weight=-0.3))
     """
+    check_text("prompt", prompt)
+    if "\0" in prompt:
+        raise PromptError(
+            f"The prompt holds a zero byte at place {prompt.index(chr(0)) + 1}; delete it."
+        )
     parts = tuple(_parse_part(part) for part in _split(prompt))
     if not parts:
         raise PromptError("The prompt is empty; describe the image, as 'a blue dog'.")
@@ -90,8 +99,14 @@ def misread(prompt: str) -> tuple[str, ...]:
             "red: -0.3', and a prompt for each choice."
         )
     for part in _split(prompt):
-        like = _NUMBERLIKE.fullmatch(part)
-        if like is not None and _weighted(part) is None:
+        text, end = _split_at_last_colon(part)
+        if (
+            text
+            and _NUMBERLIKE.fullmatch(end.lstrip())
+            # After a digit only with a sign, which no time and no ratio has.
+            and (not _is_digit_or_slash(text[-1]) or end.lstrip()[0] in _SIGNS)
+            and _weighted(part) is None
+        ):
             notes.append(
                 f"The end of {part!r} is not read as a weight, so all of it is plain text; write a "
                 "weight as in 'red: -0.3', and behind a digit as in 'area 51 :-0.3'."
@@ -100,32 +115,56 @@ def misread(prompt: str) -> tuple[str, ...]:
 
 
 def _split(prompt: str) -> list[str]:
-    """Return the parts as typed, without empty ones."""
-    return [part.strip() for part in _SEPARATOR.split(prompt) if part.strip()]
+    """Return the parts as typed, without invisible ones."""
+    return [part.strip() for part in _SEPARATOR.split(prompt) if _is_visible(part)]
 
 
-def _weighted(part: str) -> re.Match[str] | None:
-    """Match the text and weight of a part, or return None.
+def _is_visible(text: str) -> bool:
+    """Return whether a text has a visible character."""
+    return any(
+        unicodedata.category(char) not in _INVISIBLE_CATEGORIES and char not in _BLANKS
+        for char in text
+    )
+
+
+def _split_at_last_colon(part: str) -> tuple[str, str]:
+    """Return the text before and after the last colon; nothing before if there is none."""
+    position = max(map(part.rfind, _COLONS))
+    return part[: max(position, 0)], part[position + 1 :]
+
+
+def _is_digit_or_slash(char: str) -> bool:
+    return char.isdecimal() or char in "/\uff0f"
+
+
+def _weighted(part: str) -> tuple[str, re.Match[str]] | None:
+    """Return the text of a part and the match of its weight, or None.
 
     A colon after a digit is a time or a ratio ("at 10:30", "16 : 9"), and after a slash part of an
     address; but "room 5 :2" has a weight.
     """
-    match = _WEIGHTED.fullmatch(part)
-    if match is None:
+    text, end = _split_at_last_colon(part)
+    match = _WEIGHT.fullmatch(end.lstrip())
+    if match is None or not any(colon in part for colon in _COLONS):
         return None
-    before = match["text"].rstrip() if match["gap"] else match["text"]
-    return None if re.search("[\\d/\uff0f]$", before) else match
+    before = text.rstrip() if end[0].isspace() else text
+    return None if before and _is_digit_or_slash(before[-1]) else (text.strip(), match)
 
 
 def _parse_part(part: str) -> PromptPart:
-    """Parse one non-empty part."""
-    match = _weighted(part)
-    if match is None:
+    """Parse one visible part."""
+    weighted = _weighted(part)
+    if weighted is None:
         return PromptPart(part, 1.0)
-    text = match["text"].strip()
-    if not text:
+    text, match = weighted
+    if not _is_visible(text):
         raise PromptError(
             f"The prompt has a weight without a text, {part!r}; write the text in front of it."
+        )
+    if _THOUSANDS.fullmatch(match["number"]):
+        raise PromptError(
+            f"The weight of {text!r} is {match['number']}, in which the comma may part thousands "
+            "or begin a fraction; write it with a point, as 1.5."
         )
     size = float(re.sub(f"[{_POINTS}]", ".", match["number"]))
     if size > MAX_WEIGHT:

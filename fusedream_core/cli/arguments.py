@@ -15,6 +15,11 @@ PRESETS = ("default", "paper", "reference")
 COMPOSITION_PRESETS = ("default", "paper")
 
 _ABOUT = 'Images from the command line: generate "a blue dog" -o out.png, or compose; and models.'
+_AGAIN = "make this image again; without -o, NAME.png is made as NAME-again.png"
+_RESUME = (
+    "continue a stopped run; it is beside the image, as NAME.fusedream.safetensors for NAME.png, "
+    "and is deleted when the image is saved"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +45,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--to",
         type=Path,
         default=Path("models"),
-        help="folder of model folders, such as ComfyUI's (%(default)s)",
+        help="folder of model folders, such as ComfyUI's (./models, in the current folder)",
     )
     options = parser.parse_args(arguments)
     if options.command in deciding:
@@ -58,17 +63,14 @@ def _add_run(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="what the image shows, as 'a blue dog:1 | blurry:-0.3'",
     )
     command.add_argument(
-        "-o",
-        "--out",
+        *("-o", "--out"),
         type=_png_path,
-        help="PNG to write (fusedream.png, or named after the input file)",
+        help="PNG to write (fusedream.png; NAME-again.png of --from NAME.png)",
     )
     command.add_argument("--device", help="such as cuda, cuda:1 or cpu (the first accelerator)")
     again = command.add_argument_group("instead of a prompt")
-    again.add_argument(
-        "--from", dest="source", metavar="PNG", type=Path, help="make this image again"
-    )
-    again.add_argument("--resume", metavar="FILE", type=Path, help="continue a stopped run")
+    again.add_argument("--from", dest="source", metavar="PNG", type=Path, help=_AGAIN)
+    again.add_argument("--resume", metavar="FILE", type=Path, help=_RESUME)
     command.add_argument(
         "--save-every", type=_count, metavar="N", help="save the run to a file every N steps"
     )

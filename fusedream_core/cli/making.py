@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from ..config import CompositionRecipe, InvertConfig, from_plain, to_plain
+from ..config import CompositionRecipe, InvertConfig
 from ..devices import describe_device
 from ..errors import ConfigError, SaveError
 from ..images import read_image, read_png_text, save_png
 from ..output import try_output
-from ..pipeline.job import Job, Models, hash_image
+from ..pipeline.job import Job, Models, check_start_image, hash_image
 from ..pipeline.provenance import CHUNK, Provenance
 from ..pipeline.result import GenerationResult
 from ..pipeline.run_file import SUFFIX, RunKeeper, SavedRun, load_run
@@ -22,6 +23,8 @@ from ..pipeline.work import resume, run_job
 from .console import StoppedError, Watch, say, stoppable, unstoppable
 from .models import load_models, load_models_again
 from .recipes import make_composition_recipe, make_placements, make_recipe
+
+_MAX_PIXELS = 2048 * 2048  # of the initial image; no GAN's images exceed 512 x 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,14 +66,17 @@ def make(options: argparse.Namespace) -> str:
     try:
         with stoppable():
             result = _run(options, plan, keeper, watch)
+            with unstoppable():
+                result.save(plan.out)
     except StoppedError:
         with unstoppable():
             watch.close()
             say(_keep(plan, keeper, watch), sys.stderr)
         raise
-    result.save(plan.out)
-    if keeper.is_saved:
-        keeper.path.unlink(missing_ok=True)
+    for run in (keeper.path if keeper.is_saved else None, options.resume):
+        if run is not None:
+            with contextlib.suppress(OSError):  # the image is saved already
+                run.unlink(missing_ok=True)
     where = f"  {result.composition.placement.name}" if result.composition else ""
     return f"{plan.out}  AugCLIP {result.score_text}{where}  {result.seconds:.1f} s"
 
@@ -101,10 +107,8 @@ def _make_plan(options: argparse.Namespace) -> _Plan:
         plan = _plan_resumed(options)
     else:
         image = _read_start(options)
-        job = _make_job(options, image)
-        from_plain(Job, to_plain(job), "job")  # or nothing could read what is saved
         plan = _Plan(
-            job=job,
+            job=_make_job(options, image),
             out=options.out or Path("fusedream.png"),
             start_image=image,
         )
@@ -146,7 +150,11 @@ def _plan_resumed(options: argparse.Namespace) -> _Plan:
 def _read_start(options: argparse.Namespace) -> Tensor | None:
     """Read the initial image, if there is one."""
     path = getattr(options, "start_image", None)
-    return None if path is None else read_image(path)
+    if path is None:
+        return None
+    image = read_image(path, max_pixels=_MAX_PIXELS)
+    check_start_image(image)
+    return image
 
 
 def _make_job(options: argparse.Namespace, start_image: Tensor | None) -> Job:

@@ -37,7 +37,7 @@ _RETIRED: dict[str, tuple[object, ...]] = {
     "clip_weight": (0.3,),
     "color_weight": (0.5,),
 }
-_MAX_LENGTH = 10_000  # characters, and items of a list
+MAX_LENGTH = 10_000  # characters, and items of a list
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401 - settings of any kind
@@ -80,6 +80,17 @@ def from_plain(kind: type[ConfigT], plain: object, name: str = "settings") -> Co
     return kind(**{key: _read(hints[key], own, key) for key, own in plain.items()})
 
 
+def check_readable(settings: Any) -> None:  # noqa: ANN401 - settings of any kind
+    """Check that ``from_plain`` accepts the result of ``to_plain``.
+
+    Raises:
+        ConfigError: If a number, a text or a list is above a limit.
+    """
+    hints = get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        _read(hints[field.name], to_plain(getattr(settings, field.name)), field.name)
+
+
 def _is_retired(name: object, value: object) -> bool:
     """Whether a setting is one of older versions, of a value that changed nothing."""
     return isinstance(name, str) and name in _RETIRED and value in _RETIRED[name]
@@ -120,8 +131,8 @@ def _read_one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:  # noqa:
 
 def _read_tuple(hints: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:  # noqa: ANN401
     """Convert a list to a tuple, of one type and any length, or of the given types."""
-    short = isinstance(value, list) and len(value) <= _MAX_LENGTH
-    require(short, name, _short(value), f"a list of at most {_MAX_LENGTH}")
+    short = isinstance(value, list) and len(value) <= MAX_LENGTH
+    require(short, name, _short(value), f"a list of at most {MAX_LENGTH}")
     if hints[-1] is Ellipsis:
         return tuple(_read(hints[0], own, name) for own in value)
     require(len(value) == len(hints), name, _short(value), f"a list of {len(hints)}")
@@ -136,16 +147,18 @@ def _read_basic(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401
         bool: isinstance(value, bool),
         int: number and isinstance(value, int) and abs(value) <= most,
         float: number and abs(value) <= most,
-        str: isinstance(value, str) and len(value) <= _MAX_LENGTH,
+        str: isinstance(value, str) and len(value) <= MAX_LENGTH,
         type(None): value is None,
     }
-    texts = f"a text of at most {_MAX_LENGTH} characters"
-    accepted = {bool: "true or false", str: texts, type(None): "nothing"}
+    text = f"a text of at most {MAX_LENGTH:,} characters"
+    accepted = {bool: "true or false", str: text, type(None): "nothing"}
     require(fits[hint], name, _short(value), accepted.get(hint, f"a number up to {most}"))
     return float(value) if hint is float else value
 
 
 def _short(value: object) -> object:
     """Return a value as a message shows it."""
+    if isinstance(value, (str, list)) and len(value) > MAX_LENGTH:
+        return f"a {'text' if isinstance(value, str) else 'list'} of length {len(value):,}"
     number = isinstance(value, (int, float)) and not abs(value) > 1e20
     return value if number else f"{value!r:.60}"

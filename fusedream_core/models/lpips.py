@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checks import check_shape
 from ..errors import CheckpointError, MissingDependencyError, ShapeError
 from ..finite import check_finite_output
-from .weights import load_weights, read_state_dict
+from .weights import check_floats, load_weights, read_state_dict
 
 # A tensor that only one net has, by torchvision's name -> the package's name of the net.
 _SIGNATURES = {
@@ -134,7 +134,9 @@ def load_lpips(path: Path | str) -> Lpips:
         MissingDependencyError: If ``lpips`` is not installed.
     """
     path = Path(path)
-    state = {name: value.float() for name, value in read_state_dict(path).items()}
+    content = read_state_dict(path)
+    check_floats(content, path)
+    state = {name: value.float() for name, value in content.items()}
     if any(name.startswith("net.slice") for name in state):
         # The heads are in the state dict twice: as attributes, and in a list.
         state = {name: value for name, value in state.items() if not name.startswith("lins.")}

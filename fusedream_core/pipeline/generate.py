@@ -17,7 +17,7 @@ from ..models.gan.base import Gan
 from ..models.lpips import Perceptual
 from ..search.bank import Bank
 from ..types import Callback
-from .job import Job, Models, hash_image, same_device
+from .job import Job, Models, check_start_image, hash_image, same_device
 from .kept_demo import kept_demo, kept_demo_bank, kept_demo_lpips
 from .result import GenerationResult
 from .run_file import RunKeeper
@@ -80,6 +80,8 @@ def generate(
     Raises:
         FuseDreamError: If the prompt is empty, the seed out of range, or models do not fit.
     """
+    if start_image is not None:
+        check_start_image(start_image)
     job = Job(
         prompt=prompt,
         seed=seed,

@@ -23,13 +23,12 @@ from ..config import from_plain, to_plain
 from ..devices import describe_device
 from ..errors import ConfigError
 from ..version import VERSION
-from .job import Job, Models
+from .job import MAX_RECORD_LENGTH, Job, Models
 
 logger = logging.getLogger(__name__)
 
 CHUNK = "fusedream"  # name of the PNG text chunk
 _FORMAT = "fusedream-run-1"
-_MAX_RECORD_LENGTH = 200_000  # characters; a typical record has 3,000
 _NAMES = {"gan": "GAN", "clip": "CLIP", "selector": "selector", "perceptual": "LPIPS"}
 
 
@@ -103,13 +102,19 @@ class Provenance:
 
     @classmethod
     def of(cls, job: Job, models: Models) -> Provenance:
-        """Return the record of a run in this process."""
-        return cls(
+        """Return the record of a run in this process.
+
+        Raises:
+            ConfigError: If it could not be read again.
+        """
+        record = cls(
             job=job,
             models=ModelRecords.of(models),
             device=describe_device(models.gan.device),
             versions=Versions.here(),
         )
+        cls.from_json(record.to_json())  # refuses unreadable records, as with a name too long
+        return record
 
     def to_json(self) -> str:
         """Return the record as ASCII JSON."""
@@ -122,8 +127,10 @@ class Provenance:
         Raises:
             ConfigError: If the text is not a record, or a name, type or size is invalid.
         """
-        if len(text) > _MAX_RECORD_LENGTH:
-            raise ConfigError(f"The record has {len(text)} characters, but none has so many.")
+        if len(text) > MAX_RECORD_LENGTH:
+            raise ConfigError(
+                f"The record has {len(text)} characters, but at most {MAX_RECORD_LENGTH} are read."
+            )
         try:
             plain: Any = json.loads(text)
         except (ValueError, RecursionError) as error:

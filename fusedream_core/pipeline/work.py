@@ -266,10 +266,12 @@ def _to_basis(state: State, models: Models) -> Basis:
     truncation = float(state["truncation"])
     if not 0.0 < truncation <= 1.0:
         raise ValueError("its truncation is none")
+    if not (isinstance(state["scores"], Tensor) and isinstance(state["class_index"], Tensor)):
+        raise TypeError("its basis has no scores or classes")
     return Basis(
         Latent(state["z"].to(device), state["y"].to(device), truncation),
-        state["scores"].detach(),  # as what is no tensor cannot
-        state["class_index"].detach(),
+        state["scores"],
+        state["class_index"],
         state["gan_id"],
         state["prompt"],
         state["ranking"],

@@ -30,6 +30,7 @@ BANK_SIZE = 20_000  # a search scores half of them, as many as the paper
 _BANK_STREAM = 2
 _FORMAT = "fusedream-bank-1"
 _MAX_ID_LENGTH = 1_000  # characters of a model's id
+_MAX_ROUNDING = 0.05  # of a feature's length, in half precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +80,19 @@ class Bank(Record):
         """Return whether the bank is of these models, at this truncation."""
         own = (self.gan_id, self.clip_id, self.truncation)
         return own == (gan.gan_id, clip.clip_id, truncation)
+
+    def check_sizes(self, num_classes: int, dim: int) -> None:
+        """Check that classes and features fit the models of the bank.
+
+        Raises:
+            CheckpointError: If not.
+        """
+        if self.features.shape[1] != dim or int(self.class_index.max()) >= num_classes:
+            raise CheckpointError(
+                f"The seed bank is damaged, as its features have {self.features.shape[1]} numbers "
+                f"and its classes go to {int(self.class_index.max())}, but those of its models "
+                f"have {dim} and go to {num_classes - 1}; delete it to have one made."
+            )
 
     def sample_z(self, gan: Gan) -> Tensor:
         """Draw the candidates' z, shape ``(M, dim_z)``."""
@@ -158,6 +172,8 @@ def load_bank(path: Path | str) -> Bank:
     with reading(path):
         if metadata.get("format") != _FORMAT or state.keys() != {"features", "class_index"}:
             raise CheckpointError(f"The file {path} is no seed bank; delete it to have one made.")
+        if state["class_index"].dtype not in (torch.int32, torch.int64):
+            raise _damaged(path)
         bank = Bank(
             state["features"],
             state["class_index"].long(),
@@ -171,9 +187,18 @@ def load_bank(path: Path | str) -> Bank:
     stated = 0.0 < bank.truncation <= 1.0 and 0 <= bank.seed < 1 << 64
     named = max(len(bank.gan_id), len(bank.clip_id)) <= _MAX_ID_LENGTH
     sound = whole and stated and named and numbers.is_floating_point() and int(index.min()) >= 0
-    if not sound or not numbers.isfinite().all():
-        raise CheckpointError(f"The seed bank {path} is damaged; delete it to have one made.")
+    # Features have length 1 up to rounding; the comparison is false for NaN.
+    if not sound or not bool(_is_unit(numbers.float().norm(dim=1)).all()):
+        raise _damaged(path)
     return bank
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"The seed bank {path} is damaged; delete it to have one made.")
+
+
+def _is_unit(lengths: Tensor) -> Tensor:
+    return (lengths - 1.0).abs() < _MAX_ROUNDING
 
 
 def load_demo_bank() -> Bank:

@@ -198,7 +198,9 @@ class _Search:
                 f"{bank.truncation:g}, but the search is of {self.gan.gan_id}, "
                 f"{self.clip.clip_id} at {self.truncation:g}; search without it, or build another."
             )
+        texts = text_features(self.targets, self.clip)  # (T, D)
         index = bank.class_index.cpu()
+        bank.check_sizes(len(self.gan.class_names), texts.shape[1])
         rows = torch.isin(index, self._allowed).nonzero()[:, 0]
         if len(rows) < self.config.num_basis:
             raise ConfigError(
@@ -210,7 +212,6 @@ class _Search:
         rows = rows[half.sort().values]
         classes = index[rows]
         z, y = bank.sample_z(self.gan)[rows.to(self.gan.device)], self.gan.embed(classes)
-        texts = text_features(self.targets, self.clip)  # (T, D)
         features = bank.features.cpu()[rows].to(texts)
         scores = similarities(texts, features).cpu()  # (T, N)
         keep, cap = shortlist_size(len(rows), self.config)

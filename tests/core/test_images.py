@@ -82,14 +82,51 @@ class TestReadImage:
         Image.new("RGB", (8, 4)).save(tmp_path / "photo.jpg", exif=exif)
         assert read_image(tmp_path / "photo.jpg").shape == (1, 3, 8, 4)
 
-    def test_16_bits_are_not_cut_off(self, tmp_path: Path) -> None:
-        levels = np.array([[0, 40_000, 65_535]], dtype=np.uint16)
-        Image.fromarray(levels).save(tmp_path / "scan.png")
-        found = to_images01(read_image(tmp_path / "scan.png")) * 255
-        assert found[0, :, 0].round().tolist() == [[0, 156, 255]] * 3
-        Image.fromarray(levels.astype(np.float32)).save(tmp_path / "scan.tiff")
-        with pytest.raises(ImageError, match=r"of the kind F; save it as 8-bit RGB"):
-            read_image(tmp_path / "scan.tiff")
+    @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+    def test_16_bits_are_scaled_not_clipped(self, suffix: str, tmp_path: Path) -> None:
+        ramp = np.array([[0, 257, 32768, 40_000, 65535]], dtype=np.uint16)
+        path = tmp_path / f"grey.{suffix}"
+        Image.fromarray(ramp).save(path)
+        found = read_image(path)[0, :, 0] / 2 + 0.5
+        expected = torch.tensor([0.0, 1 / 255, 128 / 255, 156 / 255, 1.0]).expand(3, 5)
+        torch.testing.assert_close(found, expected)
+
+    def test_big_endian_grey(self, tmp_path: Path) -> None:
+        path = tmp_path / "grey.tif"
+        Image.frombytes("I;16B", (2, 1), bytes([255, 255, 128, 0])).save(path)
+        assert (read_image(path)[0, 0, 0] / 2 + 0.5).mul(255).round().tolist() == [255, 128]
+
+    def test_grey_of_32_bits(self, tmp_path: Path) -> None:
+        path = tmp_path / "grey.tif"
+        Image.fromarray(np.array([[0, 65535]], dtype=np.int32)).save(path)
+        assert read_image(path)[0, 0, 0].tolist() == [-1.0, 1.0]
+        for value in (-1, 65536, 2**31 - 1):
+            Image.fromarray(np.array([[0, value]], dtype=np.int32)).save(path)
+            with pytest.raises(ImageError, match="mode I with values outside 0 to 65535"):
+                read_image(path)
+
+    def test_grey_of_floats(self, tmp_path: Path) -> None:
+        path = tmp_path / "grey.tif"
+        Image.fromarray(np.array([[0.0, 0.2, 1.0]], dtype=np.float32)).save(path)
+        found = read_image(path)[0, 0, 0] / 2 + 0.5
+        torch.testing.assert_close(found, torch.tensor([0.0, 0.2, 1.0]))
+        for value in (-0.1, 1.1, float("nan"), float("inf")):
+            Image.fromarray(np.array([[0.0, value]], dtype=np.float32)).save(path)
+            with pytest.raises(ImageError, match="mode F with values outside 0 to 1,"):
+                read_image(path)
+
+    def test_larger_than_needed_is_shrunk(self, tmp_path: Path) -> None:
+        Image.new("RGB", (80, 20), (255, 0, 0)).save(tmp_path / "large.png")
+        assert read_image(tmp_path / "large.png").shape == (1, 3, 20, 80)
+        found = read_image(tmp_path / "large.png", max_pixels=400)
+        assert found.shape == (1, 3, 10, 40)
+        assert found[0, :, 5, 20].tolist() == [1.0, -1.0, -1.0]
+
+    def test_colours_of_another_space(self, tmp_path: Path) -> None:
+        path = tmp_path / "image.tif"
+        Image.new("RGB", (2, 2)).convert("LAB").save(path)
+        with pytest.raises(ImageError, match=r"has LAB colours; save it as 8-bit RGB\."):
+            read_image(path)
 
     def test_exception(self, tmp_path: Path) -> None:
         (tmp_path / "odd.png").write_bytes(b"odd")

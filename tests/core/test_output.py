@@ -23,9 +23,54 @@ class TestTryOutput:
         assert path.read_bytes() == b"old"
         assert path.stat().st_mtime == 1.0
 
+    @pytest.mark.parametrize("there", [False, True])
+    def test_link_is_written_through(self, there: bool, tmp_path: Path) -> None:
+        link, target = tmp_path / "link.png", tmp_path / "far" / "image.png"
+        if there:
+            target.parent.mkdir()
+            target.write_bytes(b"old")
+        link.symlink_to(target)
+        try_output(link)
+        assert target.exists() == there
+        write_or_keep(link, b"new")
+        assert link.is_symlink()
+        assert target.read_bytes() == b"new"
+        assert sorted(file.name for file in tmp_path.rglob("*")) == [
+            "far",
+            "image.png",
+            "link.png",
+        ]
+
+    def test_links_that_lead_to_themselves(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+        (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+        with pytest.raises(SaveError, match="cannot be written"):
+            try_output(tmp_path / "a.png")
+        with pytest.raises(SaveError, match="could not be written"):
+            write_or_keep(tmp_path / "a.png", b"new")
+
+    @pytest.mark.parametrize("how", ["written", "replaced"])
+    def test_image_of_another_process_is_not_deleted(
+        self, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It finishes between our trying of the name and our clearing away."""
+        path, usual = tmp_path / "image.png", os.close
+
+        def close(handle: int) -> None:
+            usual(handle)
+            if how == "written":
+                path.write_bytes(b"theirs")
+            else:
+                (tmp_path / "theirs").write_bytes(b"theirs")
+                (tmp_path / "theirs").replace(path)
+
+        monkeypatch.setattr("fusedream_core.output.os.close", close)
+        try_output(path)
+        assert path.read_bytes() == b"theirs"
+
     def test_leaves_a_link_to_nothing(self, tmp_path: Path) -> None:
         """It removed the link, and left an empty file where that led."""
-        path = tmp_path / "picture.png"
+        path = tmp_path / "image.png"
         path.symlink_to(tmp_path / "later.png")
         try_output(path)
         assert list(tmp_path.iterdir()) == [path]

@@ -32,6 +32,11 @@ class TestFlatten:
         with pytest.raises(CheckpointError, match=r"lacks the tensor 'parts\.z'"):
             unflatten({}, plain)
 
+    @pytest.mark.parametrize("name", [[], {}, 3, None])
+    def test_tensor_whose_name_is_none(self, name: object) -> None:
+        with pytest.raises(CheckpointError, match="The saved run lacks the tensor"):
+            unflatten({"z": torch.zeros(1)}, {"own": {"$tensor": name}})
+
 
 class TestCopyState:
     def test_later_changes_do_not_reach_it(self) -> None:

@@ -117,12 +117,28 @@ class TestFiles:
         (name,) = run("FuseDreamSaveLatent", latent=old, filename_prefix="a")
         assert run("FuseDreamLoadLatent", latent_name=name)[0].image_size is None
 
-    def test_stays_in_the_output_folder(
-        self, run: Run, optimized: SimpleNamespace, outputs: Path
+    @pytest.mark.parametrize(
+        "prefix",
+        [
+            *("../../../x", "/x", "..", "a/../..", "../fusedream_x/x", "", " ", ".", "a/.."),
+            *("a\nb", "a\0b", "a\udcff", "\ud800", "x" * 300, "\u00e9" * 150),
+        ],
+    )
+    def test_name_of_no_file_in_the_folder(
+        self, run: Run, optimized: SimpleNamespace, outputs: Path, errors: ModuleType, prefix: str
     ) -> None:
-        with pytest.raises(Exception, match="outside the output folder"):
-            run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix="../../../x")
+        """One sentence, before a folder is made."""
+        with pytest.raises(errors.ConfigError, match="within fusedream in ComfyUI's") as caught:
+            run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix=prefix)
+        str(caught.value).encode()
+        assert "\n" not in str(caught.value)
+        assert not list(outputs.rglob("*"))
         assert not list(outputs.parent.parent.glob("x*"))
+
+    def test_names_of_any_script(self, run: Run, optimized: SimpleNamespace, outputs: Path) -> None:
+        for prefix in ("\u72d7/\U0001f415 1", "a..b", "./x", "a/../y"):
+            run("FuseDreamSaveLatent", latent=optimized.latent, filename_prefix=prefix)
+        assert len(list(outputs.rglob("*.safetensors"))) == 4
 
     @pytest.mark.parametrize("name", ["gone [output]", "../../secret", "", "/etc/passwd"])
     def test_only_names_of_the_list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,28 @@ def test_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path)
             demo_options.png_path(name)
     assert demo_options.png_path(str(tmp_path / "new" / "x.png")) == tmp_path / "new" / "x.png"
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_link_to_a_file_that_is_not_there(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.png", tmp_path / "target.png"
+    link.symlink_to(target)
+    assert demo_options.png_path(str(link)) == target
+    assert link.is_symlink()
+    assert not target.exists()
+
+
+def test_image_of_another_process_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, usual = tmp_path / "x.png", os.close
+
+    def close(handle: int) -> None:
+        usual(handle)
+        path.write_bytes(b"theirs")
+
+    monkeypatch.setattr("demo_options.os.close", close)
+    demo_options.try_output(path)
+    assert path.read_bytes() == b"theirs"
 
 
 def test_prompt_of_another_locale() -> None:

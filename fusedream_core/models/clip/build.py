@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ..weights import name_faults
+from ..weights import check_floats, name_faults
 from .architectures import fitting_architectures
 from .config_file import ClipConfig
 from .package import in_one_line, open_clip_package
 from .text_files import local_tower
 
+_SIZE_MARGIN = 1 << 24  # parameters that a model may have beyond twice its weights
 _POSITION_IDS = "text.transformer.embeddings.position_ids"  # older transformers kept them
 
 
@@ -37,6 +39,7 @@ def build_clip(
         CheckpointError: If the configuration cannot be built, or the weights do not fit it.
     """
     open_clip = open_clip_package()
+    _check_size(config.model, state, path)
     with local_tower(config.model["text_cfg"], folder) as text, torch.random.fork_rng(devices=[]):
         try:
             model: nn.Module = _empty_model({**config.model, "text_cfg": text})
@@ -50,6 +53,42 @@ def build_clip(
     size = model.visual.image_size  # type: ignore[union-attr]
     open_clip.model.set_model_preprocess_cfg(model, {**config.preprocess, "size": size})
     return model
+
+
+def _check_size(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a configuration with far more parameters than its weights, which may fill memory."""
+    towers = (config.get(part) for part in ("vision_cfg", "text_cfg", "multimodal_cfg"))
+    expected = sum(
+        _min_parameters(tower, config.get("embed_dim") or 0) for tower in towers if tower
+    )
+    given = sum(tensor.numel() for tensor in state.values())
+    if expected > 2 * given + _SIZE_MARGIN:
+        raise CheckpointError(
+            f"The configuration of the CLIP of {path} asks for more than {expected:,} parameters, "
+            f"but its weights have {given:,}; use the one that came with the weights."
+        )
+
+
+def _min_parameters(tower: Mapping[str, Any], embed_dim: int) -> int:
+    """Estimate a lower bound of an open_clip tower's parameters; 0 for other libraries' towers."""
+    if "timm_model_name" in tower or "hf_model_name" in tower:
+        return 0
+    width, layers = tower.get("width") or 1, tower.get("layers") or 1
+    if isinstance(layers, list):  # a ResNet's blocks; each stage doubles the width
+        return sum(13 * count * (width << stage) ** 2 for stage, count in enumerate(layers))
+    ratio = 4.0 if tower.get("mlp_ratio") is None else tower["mlp_ratio"]
+    total = layers * (4 + 2 * ratio) * width**2
+    if tower.get("proj_type", "linear") == "linear":
+        total += embed_dim * width
+    if tower.get("patch_size") and tower.get("image_size"):
+        images, patches = (
+            size if isinstance(size, list) else [size, size]
+            for size in (tower["image_size"], tower["patch_size"])
+        )
+        places = math.prod(max(1, a // b) for a, b in zip(images, patches, strict=True))
+        total += (places + 3 * math.prod(patches)) * width
+    rows = (tower.get("vocab_size") or 0) + (tower.get("context_length") or 0)
+    return int(total + rows * width)
 
 
 def _empty_model(config: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -85,6 +124,8 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"The weights in {path} do not fit the CLIP that they are loaded as: {faults}; {hint}."
         )
+    # Integer buffers of the model may be integers in the file.
+    check_floats({name: state[name] for name in own if own[name].is_floating_point()}, path)
     model.load_state_dict(state)
 
 

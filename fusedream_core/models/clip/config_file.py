@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,47 +18,130 @@ from ..weights import read_json
 
 CONFIG_NAME = "open_clip_config.json"
 
-# Each key with the keys of its object; None if its value is not an object.
-Keys = Mapping[str, "Keys | None"]
+# Each key with the keys of its object, or with the accepted values.
+Keys = Mapping[str, "Keys | Kind"]
 
 
-def _plain(*names: str) -> dict[str, Keys | None]:
-    return dict.fromkeys(names)
+@dataclass(frozen=True)
+class Kind:
+    """A type and range of values.
+
+    Attributes:
+        fits: Returns whether a value is accepted.
+        words: Description for messages.
+    """
+
+    fits: Callable[[object], bool]
+    words: str
+
+    def of(self, *names: str) -> dict[str, Keys | Kind]:
+        """Return keys with values of this kind."""
+        return dict.fromkeys(names, self)
+
+
+def is_number(value: object, low: float, high: float) -> bool:
+    """Return whether a value is a number in a range; booleans and NaN are not."""
+    return isinstance(value, (int, float)) and type(value) is not bool and low <= value <= high
+
+
+def whole(low: int, high: int) -> Kind:
+    """Return the kind of whole numbers in a range."""
+    return Kind(
+        lambda value: isinstance(value, int) and is_number(value, low, high),
+        f"a whole number from {low:,} to {high:,}",
+    )
+
+
+def number(low: float, high: float) -> Kind:
+    """Return the kind of numbers in a range."""
+    return Kind(lambda value: is_number(value, low, high), f"a number from {low:g} to {high:g}")
+
+
+def _one_or_list(one: Kind, lengths: tuple[int, ...]) -> Kind:
+    """Return the kind of single values, or lists of them."""
+    return Kind(
+        lambda value: (
+            len(value) in lengths and all(map(one.fits, value))
+            if isinstance(value, list)
+            else one.fits(value)
+        ),
+        f"{one.words}, or a list of {' or '.join(map(str, lengths))} of them",
+    )
+
+
+_MAX_TEXT_LENGTH = 500  # characters of a text
+_BOOLEAN = Kind(lambda value: isinstance(value, bool), "true or false")
+_STRING = Kind(
+    lambda value: isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH,
+    f"a text of at most {_MAX_TEXT_LENGTH} characters",
+)
+# Generous limits; a configuration within them is also compared with the weights.
+COUNT = whole(1, 65_536)
+LAYERS = whole(1, 1_000)
+SIDE = whole(1, 4_096)  # pixels
+CONTEXT = whole(1, 4_096)  # tokens
+VOCABULARY = whole(1, 10_000_000)
+TOKEN = whole(0, 10_000_000)
+RATIO = number(1e-3, 1e3)
+EPSILON = number(1e-12, 1.0)
+_FRACTION = number(0.0, 1.0)
+_ANY_NUMBER = number(-1e6, 1e6)
 
 
 _BLOCK: Keys = {
-    **_plain("layers", "width", "mlp_ratio", "ls_init_value", "block_type", "qk_norm"),
-    **_plain("scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"),
-    **_plain("pool_type", "final_ln_after_pool", "output_tokens"),
-    "act_kwargs": _plain("approximate"),
-    "norm_kwargs": _plain("eps"),
+    **LAYERS.of("layers"),
+    **COUNT.of("width"),
+    **RATIO.of("mlp_ratio"),
+    **number(0.0, 1e3).of("ls_init_value"),
+    **_BOOLEAN.of("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"),
+    **_BOOLEAN.of("scale_fc", "final_ln_after_pool", "output_tokens"),
+    **_STRING.of("block_type", "pool_type"),
+    "act_kwargs": _STRING.of("approximate"),
+    "norm_kwargs": EPSILON.of("eps"),
 }
 _VISION: Keys = {
     **_BLOCK,
-    **_plain("head_width", "patch_size", "image_size", "patch_dropout", "pos_embed_type"),
-    **_plain("no_ln_pre", "attentional_pool", "attn_pooler_queries", "attn_pooler_heads"),
-    **_plain("timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj"),
-    **_plain("timm_proj_bias", "timm_drop", "timm_drop_path"),
+    **_one_or_list(LAYERS, (4,)).of("layers"),  # a list for the stages of a ResNet
+    **COUNT.of("head_width", "attn_pooler_queries", "attn_pooler_heads"),
+    **_one_or_list(SIDE, (2,)).of("patch_size", "image_size"),
+    **_FRACTION.of("patch_dropout", "timm_drop", "timm_drop_path"),
+    **_BOOLEAN.of("no_ln_pre", "timm_model_pretrained", "timm_proj_bias"),
+    "attentional_pool": Kind(
+        lambda value: isinstance(value, bool) or value in ("parallel", "cascade"),
+        'true, false, "parallel" or "cascade"',
+    ),
+    **_STRING.of("pos_embed_type", "timm_model_name", "timm_pool", "timm_proj"),
 }
 _TEXT: Keys = {
     **_BLOCK,
-    **_plain("context_length", "vocab_size", "heads", "embed_cls", "pad_id", "eos_id"),
-    **_plain("no_causal_mask", "proj_bias", "proj_type"),
-    **_plain("hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"),
-    **_plain("hf_tokenizer_name", "tokenizer_mode"),
-    "tokenizer_kwargs": _plain("clean", "strip_sep_token", "language"),
+    **CONTEXT.of("context_length"),
+    **VOCABULARY.of("vocab_size"),
+    **TOKEN.of("pad_id", "eos_id"),
+    **COUNT.of("heads"),
+    **_BOOLEAN.of("embed_cls", "no_causal_mask", "proj_bias", "hf_model_pretrained"),
+    **_STRING.of("proj_type", "hf_model_name", "hf_proj_type", "hf_pooler_type"),
+    **_STRING.of("hf_tokenizer_name", "tokenizer_mode"),
+    "tokenizer_kwargs": {
+        **_STRING.of("clean", "language"),
+        **_BOOLEAN.of("strip_sep_token"),
+    },
 }
 _KEYS: Keys = {
     "model_cfg": {
-        **_plain("embed_dim", "quick_gelu", "custom_text", "output_dict"),
-        **_plain("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"),
+        **COUNT.of("embed_dim"),
+        **_BOOLEAN.of("quick_gelu", "custom_text", "output_dict", "nonscalar_logit_scale"),
+        **_ANY_NUMBER.of("init_logit_scale", "init_logit_bias"),
         "vision_cfg": _VISION,
         "text_cfg": _TEXT,
-        "multimodal_cfg": {**_TEXT, **_plain("dim_head", "n_queries", "attn_pooler_heads")},
+        "multimodal_cfg": {**_TEXT, **COUNT.of("dim_head", "n_queries", "attn_pooler_heads")},
     },
-    "preprocess_cfg": _plain(
-        "size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"
-    ),
+    "preprocess_cfg": {
+        **_one_or_list(SIDE, (2,)).of("size"),
+        # The others are checked later, together with their defaults.
+        **Kind(lambda _: True, "").of(
+            "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"
+        ),
+    },
 }
 
 INTERPOLATIONS = ("bicubic", "bilinear", "random")  # the last in training, bicubic otherwise
@@ -108,7 +191,7 @@ def read_open_clip_config(path: Path) -> ClipConfig:
 
 
 def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str = "") -> None:
-    """Refuse unlisted keys, at every depth.
+    """Refuse unlisted keys and values of the wrong kind, at every depth; null is accepted.
 
     Args:
         content: A JSON object.
@@ -120,15 +203,16 @@ def check_keys(content: Mapping[str, Any], keys: Keys, path: Path, within: str =
         CheckpointError: If there is an unlisted key or a value of the wrong kind.
     """
     for key, value in content.items():
-        inner = keys.get(key)
         if key not in keys:
-            raise refused_key(path, f"{within}{key}")
-        if inner is not None and isinstance(value, dict):
+            raise refused_key(path, f"{within}{key[:60]}")
+        inner = keys[key]
+        if not isinstance(inner, Kind) and isinstance(value, dict):
             check_keys(value, inner, path, f"{within}{key}.")
-        elif value is not None and (inner is not None or not _is_plain(value)):
+        elif value is not None and not (isinstance(inner, Kind) and inner.fits(value)):
+            words = inner.words if isinstance(inner, Kind) else "an object"
             raise CheckpointError(
-                f"The file {path} has {within}{key} = {str(value)[:60]!r}, which is not a value of "
-                "this key; use the file that came with the model."
+                f"The file {path} has {within}{key} = {str(value)[:60]!r}, but it must be {words}; "
+                "use the file that came with the model."
             )
 
 
@@ -160,30 +244,24 @@ def complete_preprocess(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     preprocess.update((key, value) for key, value in given.items() if value is not None)
     good = {
         "mode": preprocess["mode"] == "RGB",
-        "mean": _is_triple(preprocess["mean"]),
-        "std": _is_triple(preprocess["std"]) and all(value > 0 for value in preprocess["std"]),
+        "mean": _is_triple(preprocess["mean"], -1e3, 1e3),
+        "std": _is_triple(preprocess["std"], 1e-6, 1e6),
         "interpolation": preprocess["interpolation"] in INTERPOLATIONS,
         "resize_mode": preprocess["resize_mode"] in RESIZE_MODES,
-        "fill_color": isinstance(preprocess["fill_color"], (int, float)),
+        "fill_color": is_number(preprocess["fill_color"], 0, 255),
     }
     for key in (key for key, fits in good.items() if not fits):
         raise CheckpointError(
-            f"The file {path} asks for images with {key} = {preprocess[key]!r}, which is not "
-            f"supported: mode is RGB, mean and std are three numbers, std above 0, interpolation "
-            f"is one of {', '.join(INTERPOLATIONS)} and resize_mode of {', '.join(RESIZE_MODES)}."
+            f"The file {path} asks for images with {key} = {preprocess[key]!r:.60}, which is not "
+            "supported: mode is RGB, mean is three numbers from -1,000 to 1,000, std three from "
+            "0.000001 to 1,000,000, fill_color a number from 0 to 255, interpolation is one "
+            f"of {', '.join(INTERPOLATIONS)} and resize_mode of {', '.join(RESIZE_MODES)}."
         )
     return copy.deepcopy(preprocess)
 
 
-def _is_plain(value: object) -> bool:
-    """Return whether a value is a string, a number, a boolean, or a short list of numbers."""
-    if isinstance(value, list):
-        return len(value) <= 8 and all(isinstance(entry, (int, float)) for entry in value)
-    return isinstance(value, (str, int, float))
-
-
-def _is_triple(value: object) -> bool:
-    """Return whether a value is three numbers that a float32 can hold."""
+def _is_triple(value: object, low: float, high: float) -> bool:
+    """Return whether a value is three numbers in a range."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return False
-    return all(isinstance(entry, (int, float)) and abs(entry) < 1e38 for entry in value)
+    return all(is_number(entry, low, high) for entry in value)

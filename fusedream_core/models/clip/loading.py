@@ -173,7 +173,14 @@ def load_open_clip(architecture: str, pretrained: str) -> OpenClip:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read weights and convert them to open_clip's names."""
     state = part_of(read_state_dict(path), _PREFIXES, _is_clip)
-    return to_open_clip_names(state, path) if is_transformers_layout(state) else state
+    if is_transformers_layout(state):
+        return to_open_clip_names(state, path)
+    if not _is_clip(state):
+        raise CheckpointError(
+            f"The file {path} holds no CLIP (its first tensor is {next(iter(state))[:60]!r}, and "
+            "none is of an image tower); use the weights of a whole CLIP."
+        )
+    return state
 
 
 def _is_clip(state: Mapping[str, Tensor]) -> bool:

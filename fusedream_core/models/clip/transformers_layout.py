@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..weights import read_json
+from ..weights import check_floats, read_json
 from .architectures import preprocess_of_shapes
-from .config_file import ClipConfig, complete_preprocess, refused_key
+from .config_file import COUNT, ClipConfig, complete_preprocess, refused_key
+from .transformers_values import read_part, refused_value
 
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -97,6 +98,7 @@ def to_open_clip_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Ten
                 f"The file {path} holds a CLIP of transformers without its {word} tower, but both "
                 "are needed to compare images with text; use the weights of a whole CLIPModel."
             )
+    check_floats(state, path)
     converted: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
@@ -143,12 +145,15 @@ def read_transformers_config(folder: Path, state: Mapping[str, Tensor]) -> ClipC
             "transformers' models only 'clip' (CLIPModel) can be loaded; use the model's files for "
             "open_clip."
         )
+    text, vision = (
+        read_part(content, key, defaults, path)
+        for key, defaults in (("text_config", _TEXT), ("vision_config", _VISION))
+    )
+    embed_dim = content.get("projection_dim", 512)
+    if not COUNT.fits(embed_dim):
+        raise refused_value(path, "projection_dim", embed_dim, COUNT.words)
     try:
-        text, vision = (
-            {**usual, **(content.get(key) or {}), **(content.get(f"{key}_dict") or {})}
-            for key, usual in (("text_config", _TEXT), ("vision_config", _VISION))
-        )
-        model = _model(content.get("projection_dim", 512), text, vision, path)
+        model = _model(embed_dim, text, vision, path)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"The file {path} has a value of the wrong kind ({error}); copy it again."

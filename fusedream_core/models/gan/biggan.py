@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ... import rng
-from ...errors import ConfigError
+from ...errors import CheckpointError, ConfigError
 from ...finite import check_finite_output
 from ..precision import MixedPrecision
 from ..weights import (
     check_finite,
+    check_floats,
     find_weights,
     fingerprint,
     part_of,
@@ -188,6 +189,10 @@ def load_biggan(path: Path | str) -> BigGan:
         are checked, and pickled code is not run.
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"There is no folder or file {path}; check the name of the GAN's weights."
+        )
     weights_path = path if path.is_file() else find_weights(path, WEIGHT_NAMES)
     config_path = find_config(weights_path, is_folder=path.is_dir())
     settings = GanSettings() if config_path is None else read_settings(config_path)
@@ -216,6 +221,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ("module.", "generator_ema.", "generator."),
         lambda part: is_deep(part) or find_layout(part) is not None,
     )
+    used = set(map(id, state.values()))
+    check_floats({name: tensor for name, tensor in content.items() if id(tensor) in used}, path)
     # Copies, since the tensors may be memory-mapped.
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}, notes
 

@@ -52,8 +52,16 @@ def find_config(weights_path: Path, *, is_folder: bool) -> Path | None:
     Returns:
         ``biggan-256.json`` for ``biggan-256.pth``; or the folder's ``config.json``, if the caller
         gave the folder or it has no other weights.
+
+    Raises:
+        CheckpointError: If there is a folder of such a name.
     """
     own, shared = weights_path.with_suffix(".json"), weights_path.with_name(CONFIG_NAME)
+    for path in (own, shared):
+        if path.is_dir():
+            raise CheckpointError(
+                f"{path} is a folder, but a file of settings is named so; move it."
+            )
     if own.is_file() and not weights_path.name.endswith(".json"):
         return own
     if not shared.is_file():

@@ -12,6 +12,7 @@ from .files import (
 )
 from .state_dict import (
     check_finite,
+    check_floats,
     load_weights,
     name_faults,
     read_checkpoint,
@@ -24,6 +25,7 @@ __all__ = [
     "INDEX_SUFFIX",
     "WEIGHT_SUFFIXES",
     "check_finite",
+    "check_floats",
     "find_file",
     "find_weights",
     "fingerprint",

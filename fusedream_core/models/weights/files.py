@@ -53,6 +53,9 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    for name in names:
+        if (folder / name).is_dir():
+            raise CheckpointError(f"{folder / name} is a folder, but a file is named so; move it.")
     raise CheckpointError(f"The folder {folder} holds no {' or '.join(names)}; put the file there.")
 
 

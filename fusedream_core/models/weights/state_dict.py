@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from .files import INDEX_SUFFIX, read_index, reading, weight_files
 from .unwrap import unwrap
 
 _MIN_SIZE_BYTES = 1 << 20  # limit of a tensor in a small file
+_MAX_FLOAT32 = torch.finfo(torch.float32).max
+_INTEGER_SUFFIXES = ("num_batches_tracked", "position_ids")  # integers among weights
 _NOT_WEIGHTS = {  # first bytes of files that are not weights -> description
     b"version https://git-lfs": "a pointer of Git LFS instead of the file itself",
     b"<!doctype html": "a web page",
@@ -70,16 +71,35 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, or of another kind.
+        CheckpointError: If the file is missing, truncated, or of another kind, or if its values
+            are of 8 bits or too large for float32.
     """
     from safetensors import safe_open
 
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}; check the name, or copy it there.")
     with reading(path), safe_open(path, "pt") as stream:
-        return {name: stream.get_tensor(name) for name in stream.keys()}, dict(  # noqa: SIM118
-            stream.metadata() or {}
-        )
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        metadata = dict(stream.metadata() or {})
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and (tensor.itemsize == 1 or _overflows(tensor)):
+            raise CheckpointError(
+                f"The file {path} is refused, because its tensor {name} is of "
+                f"{_dtype(tensor)}, or holds numbers too large for float32; save it in float32."
+            )
+    return state, metadata
+
+
+def _overflows(tensor: Tensor) -> bool:
+    """Return whether a finite value becomes infinite in float32, as only one in float64 can."""
+    if tensor.dtype is not torch.float64:
+        return False
+    return bool((tensor.isfinite() & ~tensor.float().isfinite()).any())
+
+
+def _dtype(tensor: Tensor) -> str:
+    """Return the name of a tensor's dtype."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_shards(path: Path) -> dict[str, Tensor]:
@@ -123,7 +143,7 @@ def _read_content(path: Path) -> object:
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights with NaN or infinite values.
+    """Refuse weights with NaN or infinite values, or too large for float32.
 
     An attention mask may have minus infinity.
 
@@ -138,11 +158,33 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
         if not tensor.is_floating_point() or not tensor.numel():
             continue
         low, high = (float(bound) for bound in _bounds(tensor))
-        masks = name.endswith("mask") and low == -math.inf
-        if math.isnan(low) or math.isinf(high) or (math.isinf(low) and not masks):
+        masks = name.endswith("mask") and low < -_MAX_FLOAT32
+        if not (high <= _MAX_FLOAT32 and (low >= -_MAX_FLOAT32 or masks)):  # also false with NaN
             raise CheckpointError(
                 f"The file {path} is refused, because its tensor {name} holds numbers that are not "
-                "finite (NaN or infinite), and every result would; download or convert it again."
+                "finite (NaN or infinite, or too large for float32), and every result would; "
+                "download or convert it again."
+            )
+
+
+def check_floats(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not floating-point numbers, which a cast would convert.
+
+    Counters among the weights may be integers.
+
+    Args:
+        state: State dict.
+        path: The file, for the message.
+
+    Raises:
+        CheckpointError: If there is such a tensor; the message has the first one's name.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() and not name.endswith(_INTEGER_SUFFIXES):
+            raise CheckpointError(
+                f"The file {path} is refused, because its tensor {name} is of {_dtype(tensor)}, "
+                "where floating-point numbers belong; use weights that are neither quantized nor "
+                "of another model."
             )
 
 

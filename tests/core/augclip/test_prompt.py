@@ -112,11 +112,96 @@ class TestParsePrompt:
             ("a dog: -101", "weight of 'a dog' is too large, 101; it may be from -100 to 100"),
             ("a dog:\uff11\uff10\uff11", "weight of 'a dog' is too large"),
             ("localhost:8080", "weight of 'localhost' is too large, 8080"),
+            ("a blue dog: 1,000", "weight of 'a blue dog' is 1,000, in which the comma may part"),
+            ("a dog | red: -12\uff0c500", "weight of 'red' is 12\uff0c500, in which the comma"),
+            ("a dog | \u200b: 2", "weight without a text"),
         ],
     )
     def test_exception(self, prompt: str, message: str) -> None:
         with pytest.raises(PromptError, match=message):
             parse_prompt(prompt)
+
+
+class TestUnseen:
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            "\u200b",
+            "\u200b\u200d|\ufeff",
+            "\u2800",
+            "\u3164\uffa0",
+            "\ufe0f",
+            "\x01\x1b",
+            "\u2060\n\xad",
+        ],
+    )
+    def test_prompt_of_unseen_characters_is_empty(self, prompt: str) -> None:
+        with pytest.raises(PromptError, match="The prompt is empty"):
+            parse_prompt(prompt)
+
+    def test_part_of_unseen_characters_is_skipped(self) -> None:
+        assert parse_prompt("a dog|\u200b|") == (PromptPart("a dog", 1.0),)
+
+    @pytest.mark.parametrize("prompt", ["\U0001f415", "?", "\u0915\u093e", "a\u0301", "\u200bx"])
+    def test_what_is_seen(self, prompt: str) -> None:
+        assert parse_prompt(prompt) == (PromptPart(prompt, 1.0),)
+
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            ("a dog\0", "holds a zero byte at place 6"),
+            ("\0", "holds a zero byte at place 1"),
+            ("a\ud800", "something that is no character at place 2"),
+        ],
+    )
+    def test_what_is_no_text(self, prompt: str, message: str) -> None:
+        with pytest.raises(PromptError, match=message):
+            parse_prompt(prompt)
+
+
+class TestCommas:
+    @pytest.mark.parametrize(
+        ("prompt", "weight"),
+        [
+            *(("x: 1,5", 1.5), ("x: 0,125", 0.125), ("x: 1,25", 1.25), ("x: 1,2345", 1.2345)),
+            *(("x: ,125", 0.125), ("x: 1.000", 1.0), ("x: 1,", 1.0)),
+        ],
+    )
+    def test_comma_of_a_fraction(self, prompt: str, weight: float) -> None:
+        assert parse_prompt(prompt) == (PromptPart("x", weight),)
+
+
+class TestLength:
+    """Two passes for each of these characters would take longer than any test may."""
+
+    NUM = 300_000
+
+    @pytest.mark.parametrize(
+        ("start", "middle", "end"),
+        [
+            *(("a:", " ", "b"), ("a", ":", "b"), ("a:", "1", "b"), ("a:-", " ", "b")),
+            *(("a:", "1", ".."), ("a:", ".", ""), ("a:", "+", "b"), ("a ", " :", " 1b")),
+            *(("{", "a,", ""), ("[", "a:", ""), ("[", ":1", "x"), ("(", "a:", ""), ("(", ": ", "")),
+            *(("", "(", ""), ("", "((", "a"), ("", "[", ""), ("", "{", ""), ("__", "_", " ")),
+            *(
+                ("<a", "a", ""),
+                ("<", "<a:", ""),
+                ("(a)", "1", "x"),
+                ("(a:", "1", "x"),
+                ("a/", "/", ":1"),
+            ),
+        ],
+    )
+    def test_one_pass(self, start: str, middle: str, end: str) -> None:
+        prompt = start + middle * self.NUM + end
+        assert len(parse_prompt(prompt)) == 1
+        assert len(misread(prompt)) <= 2
+
+    def test_one_pass_over_choices(self) -> None:
+        for start in "{[":
+            prompt = start + "a|" * self.NUM
+            assert len(parse_prompt(prompt)) == self.NUM
+            assert misread(prompt) == ()
 
 
 def typed(digits: str, point: str, number: str) -> str:

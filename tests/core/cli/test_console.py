@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from fusedream_core import StepInfo
-from fusedream_core.cli.console import StoppedError, Watch, say, stoppable, unstoppable
+from fusedream_core.cli.console import StoppedError, Watch, flush, say, stoppable, unstoppable
+
+# Windows has no SIGHUP.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
 
 
 class TestSay:
@@ -22,9 +25,22 @@ class TestSay:
         say("h\u00fcnd \udcff", stream)
         assert raw.getvalue() == said
 
+    @pytest.mark.parametrize("error", [OSError(28, "full"), BrokenPipeError(), ValueError()])
+    def test_stream_that_cannot_be_written(self, error: Exception) -> None:
+        class Broken(io.StringIO):
+            def flush(self) -> None:
+                raise error
+
+        assert say("dog", Broken()) is error
+        assert flush(Broken()) is error
+
+    def test_stream_that_was_closed_from_the_start(self) -> None:
+        assert say("dog", None) is None
+        assert flush(None) is None
+
 
 class TestSignals:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", SIGNALS)
     def test_stop(self, number: signal.Signals) -> None:
         before = signal.getsignal(number)
         with pytest.raises(StoppedError) as stopped, stoppable():
@@ -73,7 +89,20 @@ class TestWatch:
         ]
         watch.close()
 
-    def test_a_picture_that_is_found_again_counts_more_than_a_random_one(self) -> None:
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_terminal_that_is_gone(self, closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Gone(io.StringIO):
+            def write(self, _: str) -> int:
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("sys.stderr", None if closed else Gone())
+        watch = Watch()
+        for stage in ("search", "optimize", "optimize"):
+            watch(report(stage, 0.5))
+        assert watch.last is not None
+        watch.close()
+
+    def test_inverted_image_counts_more_than_a_random_one(self) -> None:
         """Distances are scores below 0, which no cosine of the search before them is."""
         watch = Watch()
         for stage, score in (("search", 0.9), ("invert", -0.7), ("invert", -0.5), ("invert", -0.6)):

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusedream_core import BigGan, OpenClip, StepInfo, load_run
 from fusedream_core.__main__ import main
 from fusedream_core.cli import console
+from fusedream_core.pipeline.result import GenerationResult
 
 SMALL = ["--candidates", "20", "--basis", "3", "--steps", "6", "--augments", "2"]
 GENERATE = ["generate", "a dog", *SMALL]
@@ -55,7 +56,6 @@ class TestGenerate:
         [
             ([""], "The prompt is empty"),
             (["a dog \udcff"], "The prompt holds something that is no character at place 7"),
-            (["a dog" * 2001], "must be a text of at most 10000 characters"),
             (["a dog", "--augments", "4097"], "num_augments is 4097, but it must be a number up"),
             (["a dog", "--seed", "-1"], "The seed is -1"),
             (["a dog", "--candidates", "0"], "num_candidates is 0"),
@@ -65,6 +65,9 @@ class TestGenerate:
             (["a dog", "-o", f"{'x' * 300}.png"], "File name too long"),
             (["a dog", "--device", "gpu"], "The device 'gpu' cannot be used here"),
             (["a dog", "--device", "hpu"], "The device 'hpu' cannot be used here"),  # no module
+            (["d" * 10_001], "The prompt has 10,001 characters"),
+            (["a dog", "--steps", "1000001"], "num_steps is 1000001"),
+            (["a dog", "--gan", "gone.pth", "--clip", "gone"], "no folder or file gone.pth"),
             (["a dog", "--start-image", __file__], "cannot be read as an image"),
             (["a dog", "--gan", "nowhere", "--clip", "nowhere"], "nowhere"),
             (["--from", __file__], "cannot be read as an image"),
@@ -120,6 +123,14 @@ class TestGenerate:
         assert found == first
         assert first != make(GENERATE, tmp_path / "other.png")[0]
         assert json.loads(text["fusedream"])["models"]["perceptual"]["id"]
+
+    def test_start_image_that_is_too_small(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Image.new("RGB", (40, 7)).save(tmp_path / "small.png")
+        arguments = ["--start-image", str(tmp_path / "small.png")]
+        assert main([*GENERATE, *arguments, "-o", str(tmp_path / "out.png")]) == 2
+        assert "1 of 40 x 7 pixels, but one of at least 8 x 8" in capsys.readouterr().err
 
     def test_image_that_cannot_be_saved_is_kept(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -203,6 +214,38 @@ class TestStop:
         assert "fusedream" not in kept  # nobody could make it again from that
         assert main([kind, "--resume", str(saved)]) == 0
         assert read(out) == whole
+        assert not saved.exists()  # as after a run without a stop
+
+    def test_resumed_run_is_gone_where_the_image_has_another_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            stop_at(patch, "optimize", 2, signal.SIGINT)
+            assert main([*GENERATE, "-o", str(tmp_path / "out.png")]) == 130
+        saved, other = tmp_path / "out.fusedream.safetensors", tmp_path / "other.png"
+        assert main(["generate", "--resume", str(saved), "-o", str(other)]) == 0
+        assert sorted(tmp_path.iterdir()) == [other, tmp_path / "out.png"]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
+    def test_end_of_the_terminal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        out = tmp_path / "out.png"
+        stop_at(monkeypatch, "optimize", 2, signal.SIGHUP)
+        assert main([*GENERATE, "-o", str(out)]) == 128 + signal.SIGHUP
+        assert read(out)[1]["state"].startswith("stopped in optimize")
+        assert load_run(tmp_path / "out.fusedream.safetensors").state["engine"] is not None
+
+    def test_while_the_image_is_saved(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is saved all the same."""
+        usual = GenerationResult.save
+
+        def save(result: GenerationResult, path: Path) -> None:
+            signal.raise_signal(signal.SIGINT)
+            usual(result, path)
+
+        monkeypatch.setattr(GenerationResult, "save", save)
+        make(GENERATE, tmp_path / "out.png")
 
     def test_within_a_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the step had begun to change is not what is kept."""

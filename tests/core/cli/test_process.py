@@ -69,3 +69,52 @@ def test_terminal_that_knows_ascii_alone(arguments: list[str], tmp_path: Path) -
     assert process.returncode == 0, errors.decode()
     assert output.isascii()
     assert read(out)[1]["prompt"] == "ein H\u00fcndchen"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
+class TestStreams:
+    """Streams that cannot be written do not undo the work."""
+
+    @pytest.mark.parametrize(
+        ("redirection", "code", "lines"),
+        [(">&-", 0, 0), (">/dev/full", 1, 1), ("| true", 0, 0), (">&- 2>&-", 0, 0)],
+    )
+    def test_standard_output_that_is_gone(self, redirection: str, code: int, lines: int) -> None:
+        for command in ("models", "--help"):
+            script = f"set -o pipefail; {sys.executable} -m fusedream_core {command} {redirection}"
+            done = subprocess.run(
+                ["/bin/bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            writes = command == "models"  # argparse ignores errors
+            assert done.returncode == (code if writes else 0), done.stderr
+            assert not writes or done.stderr.count("\n") == lines, done.stderr
+            assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("redirection", [">/dev/full 2>/dev/full", "2>&-", "2>&1 | true"])
+    def test_image_is_saved_all_the_same(
+        self, redirection: str, arguments: list[str], tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out.png"
+        command = [sys.executable, "-m", "fusedream_core", "generate", "a dog", *arguments]
+        words = " ".join([*(f"'{word}'" for word in command), "--steps 2 -o", str(out)])
+        done = subprocess.run(
+            ["/bin/bash", "-c", f"set -o pipefail; {words} {redirection}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert read(out)[1]["prompt"] == "a dog"
+        assert list(tmp_path.iterdir()) == [out]
+
+
+def test_stop_while_it_is_imported(tmp_path: Path) -> None:
+    """The interrupt comes from the middle of an import that the package needs."""
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError\n"
+    (tmp_path / "torch.py").write_text(code, encoding="utf-8")
+    with start(["models"], PYTHONPATH=str(tmp_path)) as process:
+        said, errors = process.communicate()
+    assert process.returncode == 130
+    assert (said, errors) == (b"", b"Stopped.\n")

@@ -70,6 +70,14 @@ class TestLoadLpips:
             found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max())
         )
 
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.bool])
+    def test_weights_of_another_kind_of_number(self, kind: torch.dtype, tmp_path: Path) -> None:
+        state = make_lpips("squeeze").state_dict()
+        state["net.slice1.0.bias"] = state["net.slice1.0.bias"].to(kind)
+        torch.save(state, tmp_path / "whole.pt")
+        with pytest.raises(CheckpointError, match=r"tensor net\.slice1\.0\.bias is of"):
+            load_lpips(tmp_path / "whole.pt")
+
     def test_demo_loads_with_the_package_alone(self, pair: tuple[Tensor, Tensor]) -> None:
         from safetensors.torch import load_file
 

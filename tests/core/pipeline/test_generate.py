@@ -193,10 +193,28 @@ class TestDevice:
         with elsewhere(), pytest.raises(ConfigError, match="The GAN is on cpu, but the device"):
             generate("a dog", device=ELSEWHERE, gan=gan, clip=clip, recipe=RECIPE)
 
-    @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "cuda:99",
+            "gpu",
+            "meta",
+            "",
+            "hpu",
+            "privateuseone",
+            "xla",
+            "mkldnn",
+            "mtia",
+            "x" * 9_000,
+        ],
+    )
     def test_exception(self, name: str) -> None:
-        with pytest.raises(ConfigError, match=r"cannot be used here .* take one of"):
+        """One short sentence, whatever the device's own module or PyTorch says of it."""
+        with pytest.raises(
+            ConfigError, match=r"cannot be used here.*; take one of: .*cpu\."
+        ) as caught:
             generate("a dog", device=name)
+        assert len(str(caught.value)) < 250
 
 
 class Squares:

@@ -136,6 +136,30 @@ class TestResume:
         with pytest.raises(CheckpointError, match="The saved run is damaged"):
             resume(load_run(rewritten(saved, change)), Models(gan, clip))
 
+    @pytest.mark.parametrize(
+        ("part", "value"), [("start", [1, 2]), ("seconds", []), ("bases", [{"z": 1}])]
+    )
+    def test_parts_of_another_kind(
+        self, part: str, value: object, gan: BigGan, clip: OpenClip, saved: Path
+    ) -> None:
+        def change(_: dict[str, Any], notes: dict[str, str]) -> None:
+            notes["state"] = json.dumps({**json.loads(notes["state"]), part: value})
+
+        with pytest.raises(CheckpointError, match="The saved run is damaged"):
+            resume(load_run(rewritten(saved, change)), Models(gan, clip))
+
+    @pytest.mark.parametrize("part", ["scores", "class_index"])
+    def test_basis_without_tensors(
+        self, part: str, gan: BigGan, clip: OpenClip, saved: Path
+    ) -> None:
+        def change(_: dict[str, Any], notes: dict[str, str]) -> None:
+            state = json.loads(notes["state"])
+            state["bases"][0][part] = 3
+            notes["state"] = json.dumps(state)
+
+        with pytest.raises(CheckpointError, match="The saved run is damaged"):
+            resume(load_run(rewritten(saved, change)), Models(gan, clip))
+
 
 class TestLoad:
     def test_faults(self, saved: Path, gan_dir: Path, tmp_path: Path) -> None:
@@ -148,7 +172,9 @@ class TestLoad:
         with pytest.raises(CheckpointError, match="may be truncated"):
             load_run(saved)
 
-    @pytest.mark.parametrize("text", ["", "[" * 50_000, "[]", '{"x": {"$tensor": "gone"}}'])
+    @pytest.mark.parametrize(
+        "text", ["", "[" * 50_000, "[]", '{"x": {"$tensor": "gone"}}', '{"x": {"$tensor": []}}']
+    )
     def test_notes(self, text: str, saved: Path) -> None:
         def change(_: dict[str, Any], notes: dict[str, str]) -> None:
             notes["state"] = text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fusedream_core import (
@@ -174,6 +175,16 @@ class TestSearch:
         with pytest.raises(ConfigError, match="The seed bank is of"):
             find(gan, clip, replace(bank, **change), CONFIG)  # type: ignore[arg-type]
 
+    def test_sizes_of_other_models_are_damage(
+        self, gan: BigGan, clip: OpenClip, bank: Bank
+    ) -> None:
+        wide = torch.nn.functional.normalize(torch.ones(NUM, 13), dim=1)
+        said = "damaged, as its features have 13 numbers .* have 12 and go to 4"
+        with pytest.raises(CheckpointError, match=said):
+            find(gan, clip, replace(bank, features=wide), CONFIG)
+        with pytest.raises(CheckpointError, match=r"damaged, .* its classes go to 5, but"):
+            find(gan, clip, replace(bank, class_index=bank.class_index + 1), CONFIG)
+
 
 class TestFile:
     def test_round_trip(self, bank: Bank, tmp_path: Path) -> None:
@@ -235,6 +246,9 @@ class TestFile:
             {"class_index": torch.full((10,), -1)},
             {"class_index": torch.zeros(10, 1)},
             {"features": torch.ones(10, 3, 2)},
+            {"features": torch.zeros(10, 12)},
+            {"features": torch.zeros(10, 0)},
+            {"features": torch.ones(10, 12)},
         ],
     )
     def test_what_nobody_wrote(self, bank: Bank, tmp_path: Path, change: dict[str, object]) -> None:
@@ -244,4 +258,37 @@ class TestFile:
         assert len(load_bank(path)) == 10
         save_bank(replace(short, **change), path)  # type: ignore[arg-type]
         with pytest.raises(CheckpointError, match="is damaged"):
+            load_bank(path)
+
+    @pytest.mark.parametrize("kind", [torch.float32, torch.bool, torch.uint8, torch.complex64])
+    def test_classes_that_are_no_counts(
+        self, bank: Bank, tmp_path: Path, kind: torch.dtype
+    ) -> None:
+        path = tmp_path / "bank.safetensors"
+        save_bank(bank, path)
+        with safe_open(path, "pt") as stream:
+            notes = stream.metadata()
+        state = load_file(path)
+        state["class_index"] = state["class_index"].to(kind)
+        save_file(state, path, notes)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_bank(path)
+
+    @pytest.mark.parametrize(
+        "features",
+        [
+            torch.ones(NUM, 12).to(torch.float8_e4m3fn),
+            torch.full((NUM, 12), 1e300, dtype=torch.float64),
+        ],
+        ids=["float8", "float64"],
+    )
+    def test_features_that_float32_does_not_have(
+        self, bank: Bank, tmp_path: Path, features: torch.Tensor
+    ) -> None:
+        path = tmp_path / "bank.safetensors"
+        save_bank(bank, path)
+        with safe_open(path, "pt") as stream:
+            notes = stream.metadata()
+        save_file({**load_file(path), "features": features}, path, notes)
+        with pytest.raises(CheckpointError, match="its tensor features is of float"):
             load_bank(path)

@@ -120,6 +120,13 @@ def test_weights_of_a_single_tower_are_not_fetched(
         ("interpolation", "lanczos"),
         ("resize_mode", "stretch"),
         ("mode", "L"),
+        ("mean", [True, False, True]),
+        ("mean", [1e300, 0.5, 0.5]),
+        ("std", [1e-320, 0.5, 0.5]),
+        ("fill_color", float("nan")),
+        ("fill_color", True),
+        ("fill_color", -1),
+        ("interpolation", ["bicubic"]),
     ],
 )
 def test_preprocessing_that_is_not_supported(
@@ -129,6 +136,88 @@ def test_preprocessing_that_is_not_supported(
         clip_dir, tmp_path / "clip", lambda content: content["preprocess_cfg"].update({key: value})
     )
     with pytest.raises(CheckpointError, match=f"asks for images with {key} = "):
+        load_open_clip_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ("model_cfg", "quick_gelu", "no"),
+        ("model_cfg", "custom_text", "false"),
+        ("model_cfg", "custom_text", 1),
+        ("model_cfg", "embed_dim", True),
+        ("model_cfg", "embed_dim", 12.0),
+        ("model_cfg", "embed_dim", 10**9),
+        ("model_cfg", "init_logit_scale", 1e300),
+        ("text_cfg", "eos_id", "x"),
+        ("text_cfg", "pad_id", 1e9),
+        ("text_cfg", "pad_id", -1),
+        ("text_cfg", "vocab_size", 10**9),
+        ("text_cfg", "context_length", 10**6),
+        ("text_cfg", "no_causal_mask", "no"),
+        ("text_cfg", "mlp_ratio", float("nan")),
+        ("text_cfg", "hf_model_name", "x" * 1_000),
+        ("vision_cfg", "layers", [1_000_000] * 8),
+        ("vision_cfg", "layers", [1_000_000] * 4),
+        ("vision_cfg", "layers", [1, 1]),
+        ("vision_cfg", "image_size", 10**9),
+        ("vision_cfg", "image_size", -16),
+        ("vision_cfg", "image_size", [16, 16, 16]),
+        ("vision_cfg", "image_size", "16"),
+        ("vision_cfg", "patch_size", 0),
+        ("vision_cfg", "patch_dropout", 2.0),
+        ("preprocess_cfg", "size", "huge"),
+        ("preprocess_cfg", "size", -1),
+    ],
+)
+def test_types_and_ranges(
+    clip_dir: Path, tmp_path: Path, place: str, key: str, value: object
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        outer = content if place.startswith("pre") else content["model_cfg"]
+        (outer if place == "model_cfg" else outer[place])[key] = value
+
+    with pytest.raises(CheckpointError, match=rf"has \S*{key} = .* but it must be ") as caught:
+        load_open_clip_folder(changed(clip_dir, tmp_path / "clip", change))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        ("vision_cfg", {"layers": 1_000, "width": 65_536}),
+        ("vision_cfg", {"layers": [1_000] * 4, "width": 4_096}),
+        ("vision_cfg", {"image_size": 4_096, "patch_size": 1}),
+        ("vision_cfg", {"mlp_ratio": 1e3, "width": 4_096}),
+        ("text_cfg", {"vocab_size": 10_000_000, "width": 64}),
+        (None, {"embed_dim": 65_536}),
+    ],
+)
+def test_far_larger_than_its_weights_is_not_built(
+    clip_dir: Path,
+    tmp_path: Path,
+    place: str | None,
+    change: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fusedream_core.models.clip.build._empty_model", None)
+    monkeypatch.setattr("fusedream_core.models.clip.build._SIZE_MARGIN", 1 << 20)
+
+    def enlarge(content: dict[str, Any]) -> None:
+        model = content["model_cfg"]
+        (model if place is None else model[place]).update(change)
+
+    with pytest.raises(
+        CheckpointError, match=r"asks for more than [\d,]+ parameters, but its weights"
+    ):
+        load_open_clip_folder(changed(clip_dir, tmp_path / "clip", enlarge))
+
+
+def test_file_that_is_a_folder(clip_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(clip_dir, tmp_path / "clip"))
+    (folder / "open_clip_config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json is a folder, but a file is named so"):
         load_open_clip_folder(folder)
 
 
@@ -145,7 +234,7 @@ def test_values_of_another_kind(clip_dir: Path, tmp_path: Path, value: object) -
     def change(content: dict[str, Any]) -> None:
         content["model_cfg"]["text_cfg"]["layers"] = value
 
-    with pytest.raises(CheckpointError, match=r"layers = .* is not a value of this key"):
+    with pytest.raises(CheckpointError, match=r"layers = .* but it must be a whole number"):
         load_open_clip_folder(changed(clip_dir, tmp_path / "clip", change))
 
 

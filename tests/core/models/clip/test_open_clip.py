@@ -254,6 +254,19 @@ class TestWeightsInAFolder:
         with pytest.raises(CheckpointError, match=r"visual.proj holds numbers that are not finite"):
             load_open_clip_folder(tmp_path)
 
+    @pytest.mark.parametrize("kind", ["complex64", "int8", "int64", "bool"])
+    def test_weights_of_another_kind_of_number(
+        self, kind: str, clip_dir: Path, tmp_path: Path
+    ) -> None:
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(clip_dir / "open_clip_model.safetensors")
+        state["visual.proj"] = state["visual.proj"].to(getattr(torch, kind))
+        save_file(state, tmp_path / "open_clip_model.safetensors")
+        shutil.copy(clip_dir / "open_clip_config.json", tmp_path)
+        with pytest.raises(CheckpointError, match=rf"its tensor visual\.proj is of {kind}"):
+            load_open_clip_folder(tmp_path)
+
     def test_what_does_not_fit_is_named(self, clip_dir: Path, tmp_path: Path) -> None:
         from safetensors.torch import load_file, save_file
 
@@ -370,3 +383,10 @@ class TestLoadByName:
     def test_unknown_tag(self) -> None:
         with pytest.raises(CheckpointError, match="'ViT-B-32' with the weights 'nobody'"):
             load_open_clip("ViT-B-32", "nobody")
+
+
+@pytest.mark.parametrize("architecture", ["", "ViT-B-32-quickgelu"])
+def test_file_that_holds_no_clip(gan_dir: Path, architecture: str) -> None:
+    """Nobody is asked for the architecture of a GAN."""
+    with pytest.raises(CheckpointError, match=r"model\.safetensors holds no CLIP \(its first"):
+        load_open_clip_file(gan_dir / "model.safetensors", architecture)

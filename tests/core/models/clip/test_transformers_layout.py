@@ -228,10 +228,14 @@ class TestRefused:
         make_clip_model().save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
         no_heads = {**config["vision_config"], "num_attention_heads": 0}
-        for part in (no_heads, 5, ["width"]):
+        for part, message in (
+            (no_heads, r"num_attention_heads = .* a whole number from 1"),
+            (5, "vision_config = '5', but it must be an object"),
+            (["width"], r"vision_config = .* but it must be an object"),
+        ):
             whole = {**config, "vision_config": part}
             (tmp_path / "config.json").write_text(json.dumps(whole))
-            with pytest.raises(CheckpointError, match="a value of the wrong kind"):
+            with pytest.raises(CheckpointError, match=message):
                 load_open_clip_folder(tmp_path)
 
 
@@ -250,3 +254,47 @@ def load_without(folder: Path, name: str) -> Any:  # noqa: ANN401
     """The CLIP of a folder when a file is gone."""
     (folder / name).unlink()
     return load_open_clip_folder(folder)
+
+
+@pytest.mark.parametrize("kind", ["int8", "complex64", "bool"])
+def test_weights_of_another_kind_of_number(kind: str, tmp_path: Path) -> None:
+    """One of three that are joined, among which it would turn into what the others are."""
+    from safetensors.torch import load_file, save_file
+
+    make_clip_model().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "vision_model.encoder.layers.0.self_attn.k_proj.weight"
+    state[name] = state[name].to(getattr(torch, kind))
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"its tensor {name} is of {kind}"):
+        load_open_clip_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("text_config", "abc"),
+        ("vision_config", [1]),
+        ("projection_dim", 1e9),
+        ("projection_dim", True),
+        ("text_config.num_hidden_layers", 10**6),
+        ("text_config.layer_norm_eps", "x"),
+        ("text_config.eos_token_id", [2]),
+        ("vision_config.image_size", 10**9),
+        ("vision_config.patch_size", 0),
+        ("vision_config.hidden_size", None),
+        ("vision_config.num_channels", 4),
+    ],
+)
+def test_types_and_ranges(key: str, value: object, tmp_path: Path) -> None:
+    make_clip_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    place, *names = key.split(".")
+    if names:
+        content[place][names[0]] = value
+    else:
+        content[place] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=rf"has {key} = .*, but it must be "):
+        load_open_clip_folder(tmp_path)

@@ -97,8 +97,35 @@ class TestWrongFiles:
         return Path(shutil.copytree(gan_dir, tmp_path / "gan"))
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="There is no folder"):
-            load_biggan(tmp_path / "none")
+        for name in ("none", "none.pth"):
+            said = rf"There is no folder or file .*{name}; check the name"
+            with pytest.raises(CheckpointError, match=said):
+                load_biggan(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["config.json", "model.json"])
+    def test_config_that_is_a_folder(self, folder: Path, name: str) -> None:
+        (folder / "config.json").unlink()
+        (folder / name).mkdir()
+        with pytest.raises(CheckpointError, match=rf"{name} is a folder, but a file of settings"):
+            load_biggan(folder)
+
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.bool])
+    def test_weights_of_another_kind_of_number(self, folder: Path, kind: torch.dtype) -> None:
+        state = load_file(folder / "model.safetensors")
+        state["embeddings.weight"] = state["embeddings.weight"].to(kind)
+        wrapped = {f"generator_ema.{name}": tensor for name, tensor in state.items()}
+        save_file(wrapped, folder / "model.safetensors")
+        with pytest.raises(
+            CheckpointError, match=r"tensor generator_ema\.embeddings\.weight is of"
+        ):
+            load_biggan(folder)
+
+    def test_weight_too_large_for_float32(self, folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        state["embeddings.weight"] = torch.full((6, 5), 1e300, dtype=torch.float64)
+        save_file(state, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"embeddings\.weight holds .* for float32"):
+            load_biggan(folder)
 
     def test_no_weights(self, folder: Path) -> None:
         (folder / "model.safetensors").unlink()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fusedream_core import CheckpointError
 from fusedream_core.models.weights import (
+    check_floats,
     find_weights,
     fingerprint,
     read_json,
@@ -223,3 +224,39 @@ def test_read_safetensors(tmp_path: Path) -> None:
     state, metadata = read_safetensors(tmp_path / "a.safetensors")
     assert metadata == {"format": "x"}
     assert torch.equal(state["a"], torch.ones(2))
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", [1e300, -1e300, 3.5e38])
+    def test_too_large_for_float32(self, value: float, tmp_path: Path) -> None:
+        save_file(
+            {"own.weight": torch.full((2,), value, dtype=torch.float64)},
+            tmp_path / "model.safetensors",
+        )
+        for read in (read_state_dict, read_safetensors):
+            with pytest.raises(CheckpointError, match=r"its tensor own\.weight .*for float32"):
+                read(tmp_path / "model.safetensors")
+
+    def test_largest_of_float32(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.safetensors"
+        most = torch.finfo(torch.float32).max
+        state = {"own": torch.tensor([most, -most]).double(), "attn_mask": torch.zeros(2)}
+        state["attn_mask"] = torch.full((2,), -1e300, dtype=torch.float64)
+        save_file(state, path)
+        assert read_state_dict(path).keys() == state.keys()
+
+    def test_numbers_of_8_bits(self, tmp_path: Path) -> None:
+        """Latents, banks and runs of such numbers are none of ours."""
+        path = tmp_path / "model.safetensors"
+        for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+            save_file({"z": torch.ones(2).to(kind)}, path)
+            with pytest.raises(CheckpointError, match="its tensor z is of float8_"):
+                read_safetensors(path)
+
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.int64, torch.bool])
+    def test_kinds_that_are_no_weights(self, kind: torch.dtype) -> None:
+        state = {"num_batches_tracked": torch.tensor(3), "own.weight": torch.ones(2)}
+        check_floats(state, Path("model.pth"))
+        state["own.weight"] = state["own.weight"].to(kind)
+        with pytest.raises(CheckpointError, match=r"tensor own\.weight is of (complex|int|bool)"):
+            check_floats(state, Path("model.pth"))
