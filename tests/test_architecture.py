@@ -109,6 +109,17 @@ def test_no_circle() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "name"), [("optimize/optimize.py", "optimize"), ("compose/compose.py", "compose")]
+)
+def test_a_loop_is_one_screen(path: str, name: str) -> None:
+    """Its body, without the docstring, holds the algorithm in at most 40 lines."""
+    tree = ast.parse((CORE / path).read_text(encoding="utf-8"))
+    (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    assert any(isinstance(node, ast.While) for node in ast.walk(function))
+    assert (function.end_lineno or 0) - function.body[1].lineno < 40
+
+
+@pytest.mark.parametrize(
     "path",
     [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))],
     ids=lambda path: str(path.relative_to(ROOT)),

@@ -21,7 +21,8 @@ class Problem:
         parts: The prompts of foreground and background by themselves, or None.
         foreground: Latents for the image that is pasted.
         background: Latents for the image that it is pasted on; may be the same basis.
-        start: For the weights at the start; like the other two, only ever drawn from by copies.
+        start: For the initial weights, by copies: all placements share them, foreground and
+            background have draws of their own. The other two are drawn from by copies as well.
         held_out: For the augmentations that choose the result.
         steps: For the augmentations of the steps.
     """

@@ -70,8 +70,8 @@ def compose(
         backgrounds: Latents for the image that it is pasted on; may be the same basis.
         config: Steps, halving, consistency, barrier and blending.
         augment: The augmentations of AugCLIP, the same for all placements of a problem.
-        generators: A CPU generator for each problem, advanced by this call; nothing else is drawn
-            from.
+        generators: A CPU generator for each problem, advanced by three forks; nothing else is drawn
+            from. To go on from a state it must be as it was.
         placements: Scales and positions to try; None means the paper's 18.
         perceptual: The distance behind consistency; needed unless that is "none".
         foreground_targets: The prompt of each foreground by itself, or None; the paper has none.
@@ -106,22 +106,21 @@ def compose(
         foreground_targets=foreground_targets,
         background_targets=background_targets,
     )
-    nobody = [None] * len(targets)
-    parts = zip(foreground_targets or nobody, background_targets or nobody, strict=True)
+    no_targets = [None] * len(targets)
+    parts = zip(foreground_targets or no_targets, background_targets or no_targets, strict=True)
     given = zip(targets, parts, foregrounds, backgrounds, generators, strict=True)
     problems = [make_problem(*own) for own in given]
     _check(gan, clip, problems, config, perceptual)
     truncation = foregrounds[0].latent.truncation
-    objective = FuseObjective(
-        *(gan, clip, perceptual if config.consistency != "none" else None, truncation),
-        *(config, augment, problems, AutoBatchSize(clip_batch)),
-    )
+    perceptual = None if config.consistency == "none" else perceptual
+    limit = AutoBatchSize(clip_batch)
+    objective = FuseObjective(gan, clip, perceptual, truncation, config, augment, problems, limit)
     run = PlacementRun(objective, all_placements() if placements is None else placements, callback)
     trials = run.begin() if state is None else run.restored(state)
     for (count, _), end in zip(config.rungs, rung_ends(config), strict=True):
         trials = keep_best(trials, count, run.recent_scores)
         while trials.num_steps < end:
-            xi = trials.latent()  # of the foregrounds, then of the backgrounds
+            xi = trials.noisy_latent()  # of the foregrounds, then of the backgrounds
             score, loss, of_loss, of_score = objective.evaluate_with_grad(trials, xi, run.report)
             barrier = dynamic_barrier(
                 trials.backward(xi, of_loss),

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import rng
-from ..augclip.augment import AugmentParams, join_params, sample_params
+from ..augclip.augment import AugmentParams
+from ..augclip.draws import Draws
 from ..augclip.score import aug_clip_score, aug_clip_score_within
 from ..config import AugmentConfig, ComposeConfig
 from ..memory import AutoBatchSize
@@ -88,7 +89,7 @@ class FuseObjective:
         return Images(foreground, background, layer, torch.cat(rows))
 
     def join(self, layer: Tensor, background: Tensor, box: Box, *, num_steps: int) -> Tensor:
-        """Layers over backgrounds, in the last part of the steps blended.
+        """The composites: pasted, and from ``blend_from`` of the steps on blended.
 
         The solver of each box is made once.
         """
@@ -116,14 +117,19 @@ class FuseObjective:
             s_Fuse ``(C,)``, l_Fuse ``(C,)``, and the gradients of l_Fuse and of s_Fuse with
             respect to z and y, as ``latent``; all without graph.
         """
-        draws = _Draws(self.augment, self.augment.num_augments, trials.generators)
+        draws = Draws(self.augment, self.augment.num_augments, trials.generators)
 
         def evaluate(some: list[int], views: int) -> tuple[Tensor, ...]:
             rows, candidates = trials.rows(some), [trials.candidates[one] for one in some]
             z, y = (block.detach()[rows].requires_grad_() for block in latent)
             boxes = [candidate.box for candidate in candidates]
             images = self.draw(z, y, boxes, num_steps=trials.num_steps)
-            score = self._score(images, candidates, draws.of(candidates, images), views)
+            score = self._score(
+                images,
+                candidates,
+                draws.of([own.problem for own in candidates], images.composite),
+                views,
+            )
             loss = self.inconsistency(images, boxes)
             of_loss = _gradients(loss, (z, y), keep_graph=True)  # it shares the generator's
             of_score = _gradients(score, (z, y), keep_graph=False)
@@ -153,7 +159,7 @@ class FuseObjective:
         """
         config = self.config.optimize
         generators = [rng.copy(problem.held_out) for problem in self.problems]
-        draws = _Draws(self.augment, config.eval_augments, generators)
+        draws = Draws(self.augment, config.eval_augments, generators)
 
         def evaluate(some: list[int], _: int, latent: LatentPair) -> tuple[Tensor, ...]:
             rows, candidates = trials.rows(some), [trials.candidates[one] for one in some]
@@ -161,7 +167,7 @@ class FuseObjective:
             z, y = latent
             images = self.draw(z[rows], y[rows], boxes, num_steps=config.num_steps)
             targets = [self.problems[candidate.problem].target for candidate in candidates]
-            params = draws.of(candidates, images)
+            params = draws.of([own.problem for own in candidates], images.composite)
             score = aug_clip_score_within(
                 self.limit, images.composite, targets, self.clip, params=params
             )
@@ -235,26 +241,6 @@ class FuseObjective:
         pasted = images.layer + (1.0 - inside) * background
         distance = self.perceptual.distance_map(pasted, background)
         return (distance * region).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3)).clamp_min(1.0)
-
-
-class _Draws:
-    """One draw of augmentations for each problem, made when the size of the images is known."""
-
-    def __init__(
-        self, config: AugmentConfig, num: int, generators: Sequence[torch.Generator]
-    ) -> None:
-        self._config, self._num, self._generators = config, num, generators
-        self._drawn: list[AugmentParams] = []
-
-    def of(self, candidates: Sequence[Candidate], images: Images) -> AugmentParams:
-        """The draws of some candidates, the same for all of a problem."""
-        if not self._drawn:
-            height, width = images.composite.shape[-2:]
-            self._drawn = [
-                sample_params(self._num, height, width, config=self._config, generator=own)
-                for own in self._generators
-            ]
-        return join_params([self._drawn[candidate.problem] for candidate in candidates])
 
 
 def _gradients(of: Tensor, leaves: Sequence[Tensor], *, keep_graph: bool) -> Sequence[Tensor]:

@@ -18,7 +18,8 @@ class Attempt:
     Attributes:
         placement: Its scale and position.
         score: The last score that it was compared by: CLIP's in the pre-search, the mean of the
-            objective in its last steps, or its held-out AugCLIP if it took all steps.
+            objective in its last steps (prompts of the parts included), or the composite's held-out
+            AugCLIP if it was among the last. These three do not compare with each other.
         num_steps: The steps that it was optimised for.
     """
 
@@ -57,7 +58,8 @@ class ComposeResult(Record):
         score: Held-out AugCLIP score of the composite, shape ``(1,)``.
         placement: Where the foreground lies.
         trace: The numbers of each step.
-        attempts: All placements, best first.
+        attempts: All placements: the last ones best first, then those that were dropped, later ones
+            first.
         chosen: The name of the checkpoint that was returned.
     """
 

@@ -141,7 +141,7 @@ class PlacementRun:
         z, y = (block[rows] for block in latent)
         images = objective.draw(z, y, [candidate.box], num_steps=trials.num_steps)
         trace = torch.stack(trials.trace)[:, :, best.candidate]
-        attempts = self._attempts[candidate.problem].values()
+        last = {own.placement for own in trials.candidates if own.problem == candidate.problem}
         height, width = images.composite.shape[-2:]
         return ComposeResult(
             images=images.composite,
@@ -152,12 +152,17 @@ class PlacementRun:
             score=score,
             placement=candidate.placement,
             trace=ComposeTrace(*trace.unbind(dim=1)),
-            attempts=tuple(sorted(attempts, key=lambda a: (-a.num_steps, -a.score))),
+            attempts=tuple(
+                sorted(
+                    self._attempts[candidate.problem].values(),
+                    key=lambda own: (own.placement not in last, -own.num_steps, -own.score),
+                )
+            ),
             chosen=best.checkpoint,
         )
 
     def _note(self, candidate: Candidate, score: float, num_steps: int) -> None:
-        """Remember how far a candidate was optimised."""
+        """Note how far a candidate was optimised and its score, in place of the note before."""
         attempt = Attempt(candidate.placement, score, num_steps)
         self._attempts[candidate.problem][candidate.placement] = attempt
 
@@ -177,12 +182,14 @@ class PlacementRun:
         """Candidates before their first step, one basis each for foreground and background."""
         config, objective = self._config.optimize, self._objective
         of = [self._problems[candidate.problem] for candidate in candidates] or self._problems[:1]
+        fronts = [rng.copy(problem.start) for problem in of]
+        backs = [rng.fork(rng.copy(problem.start)) for problem in of]
         latent = make_latent(
             [*foregrounds, *backgrounds],
             config.start,
             mixing=config.mixing,
             device=objective.gan.device,
-            generators=[rng.copy(problem.start) for problem in (*of, *of)],
+            generators=[*fronts, *backs],
         )
         return start_trials(
             latent,

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from .recipe import AugmentConfig, OptimizeConfig, Recipe, SearchConfig
+from .recipe import Augment, AugmentConfig, OptimizeConfig, Recipe, SearchConfig
 
 DEFAULT = Recipe()
+
+PUBLISHED_POLICY = (
+    Augment.BRIGHTNESS,
+    Augment.SATURATION,
+    Augment.CONTRAST,
+    Augment.TRANSLATION,
+    Augment.RESIZE,
+    Augment.CUTOUT,
+)
 
 # The paper (arXiv:2112.01573): AugCLIP ranks all candidates, scalar weights start at 1/k. The paper
 # specifies neither steps nor learning rate; those are the reference code's.
@@ -25,7 +34,7 @@ PAPER = Recipe(
         schedule="constant",
         selection="last",
     ),
-    augment=AugmentConfig(num_augments=50, draws="independent"),
+    augment=AugmentConfig(num_augments=50, policy=PUBLISHED_POLICY, draws="independent"),
 )
 
 # The defaults of the script of gnobitab/FuseDream. Two differences: z is a truncated N(0, 1), not a
@@ -48,5 +57,7 @@ REFERENCE_CODE = Recipe(
         schedule="constant",
         selection="last",
     ),
-    augment=AugmentConfig(num_augments=50, shared_zoom=True, draws="independent"),
+    augment=AugmentConfig(
+        num_augments=50, policy=PUBLISHED_POLICY, shared_zoom=True, draws="independent"
+    ),
 )

@@ -65,7 +65,10 @@ class LatentOptimizer:
 
     @property
     def decay(self) -> float:
-        """A factor that falls from 1 to 0 over the steps, or stays 1."""
+        """A factor that falls from 1 to 0 over the steps, or stays 1.
+
+        The latent noise follows it all the way, learning rates down to ``_FINAL_RATE``.
+        """
         if self.config.schedule == "constant":
             return 1.0
         return 0.5 * (1.0 + math.cos(math.pi * self.num_steps / self.config.num_steps))
@@ -87,7 +90,8 @@ class LatentOptimizer:
         The diagonal of P in ``step = -P gradient``, momentum aside: the learning rate over the
         root of the second moment. Where there is none yet that root is taken for 1: before the
         first step, and for a coordinate that only had gradients of exactly 0, like those of a
-        member whose weight was 0 so far.
+        member whose weight was 0 so far. The schedule's factor is left out: it is common to all
+        coordinates, and cancels in lambda and the cosine.
         """
         metric = []
         for group in self._adam.param_groups:
@@ -130,6 +134,11 @@ class LatentOptimizer:
         other = self._resumed(self.latent.restored(state["latent"]), memory)
         other.num_steps = int(state["num_steps"])
         return other
+
+    def tensors(self) -> list[Tensor]:
+        """The latents' tensors and Adam's moments of them; their first dimension is the rows."""
+        moments = (own for memory in self._memory() for own in memory.values() if own.ndim)
+        return [*self.parameters, *moments]
 
     def _memory(self) -> list[dict[str, Tensor]]:
         """Adam's moments of each of ``parameters``: nothing before the first step."""

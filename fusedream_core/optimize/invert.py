@@ -100,7 +100,7 @@ def invert_image(
     for count, end in ((num_starts, first_steps), (1 if first_steps else num_starts, num_steps)):
         trials = keep_best(trials, count, _last_scores)
         while trials.num_steps < end:
-            latent = trials.latent()
+            latent = trials.noisy_latent()
             losses, images, *gradients = objective.loss_and_grad(*latent)
             trials.step(trials.backward(latent, gradients), losses[None])
             trace.append(losses.min())

@@ -104,7 +104,7 @@ def optimize(
     for count, end in ((starts.num_starts, first_steps), (1, config.num_steps)):
         trials = starts.keep_best(trials, count)
         while trials.num_steps < end:
-            xi = trials.latent()  # sum_i w_i xi_i
+            xi = trials.noisy_latent()  # sum_i w_i xi_i
             views = num_augments(config, augment, trials.num_steps)
             scores, images, gradients = problems.score_and_grad(
                 xi, trials.problems, config.objective, views, trials.generators

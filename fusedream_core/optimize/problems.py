@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..augclip.augment import AugmentParams, join_params, sample_params
+from ..augclip.draws import Draws
 from ..augclip.score import aug_clip_score, aug_clip_score_within, clip_score
 from ..augclip.target import encode_target
 from ..config import AugmentConfig, Objective
@@ -34,6 +34,7 @@ class Problems:
         truncation: tau of all images.
         augment: The augmentations of AugCLIP.
         limit: Most augmented views that CLIP encodes at once, and thereby most rows.
+        decode_limit: Most images that are decoded at once without gradients.
     """
 
     gan: Gan
@@ -42,6 +43,7 @@ class Problems:
     truncation: float
     augment: AugmentConfig
     limit: AutoBatchSize = field(default_factory=AutoBatchSize)
+    decode_limit: AutoBatchSize = field(default_factory=AutoBatchSize)
 
     def __len__(self) -> int:
         """B."""
@@ -67,9 +69,9 @@ class Problems:
 
     def decode_each(self, z: Tensor, y: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` of one latent for each problem."""
-        groups = self._groups(list(range(len(self))))
+        groups = self._groups(range(len(self)))
         return in_micro_batches(
-            AutoBatchSize(), groups, 1, lambda rows, _: (self.decode(z[rows], y[rows]),)
+            self.decode_limit, groups, 1, lambda rows, _: (self.decode(z[rows], y[rows]),)
         )[0]
 
     def score_and_grad(
@@ -97,7 +99,7 @@ class Problems:
             respect to its z and y; all without graph.
         """
         z, y = (block.detach() for block in latent)
-        drawn: list[AugmentParams] = []  # once, when the size of the images is known
+        draws = Draws(self.augment, num_augments, generators)
 
         def score(rows: list[int], copies: int) -> tuple[Tensor, ...]:
             leaves = tuple(block[rows].detach().requires_grad_() for block in (z, y))
@@ -106,9 +108,7 @@ class Problems:
             if kind == "clip":
                 scores = clip_score(images, targets, self.clip)
             else:
-                if not drawn:
-                    drawn.append(self._sample(num_augments, images, problems, generators))
-                params = drawn[0].part(rows)
+                params = draws.of([problems[row] for row in rows], images)
                 scores = aug_clip_score(
                     images, targets, self.clip, params=params, clip_batch=copies
                 ).mean
@@ -143,11 +143,11 @@ class Problems:
         Returns:
             Scores ``(S, B)``.
         """
-        problems, drawn = list(range(len(self))), list[AugmentParams]()
+        draws = Draws(self.augment, num_augments, generators)
 
         def score(rows: list[int], images: Tensor) -> Score:
             targets = [self.targets[row] for row in rows]
-            params = drawn[0].part(rows)
+            params = draws.of(rows, images)
             return aug_clip_score_within(
                 self.limit, images[rows], targets, self.clip, params=params
             )
@@ -155,9 +155,7 @@ class Problems:
         scores = list[Score]()
         for step, (z, y) in enumerate(latents, start=1):
             images = self.decode_each(z, y)
-            if not drawn:
-                drawn.append(self._sample(num_augments, images, problems, generators))
-            parts = [score(rows, images) for rows in self._groups(problems)]
+            parts = [score(rows, images) for rows in self._groups(range(len(self)))]
             scores.append(
                 Score(
                     torch.cat([part.mean for part in parts]),
@@ -171,21 +169,6 @@ class Problems:
             torch.stack([score.mean for score in scores]),
             torch.stack([score.stderr for score in scores]),
         )
-
-    def _sample(
-        self,
-        num: int,
-        images: Tensor,
-        problems: Sequence[int],
-        generators: Sequence[torch.Generator],
-    ) -> AugmentParams:
-        """Draw ``num`` augmentations for each problem; a row of them for each row of images."""
-        height, width = images.shape[-2:]
-        draws = [
-            sample_params(num, height, width, config=self.augment, generator=generator)
-            for generator in generators
-        ]
-        return join_params([draws[problem] for problem in problems])
 
     def _groups(self, problems: Sequence[int]) -> list[list[int]]:
         """The rows that may go through the networks together, given the problem of each row.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import OptimizeConfig, Start
+from ..errors import CheckpointError
 from ..search.class_prior import named_classes
 from ..state import State, restore_generators
 from ..types import Basis, Callback, Score
@@ -34,7 +35,8 @@ class Candidate:
 
     Attributes:
         problem: The index of the problem.
-        kind: How its weights start; "rival n" where the best member of another class leads.
+        kind: How its weights start; "rival n" (n from 2) where another member leads, the best of
+            another class while there is one.
         is_named: Whether its leading member is of a class that the prompt names.
     """
 
@@ -102,8 +104,10 @@ class MultiStart:
         Raises:
             CheckpointError: If the state is of other settings.
         """
-        form = self._trials(self._make(self._bases[0], "alone"), [], generators)
-        trials = form.restored(state["trials"], make_candidate)
+        template = self._trials(self._make(self._bases[0], "alone"), [], generators)  # no draw
+        trials = template.restored(state["trials"], make_candidate)
+        if len(trials.candidates) % len(self._problems):
+            raise CheckpointError("The saved run is damaged: a start is missing.")
         restore_generators(self._generators, state["generators"])
         return trials
 
@@ -113,7 +117,7 @@ class MultiStart:
         return {"trials": trials.state_dict(), "generators": generators}
 
     def keep_best(self, trials: Trials[Candidate], count: int) -> Trials[Candidate]:
-        """The ``count`` best starts of each problem; all of them, or one by held-out AugCLIP."""
+        """All starts of each problem, or (``count`` 1) the best under views of their own."""
         return keep_best(trials, count, self._wins)
 
     def _wins(self, trials: Trials[Candidate]) -> list[float]:

@@ -6,11 +6,10 @@ in how the gradients become a direction.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +19,9 @@ from ..config import AdamConfig
 from ..errors import CheckpointError
 from ..memory import AutoBatchSize
 from ..models.gan.base import Gan
-from ..state import State, copy_state, like, restore_generators, stacked
+from ..state import State, copy_state, restore_generators, stacked
 from .adam import LatentOptimizer
+from .checkpoints import Checkpoints
 from .latent import LatentPair, OverparameterizedLatent
 
 
@@ -32,8 +32,6 @@ class Candidate(Protocol):
     def problem(self) -> int:
         """The index of its problem."""
 
-
-EMA_DECAY = 0.95  # of the running average of the latent
 
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
@@ -70,8 +68,11 @@ class Trials(Generic[CandidateT]):
         """The problem of each candidate."""
         return [candidate.problem for candidate in self.candidates]
 
-    def latent(self) -> LatentPair:
-        """The mixed z and y of all rows, with this step's noise, as a graph of the parameters."""
+    def noisy_latent(self) -> LatentPair:
+        """The mixed z and y of all rows with this step's noise, as a graph of the parameters.
+
+        Advances the generators where there is noise.
+        """
         z, y = self.optimizer.latent.mixed()
         std = self.optimizer.config.latent_noise_std * self.optimizer.decay
         if std == 0.0:
@@ -90,7 +91,7 @@ class Trials(Generic[CandidateT]):
         return rows.flatten(0, 1).to(block)
 
     def backward(self, latent: LatentPair, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients of the parameters, given those of ``latent()``; may be called again."""
+        """The gradients of the parameters, given those of the latent; may be called again."""
         found = torch.autograd.grad(
             latent, self.optimizer.parameters, gradients, retain_graph=True, materialize_grads=True
         )
@@ -130,11 +131,7 @@ class Trials(Generic[CandidateT]):
         }
 
     def restored(self, state: State, candidate: Callable[..., CandidateT]) -> Trials[CandidateT]:
-        """Trials of these settings that go on from a saved state.
-
-        Args:
-            state: As ``state_dict`` gave it.
-            candidate: Makes a candidate of its saved fields.
+        """Trials of these settings that go on from a state; ``candidate`` makes one of its fields.
 
         Raises:
             CheckpointError: If the state is of other tensors.
@@ -144,13 +141,31 @@ class Trials(Generic[CandidateT]):
         latent = optimizer.latent.mixed()
         checkpoints = self.checkpoints.restored(state["checkpoints"], latent)
         candidates = [candidate(*own) for own in state["candidates"]]
-        known = range(len(self.generators))
-        strange = any(own.problem not in known for own in candidates)
-        if strange or not candidates or len(latent[0]) % len(candidates):
-            raise CheckpointError("The saved run is damaged: its candidates do not fit.")
-        restore_generators(self.generators, state["generators"])
         trace = [] if state["trace"] is None else list(state["trace"].to(latent[0].device))
-        return Trials(optimizer, checkpoints, candidates, self.generators, trace)
+        trials = Trials(optimizer, checkpoints, candidates, self.generators, trace)
+        trials.check()
+        restore_generators(self.generators, state["generators"])
+        return trials
+
+    def check(self) -> None:
+        """Check that all parts are of as many rows, candidates and steps.
+
+        Raises:
+            CheckpointError: If not, as in a damaged file.
+        """
+        num, known = len(self.candidates), range(len(self.generators))
+        rows = {len(own) for own in (*self.optimizer.tensors(), *self.checkpoints.tensors())}
+        fits = (
+            num > 0
+            and {own.problem for own in self.candidates} == {*known}
+            and len(rows) == 1
+            and rows.pop() % num == 0
+            and 0 <= self.num_steps == len(self.trace) <= self.optimizer.config.num_steps
+            and all(numbers.shape[-1] == num for numbers in self.trace)
+            and self.checkpoints.is_whole
+        )
+        if not fits:
+            raise CheckpointError("The saved run is damaged: its parts do not fit together.")
 
 
 def start_trials(
@@ -174,7 +189,9 @@ def keep_best(
     count: int,
     score: Callable[[Trials[CandidateT]], Sequence[float]],
 ) -> Trials[CandidateT]:
-    """Successive halving: the ``count`` best candidates of each problem, in their old order.
+    """Successive halving: the ``count`` best candidates of each problem.
+
+    They are grouped by problem, each problem's in their old order.
 
     ``score`` gives one number for each candidate; it is not called where none is to go.
     """
@@ -219,54 +236,3 @@ def in_micro_batches(
             report(found[-1])
     place = torch.tensor(order).argsort()
     return tuple(torch.cat(some)[place.to(some[0].device)] for some in zip(*found, strict=True))
-
-
-class Checkpoints:
-    """The latents on the way that may be returned: some steps', the running average, the last."""
-
-    def __init__(self, config: AdamConfig) -> None:
-        """Plan which to keep; ``config`` says how many, and which are asked for."""
-        self._only_last = config.selection == "last"
-        num = config.num_snapshots
-        self._steps = {config.num_steps * index // num for index in range(num)}
-        self._kept: dict[str, LatentPair] = {}
-        self._ends: dict[str, LatentPair] = {}  # "average" and "last", as of now
-
-    def add(self, step: int, latent: LatentPair) -> None:
-        """Take in the latents after ``step`` steps; 0 is the start."""
-        z, y = latent[0].detach(), latent[1].detach()
-        old_z, old_y = self._ends.get("average", (z, y))
-        average = torch.lerp(z, old_z, EMA_DECAY), torch.lerp(y, old_y, EMA_DECAY)
-        self._ends = {"average": average, "last": (z, y)}
-        if step in self._steps:
-            self._kept[f"step {step}"] = (z, y)
-
-    def pick(self, rows: Tensor) -> Checkpoints:
-        """The same, of some rows."""
-        return self._mapped(self.state_dict(), lambda z, y: (z[rows], y[rows]))
-
-    def state_dict(self) -> State:
-        """All latents by name."""
-        return {"kept": self._kept, "ends": self._ends}
-
-    def restored(self, state: State, latent: LatentPair) -> Checkpoints:
-        """Checkpoints as they were saved, of rows like those of a latent.
-
-        Raises:
-            CheckpointError: If they are of another kind.
-        """
-        return self._mapped(state, lambda z, y: (like(z, latent[0]), like(y, latent[1])))
-
-    def named(self) -> dict[str, LatentPair]:
-        """The latents to choose from, by name."""
-        if self._only_last:
-            return {"last": self._ends["last"]}
-        return self._kept | self._ends
-
-    def _mapped(self, state: State, change: Callable[[Any, Any], LatentPair]) -> Checkpoints:
-        """Checkpoints of this plan, with the changed latents of a state."""
-        other = copy.copy(self)
-        other._kept, other._ends = (
-            {name: change(*pair) for name, pair in state[part].items()} for part in ("kept", "ends")
-        )
-        return other

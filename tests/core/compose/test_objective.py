@@ -76,13 +76,13 @@ class TestEvaluateWithGrad:
         reported: list[int] = []
         trials = trials_of(list(range(5)))
         whole = objective.evaluate_with_grad(
-            trials, trials.latent(), lambda scores, _: reported.append(len(scores))
+            trials, trials.noisy_latent(), lambda scores, _: reported.append(len(scores))
         )
         assert sum(reported) == 5
         assert max(reported) == min(size, 5)
         for one in range(5):
             own = trials_of([one])
-            alone = objective.evaluate_with_grad(own, own.latent(), lambda *_: None)
+            alone = objective.evaluate_with_grad(own, own.noisy_latent(), lambda *_: None)
             rows = [one, 5 + one]
             torch.testing.assert_close(alone[0], whole[0][one : one + 1])
             torch.testing.assert_close(alone[1], whole[1][one : one + 1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -72,6 +73,29 @@ class TestPlacementRun:
         assert run.recent_scores(trials) == expected
         first = run.state_dict(trials)["attempts"][0]
         assert [score for _, score, _ in first if score in expected[:4]]
+
+    def test_foreground_and_background_have_weights_of_their_own(
+        self, objective: FuseObjective
+    ) -> None:
+        """Both copied one generator, and so mixed their bases alike."""
+        config = replace(CONFIG, optimize=replace(CONFIG.optimize, start="random"))
+        run = PlacementRun(replace(objective, config=config), PLACES, None)
+        fronts, backs = run.begin().optimizer.latent.z_mix.detach().chunk(2)
+        assert not torch.equal(fronts[0], backs[0])
+        assert torch.equal(fronts[0], fronts[1])  # placements share them
+        assert torch.equal(backs[0], backs[1])
+
+    def test_the_returned_placement_is_the_first_attempt(self, objective: FuseObjective) -> None:
+        """One that was dropped after as many steps, by another score, came before it."""
+        run = PlacementRun(objective, PLACES, None)
+        trials = run.begin()
+        trials.trace.extend(torch.full((1, 4, 8), 9.0))
+        run.recent_scores(trials)
+        (first, _) = run.results(trials.pick([2, 3, 5, 6]))
+        assert first.attempts[0].placement == first.placement
+        assert {own.placement for own in first.attempts[:2]} == {
+            own.placement for own in trials.pick([2, 3]).candidates
+        }
 
     def test_no_placement(self, objective: FuseObjective) -> None:
         with pytest.raises(ConfigError, match="no placement to try"):

@@ -8,10 +8,8 @@ from torch import Tensor
 
 from fusedream_core import Basis, BigGan, OptimizeConfig, make_generator
 from fusedream_core.memory import AutoBatchSize
-from fusedream_core.optimize import trials as trials_module
 from fusedream_core.optimize.latent import make_latent
 from fusedream_core.optimize.trials import (
-    Checkpoints,
     Trials,
     in_micro_batches,
     keep_best,
@@ -49,7 +47,7 @@ def make(gan: BigGan, bases: list[Basis], problems: list[int], num_latents: int 
 
 def step(trials: Trials) -> tuple[Tensor, Tensor]:
     """A step towards latents of 1, whose loss couples no rows; the latents that it was taken at."""
-    z, y = trials.latent()
+    z, y = trials.noisy_latent()
     gradients = [(block - 1.0).detach() for block in (z, y)]
     num = len(trials.candidates)
     losses = (z - 1.0).square().sum(dim=1).view(-1, num).sum(dim=0)
@@ -77,7 +75,7 @@ class TestTrials:
         self, gan64: BigGan, bases64: list[Basis]
     ) -> None:
         trials = make(gan64, bases64, [0, 1, 0])
-        noise = trials.latent()[0] - trials.optimizer.latent.mixed()[0]
+        noise = trials.noisy_latent()[0] - trials.optimizer.latent.mixed()[0]
         torch.testing.assert_close(noise[0], noise[2])
         assert not torch.allclose(noise[0], noise[1])
 
@@ -143,22 +141,3 @@ class TestInMicroBatches:
         assert found.tolist() == list(range(8))
         assert sizes == [4, 2, 2, 2, 2]
         assert limit.size == 6
-
-
-class TestCheckpoints:
-    def test_value(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trials_module, "EMA_DECAY", 0.5)
-        config = replace(CONFIG, num_steps=4)
-        checkpoints = Checkpoints(config)
-        for at, value in enumerate([0.0, 4.0, 4.0, 8.0, 8.0]):
-            checkpoints.add(at, (torch.tensor([value]), torch.tensor([-value])))
-        found = {name: (float(z), float(y)) for name, (z, y) in checkpoints.named().items()}
-        assert found == {
-            "step 0": (0.0, 0.0),
-            "step 2": (4.0, -4.0),
-            "average": (6.75, -6.75),  # 0, 2, 3, 5.5, 6.75
-            "last": (8.0, -8.0),
-        }
-        last = Checkpoints(replace(config, selection="last"))
-        last.add(0, (torch.zeros(1), torch.zeros(1)))
-        assert list(last.named()) == ["last"]
