@@ -1,4 +1,4 @@
-"""The README's examples: a generator and an encoder of one's own, in a few lines each."""
+"""The examples of docs/library.md: a generator and an encoder of one's own, in a few lines each."""
 
 from __future__ import annotations
 
