@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -42,3 +44,17 @@ def _less_work(monkeypatch: pytest.MonkeyPatch) -> None:
     invert = InvertConfig()
     invert = replace(invert, search=search, optimize=replace(invert.optimize, num_steps=3))
     monkeypatch.setattr("fusedream_core.cli.making.InvertConfig", lambda: invert)
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_is_ignored() -> Iterator[None]:
+    """A signal that was ignored at the start, as under nohup, stays ignored on purpose."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name, handler in before.items():
+        if handler is signal.SIG_IGN:
+            usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(getattr(signal, name), usual)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
