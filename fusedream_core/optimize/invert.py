@@ -127,12 +127,15 @@ def _last_scores(trials: Trials[_Candidate]) -> list[float]:
 def _start(
     gan: Gan, basis: Basis, config: InvertConfig, generator: torch.Generator
 ) -> Trials[_Candidate]:
-    """Each member of a basis by itself, as one problem's candidates."""
+    """Each member of a basis by itself, as one problem's candidates.
+
+    A mix of one member has the weight 1 at any kind of start, so ``start`` makes no difference.
+    """
     members = range(len(basis.scores))
     latent = make_latent(
         [basis.pick(torch.tensor([row])) for row in members],
         "alone",
-        mixing="scalar",
+        mixing=config.optimize.mixing,
         device=gan.device,
         generators=[rng.fork(generator) for _ in members],
     )

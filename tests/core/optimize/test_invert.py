@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,17 @@ class TestInvertImage:
                 generator=make_generator(0),
                 callback=stop,
             )
+
+    @pytest.mark.parametrize("change", [{"mixing": "softmax"}, {"latent_noise_std": 0.1}])
+    def test_settings_of_the_steps_count(
+        self, gan: BigGan, clip: OpenClip, picture: Tensor, change: dict[str, Any]
+    ) -> None:
+        """They were left out without a word."""
+        inputs = (gan, clip, PixelDifference(), picture)
+        plain = invert_image(*inputs, config=CONFIG, generator=make_generator(0))
+        config = replace(CONFIG, optimize=replace(CONFIG.optimize, **change))
+        other = invert_image(*inputs, config=config, generator=make_generator(0))
+        assert not torch.equal(plain.images, other.images)
 
     @pytest.mark.parametrize(
         ("image", "error", "message"),

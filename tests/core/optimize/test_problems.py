@@ -99,3 +99,31 @@ class TestScoredBy:
         problems = Problems(gan64, clip64, [target], 0.6, AUGMENT)
         with pytest.raises(ConfigError, match="cannot be encoded anew by a second CLIP"):
             problems.scored_by(clip64)
+
+
+class TestDecodeEach:
+    def test_less_memory_is_remembered(
+        self,
+        gan64: BigGan,
+        clip64: OpenClip,
+        targets64: list[Target],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Decoding for an evaluation ran out of memory, and no limit fell."""
+        decoded: list[int] = []
+        decode = gan64.decode
+
+        def small(z: Tensor, y: Tensor, *, truncation: float) -> Tensor:
+            decoded.append(len(z))
+            if len(z) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return decode(z, y, truncation=truncation)
+
+        problems = Problems(gan64, clip64, targets64, 0.6, AUGMENT)
+        latent = sample(gan64, 3)
+        expected = problems.decode_each(*latent)
+        monkeypatch.setattr(gan64, "decode", small)
+        monkeypatch.setattr(Problems, "_groups", lambda *_: [[0, 1, 2]])
+        for _ in range(2):
+            torch.testing.assert_close(problems.decode_each(*latent), expected)
+        assert decoded == [3, 2, 1, 2, 1]
