@@ -30,15 +30,15 @@ def generator(
     resolutions: Iterable[int] = tuple(LAYERS),
     channel_width: int = 128,
 ) -> list[Row]:
-    """Package against lean, without and with gradients, batch 1; lean in bfloat16 too."""
+    """Package against fused, without and with gradients, batch 1; fused in bfloat16 too."""
     rows = []
     for resolution in resolutions:
         network = package_generator(resolution, channel_width).to(device)
-        lean = DeepNetwork(copy.deepcopy(network))
-        half = copy.deepcopy(lean)
+        fused = DeepNetwork(copy.deepcopy(network))
+        half = copy.deepcopy(fused)
         half.to(torch.bfloat16)
         latent = 0.3 * torch.randn(1, 256, generator=make_generator(0)).to(device)
-        ways = {"package": network.generator, "lean": lean, "lean, bfloat16": half}
+        ways = {"package": network.generator, "fused": fused, "fused, bfloat16": half}
         with torch.no_grad():
             exact = network.generator(latent, 1.0)
             apart = {
@@ -56,10 +56,10 @@ def generator(
         for kind, run in (("forward", forward), ("forward and backward", both)):
             calls = {name: partial(run, way) for name, way in ways.items()}
             found = compare(f"BigGAN-deep-{resolution}, {kind}", calls, rounds)
-            bound = flops_of(partial(run, lean)) / flops_per_second(device)
+            bound = flops_of(partial(run, fused)) / flops_per_second(device)
             for row in found:
                 row["largest difference"] = apart[row["which"]]
-                if row["which"] == "lean":
+                if row["which"] == "fused":
                     row["bound"] = bound
             rows += found
     return rows
@@ -90,7 +90,7 @@ def search(rounds: int, device: torch.device) -> list[Row]:
         f"seed search of {part}, plain CLIP",
         {
             "reference code": lambda: find(REFERENCE_CODE, "clip"),
-            "ours, from nothing": lambda: find(DEFAULT, "clip"),
+            "ours, without a bank": lambda: find(DEFAULT, "clip"),
         },
         rounds,
     )
@@ -108,7 +108,7 @@ def search(rounds: int, device: torch.device) -> list[Row]:
         rows.append(
             {
                 "what": f"seed search of {total:,}, {num} ranked by AugCLIP, summed from the above",
-                "which": f"from nothing {without:.0f} s, on the bank {with_bank:.1f} s",
+                "which": f"without a bank {without:.0f} s, on the bank {with_bank:.1f} s",
                 "ratio": without / with_bank,
             }
         )

@@ -54,7 +54,7 @@ def step_calls(num: int, device: torch.device) -> dict[str, Callable[[], object]
     return {
         "reference code": reference,
         "ours": lambda: ours(None),
-        "ours, 16 copies at most at once": lambda: ours(16),
+        "ours, 16 views at most at once": lambda: ours(16),
     }
 
 
@@ -75,10 +75,10 @@ def peak_of_step(which: str, num: int, device: torch.device) -> float:
 
 
 def step(rounds: int, device: torch.device) -> list[Row]:
-    """The reference code's 50 copies, forward and backward, against ours."""
+    """The reference code's 50 views, forward and backward, against ours."""
     num = REFERENCE_CODE.augment.num_augments
     calls = step_calls(num, device)
-    rows = compare(f"AugCLIP step, {num} copies, 256 px, ViT-B-32", calls, rounds)
+    rows = compare(f"AugCLIP step, {num} views, 256 px, ViT-B-32", calls, rounds)
     rows[1]["bound"] = flops_of(calls["ours"]) / flops_per_second(device)
     with ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
@@ -89,7 +89,7 @@ def step(rounds: int, device: torch.device) -> list[Row]:
 
 
 def drawn(kind: str, num: int, generator: torch.Generator) -> Tensor:
-    """Uniform numbers for the changes of some copies, in one of several ways."""
+    """Uniform numbers for the changes of some views, in one of several ways."""
     if kind == "antithetic":
         half = independent(num // 2, NUM_DRAWN, generator=generator)
         return torch.cat([half, 1 - half])
@@ -101,9 +101,9 @@ def drawn(kind: str, num: int, generator: torch.Generator) -> Tensor:
 
 
 def equal_noise(rounds: int, device: torch.device) -> list[Row]:
-    """A step on the demo pair: the reference code's 50 copies, and ours with the same noise.
+    """A step on the demo pair: the reference code's 50 views, and ours with the same noise.
 
-    The noise of a gradient falls as one over the number of copies; how many of ours are as good as
+    The noise of a gradient falls as one over the number of views; how many of ours are as good as
     50 of theirs is measured first.
     """
     import open_clip
@@ -136,9 +136,9 @@ def equal_noise(rounds: int, device: torch.device) -> list[Row]:
     ]
     enough = max(1, math.ceil(num * spread[1] / spread[0]))
     calls: dict[str, Callable[[], object]] = {
-        f"reference code, {num} copies": lambda: reference(num),
-        f"ours, {num} copies": lambda: ours(num),
-        f"ours, {enough} copies, as much noise": lambda: ours(enough),
+        f"reference code, {num} views": lambda: reference(num),
+        f"ours, {num} views": lambda: ours(num),
+        f"ours, {enough} views, as much noise": lambda: ours(enough),
     }
     return compare("AugCLIP step at a picture, demo pair", calls, rounds)
 
@@ -167,7 +167,7 @@ def noise(rounds: int, device: torch.device) -> list[Row]:
             ratios[kind].append(variance[kind] / variance["independent"])
     return [
         {
-            "what": f"variance of the gradient, {num} copies, demo pair",
+            "what": f"variance of the gradient, {num} views, demo pair",
             "which": kind,
             "ratio": statistics.mean(own),
             "low": min(own),

@@ -4,7 +4,7 @@
 
 Peak resident memory above that of the imports, weights included: of a forward pass, and of a step
 of the optimisation, forward and backward. A GAN makes one picture; a CLIP, with both of its towers,
-sees as many changed copies as a step of the default has.
+encodes as many augmented views as a step of the default has.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def gan_and_latent(name: str) -> tuple[Run, Tensor]:
 
 
 def tower_and_pictures(name: str) -> tuple[Run, Tensor]:
-    """A CLIP's image tower, and the copies that a step shows it."""
+    """A CLIP's image tower, and the views of a step."""
     import open_clip
 
     with torch.random.fork_rng(devices=[]):

@@ -163,7 +163,7 @@ def reference_recipe(passes: int) -> Recipe:
 def reference_passes(steps: int) -> int:
     """Passes of the reference code's recipe at a number of steps.
 
-    Candidates meet both models once. Each step takes one picture and its changed copies forward and
+    Candidates meet both models once. Each step takes one image and its augmented views forward and
     backward.
     """
     return 2 * 10 * steps + 2 * (1 + REFERENCE_CODE.augment.num_augments) * steps
