@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,7 @@ __all__ = ["browser", "page"]  # fixtures
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
+FROZEN = sorted((Path(__file__).parents[1] / "nodes" / "frozen").glob("*.json"))
 BLUEPRINT_WIDTH = 320  # of a node in the blueprint, as saved
 
 
@@ -127,6 +129,24 @@ class TestTemplates:
         assert state == {"unknown": [], "broken": [], "alerts": [], "dialogs": 0, "loose": 0}
         fit(page)
         shot(page, f"template-{name}")
+
+    @pytest.mark.parametrize("path", FROZEN, ids=lambda path: path.stem)
+    def test_a_workflow_of_an_earlier_version_keeps_its_values(
+        self, page: Page, path: Path
+    ) -> None:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        found = page.evaluate(
+            """async (graph) => {
+                await app.loadGraphData(graph);
+                return app.graph.serialize().nodes;
+            }""",
+            saved,
+        )
+        values = {node["id"]: node.get("widgets_values") or [] for node in found}
+        own = [node for node in saved["nodes"] if node["type"].startswith("FuseDream")]
+        for node in own:
+            expected = node.get("widgets_values") or []
+            assert values[node["id"]][: len(expected)] == expected, node["type"]
 
     @pytest.mark.parametrize("name", [n for n in TEMPLATES if n not in (REFINE, BIGGAN)])
     def test_runs_by_the_button(self, page: Page, name: str) -> None:
