@@ -19,13 +19,13 @@ class Barrier:
 
     Attributes:
         direction: v, to be descended; shaped like the gradients.
-        weight: lambda, how much of the score's gradient it holds, shape ``(B,)``.
+        lambda_: lambda, how much of the score's gradient it holds, shape ``(B,)``.
         cosine: Of the angle between the two gradients, shape ``(B,)``; above 0 where the score
             cannot rise without the loss.
     """
 
     direction: list[Tensor]
-    weight: Tensor
+    lambda_: Tensor
     cosine: Tensor
 
 
@@ -75,12 +75,12 @@ def dynamic_barrier(
 
     both = inner(loss_gradients, score_gradients)
     score_norm, loss_norm = (inner(own, own) for own in (score_gradients, loss_gradients))
-    weight = (beta + _ratio(both, score_norm)).clamp_min(0.0)
+    lambda_ = (beta + _ratio(both, score_norm)).clamp_min(0.0)
     direction = [
-        of_loss - _per_row(weight, of_score) * of_score
+        of_loss - _per_row(lambda_, of_score) * of_score
         for of_loss, of_score in zip(loss_gradients, score_gradients, strict=True)
     ]
-    return Barrier(direction, weight, _ratio(both, score_norm.sqrt() * loss_norm.sqrt()))
+    return Barrier(direction, lambda_, _ratio(both, score_norm.sqrt() * loss_norm.sqrt()))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class PlacementCandidate:
     """One placement of a problem.
 
     Attributes:
@@ -55,9 +55,11 @@ class Candidate:
     box: Box
 
 
-def make_candidate(problem: int, placement: Sequence[float], box: Sequence[int]) -> Candidate:
+def make_candidate(
+    problem: int, placement: Sequence[float], box: Sequence[int]
+) -> PlacementCandidate:
     """A candidate of its fields as plain data."""
-    return Candidate(int(problem), Placement(*placement), Box(*map(int, box)))
+    return PlacementCandidate(int(problem), Placement(*placement), Box(*map(int, box)))
 
 
 def make_problem(

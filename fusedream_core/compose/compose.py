@@ -129,7 +129,7 @@ def compose(
                 num_runs=len(trials.candidates),
                 metric=trials.optimizer.metric() if config.metric == "adam" else None,
             )
-            numbers = torch.stack([score, loss, barrier.weight, barrier.cosine])
+            numbers = torch.stack([score, loss, barrier.lambda_, barrier.cosine])
             trials.step(barrier.direction, numbers)
             if on_state is not None:
                 on_state(copy_state(run.state_dict(trials)))

@@ -25,7 +25,7 @@ from ..models.lpips import Perceptual
 from ..optimize.latent import LatentPair
 from ..optimize.trials import Trials, in_micro_batches
 from ..types import Score, Target
-from .candidates import Candidate, Problem
+from .candidates import PlacementCandidate, Problem
 from .placement import Box, box_masks, place
 from .poisson import PoissonSolver, blend, make_solver
 
@@ -104,7 +104,7 @@ class FuseObjective:
         )
 
     def evaluate_with_grad(
-        self, trials: Trials[Candidate], latent: LatentPair, report: Report
+        self, trials: Trials[PlacementCandidate], latent: LatentPair, report: Report
     ) -> tuple[Tensor, Tensor, LatentPair, LatentPair]:
         """Both objectives of all candidates under fresh augmentations, and their gradients.
 
@@ -148,7 +148,7 @@ class FuseObjective:
 
     @torch.no_grad()
     def evaluate_held_out(
-        self, trials: Trials[Candidate], latents: Sequence[LatentPair], report: Report
+        self, trials: Trials[PlacementCandidate], latents: Sequence[LatentPair], report: Report
     ) -> Score:
         """Held-out AugCLIP scores of the composites of N latents of all candidates, ``(N, C)``.
 
@@ -193,7 +193,7 @@ class FuseObjective:
     def _score(
         self,
         images: Images,
-        candidates: Sequence[Candidate],
+        candidates: Sequence[PlacementCandidate],
         params: AugmentParams,
         views: int,
     ) -> Tensor:

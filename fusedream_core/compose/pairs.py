@@ -17,7 +17,7 @@ from ..augclip.score import clip_score
 from ..memory import AutoBatchSize
 from ..search.class_prior import named_classes
 from ..types import Basis, Callback, Target
-from .candidates import Candidate, Problem
+from .candidates import PlacementCandidate, Problem
 from .objective import FuseObjective
 from .placement import Box, Placement, place
 from .result import Progress
@@ -53,7 +53,7 @@ class PairSearch:
         return images + num_places * batches
 
     @torch.no_grad()
-    def score(self, index: int) -> tuple[list[Candidate], Tensor]:
+    def score(self, index: int) -> tuple[list[PlacementCandidate], Tensor]:
         """The scores of all pairs of a problem at every placement, as in the first step.
 
         Returns:
@@ -74,7 +74,9 @@ class PairSearch:
         scores = torch.full((len(places), wanted.numel()), -torch.inf, dtype=fronts.dtype)
         for own, box in zip(scores, places, strict=True):
             own[pairs] = self._score_place(problem.target, fronts, backs, box, pairs)
-        candidates = [Candidate(index, placement, box) for box, placement in places.items()]
+        candidates = [
+            PlacementCandidate(index, placement, box) for box, placement in places.items()
+        ]
         return candidates, scores.view(len(places), *wanted.shape)
 
     def _decode(self, basis: Basis) -> Tensor:

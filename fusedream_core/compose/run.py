@@ -23,7 +23,7 @@ from ..optimize.latent import LatentPair, make_latent
 from ..optimize.trials import Trials, start_trials
 from ..state import State, restoring
 from ..types import Basis, Callback, Latent, Score
-from .candidates import Candidate, make_candidate
+from .candidates import PlacementCandidate, make_candidate
 from .objective import FuseObjective
 from .pairs import PairSearch, best_members
 from .placement import Placement, box_masks
@@ -49,10 +49,10 @@ class PlacementRun:
         self._attempts: list[dict[Placement, Attempt]] = [{} for _ in self._problems]
         self._progress = Progress("compose", 0, callback)
 
-    def begin(self) -> Trials[Candidate]:
+    def begin(self) -> Trials[PlacementCandidate]:
         """The first rung's placements after the pre-search, each at its best pair of latents."""
         search = PairSearch(self._objective, self._placements, self._callback)
-        candidates, fronts, backs = list[Candidate](), list[Basis](), list[Basis]()
+        candidates, fronts, backs = list[PlacementCandidate](), list[Basis](), list[Basis]()
         for index, problem in enumerate(self._problems):
             own, scores = search.score(index)
             tops = scores.flatten(1).amax(dim=1)  # (P,)
@@ -68,7 +68,7 @@ class PlacementRun:
         self._progress.total = self._num_reports(len(candidates) // len(self._problems))
         return self._trials(candidates, fronts, backs)
 
-    def restored(self, state: State) -> Trials[Candidate]:
+    def restored(self, state: State) -> Trials[PlacementCandidate]:
         """The trials as ``state_dict`` saved them.
 
         Raises:
@@ -85,7 +85,7 @@ class PlacementRun:
             trials = self._trials([], *both)  # of the same form
             return trials.restored(state["trials"], make_candidate)
 
-    def state_dict(self, trials: Trials[Candidate]) -> State:
+    def state_dict(self, trials: Trials[PlacementCandidate]) -> State:
         """The trials, how far each placement was optimised, and the progress."""
         attempts = [
             [dataclasses.astuple(attempt) for attempt in own.values()] for own in self._attempts
@@ -97,7 +97,7 @@ class PlacementRun:
         """Report a step of some candidates."""
         self._progress.report(scores, composites, num=len(scores))
 
-    def recent_scores(self, trials: Trials[Candidate]) -> list[float]:
+    def recent_scores(self, trials: Trials[PlacementCandidate]) -> list[float]:
         """The objective's mean over the last few steps, for each candidate.
 
         It costs nothing, and several steps have more augmentations than one comparison would.
@@ -109,7 +109,7 @@ class PlacementRun:
         return scores
 
     @torch.no_grad()
-    def results(self, trials: Trials[Candidate]) -> list[ComposeResult]:
+    def results(self, trials: Trials[PlacementCandidate]) -> list[ComposeResult]:
         """The best checkpoint of the best placement of each problem, by held-out AugCLIP."""
         objective, candidates = self._objective, trials.candidates
         named = trials.checkpoints.named()
@@ -133,7 +133,7 @@ class PlacementRun:
         ]
 
     def _result(
-        self, trials: Trials[Candidate], best: Best, latent: LatentPair, score: Score
+        self, trials: Trials[PlacementCandidate], best: Best, latent: LatentPair, score: Score
     ) -> ComposeResult:
         """One checkpoint as the record that callers get."""
         candidate, objective = trials.candidates[best.candidate], self._objective
@@ -161,7 +161,7 @@ class PlacementRun:
             chosen=best.checkpoint,
         )
 
-    def _note(self, candidate: Candidate, score: float, num_steps: int) -> None:
+    def _note(self, candidate: PlacementCandidate, score: float, num_steps: int) -> None:
         """Note how far a candidate was optimised and its score, in place of the note before."""
         attempt = Attempt(candidate.placement, score, num_steps)
         self._attempts[candidate.problem][candidate.placement] = attempt
@@ -175,10 +175,10 @@ class PlacementRun:
 
     def _trials(
         self,
-        candidates: list[Candidate],
+        candidates: list[PlacementCandidate],
         foregrounds: Sequence[Basis],
         backgrounds: Sequence[Basis],
-    ) -> Trials[Candidate]:
+    ) -> Trials[PlacementCandidate]:
         """Candidates before their first step, one basis each for foreground and background."""
         config, objective = self._config.optimize, self._objective
         of = [self._problems[candidate.problem] for candidate in candidates] or self._problems[:1]

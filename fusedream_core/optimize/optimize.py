@@ -25,7 +25,7 @@ from ..state import State, copy_state, restoring
 from ..types import Basis, Callback, Latent, OptimizeResult, Score, StepInfo, Target
 from .evaluate import best_checkpoints
 from .problems import Problems
-from .starts import Candidate, MultiStart
+from .starts import MultiStart, StartCandidate
 from .trials import Trials
 
 
@@ -135,7 +135,7 @@ def _best_of_each(scores: Tensor, num_problems: int) -> Tensor:
 
 def _result(
     problems: Problems,
-    trials: Trials[Candidate],
+    trials: Trials[StartCandidate],
     config: OptimizeConfig,
     generators: Sequence[torch.Generator],
     callback: Callback | None,

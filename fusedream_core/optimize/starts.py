@@ -30,7 +30,7 @@ _NAMED_CLASS_MARGIN = 2.0  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class StartCandidate:
     """One start of a problem.
 
     Attributes:
@@ -45,9 +45,9 @@ class Candidate:
     is_named: bool
 
 
-def make_candidate(problem: int, kind: str, is_named: bool) -> Candidate:
+def make_candidate(problem: int, kind: str, is_named: bool) -> StartCandidate:
     """A candidate of its fields as plain data."""
-    return Candidate(int(problem), str(kind), bool(is_named))
+    return StartCandidate(int(problem), str(kind), bool(is_named))
 
 
 class MultiStart:
@@ -79,7 +79,7 @@ class MultiStart:
             for rank in range(self.num_starts)
         ]
 
-    def begin(self, generators: Sequence[torch.Generator]) -> Trials[Candidate]:
+    def begin(self, generators: Sequence[torch.Generator]) -> Trials[StartCandidate]:
         """Each problem's first start as the settings have it, and S - 1 others.
 
         Args:
@@ -89,7 +89,7 @@ class MultiStart:
         others = [self._make(bases, "alone") for bases in self._bases[1:]]
         rivals = [f"rival {rank}" for rank in range(2, self.num_starts + 1) for _ in kinds]
         candidates = [
-            Candidate(problem, kind, int(basis.class_index[0]) in self._named[problem])
+            StartCandidate(problem, kind, int(basis.class_index[0]) in self._named[problem])
             for kind, (problem, basis) in zip(
                 [*kinds, *rivals],
                 [pair for bases in self._bases for pair in enumerate(bases)],
@@ -98,7 +98,9 @@ class MultiStart:
         ]
         return self._trials(join_latents([first, *others]), candidates, generators)
 
-    def restored(self, state: State, generators: Sequence[torch.Generator]) -> Trials[Candidate]:
+    def restored(
+        self, state: State, generators: Sequence[torch.Generator]
+    ) -> Trials[StartCandidate]:
         """The trials as ``state_dict`` saved them.
 
         Raises:
@@ -111,16 +113,16 @@ class MultiStart:
         restore_generators(self._generators, state["generators"])
         return trials
 
-    def state_dict(self, trials: Trials[Candidate]) -> State:
+    def state_dict(self, trials: Trials[StartCandidate]) -> State:
         """The trials, and the generators of the starts."""
         generators = [own.get_state() for own in self._generators]
         return {"trials": trials.state_dict(), "generators": generators}
 
-    def keep_best(self, trials: Trials[Candidate], count: int) -> Trials[Candidate]:
+    def keep_best(self, trials: Trials[StartCandidate], count: int) -> Trials[StartCandidate]:
         """All starts of each problem, or (``count`` 1) the best under views of their own."""
         return keep_best(trials, count, self._wins)
 
-    def _wins(self, trials: Trials[Candidate]) -> list[float]:
+    def _wins(self, trials: Trials[StartCandidate]) -> list[float]:
         """1 for the start of each problem that goes on, else 0."""
         num = len(self._problems)
         z, y = (block.detach() for block in trials.optimizer.latent.mixed())
@@ -167,9 +169,9 @@ class MultiStart:
     def _trials(
         self,
         latent: OverparameterizedLatent,
-        candidates: list[Candidate],
+        candidates: list[StartCandidate],
         generators: Sequence[torch.Generator],
-    ) -> Trials[Candidate]:
+    ) -> Trials[StartCandidate]:
         problems = self._problems
         return start_trials(
             latent,

@@ -41,7 +41,7 @@ class TestDynamicBarrier:
         for run in range(3):
             a, b = flat(loss, run, 3), flat(score, run, 3)
             weight = max(0.7 + float(a @ b) / float(b @ b), 0.0)
-            assert float(step.weight[run]) == pytest.approx(weight)
+            assert float(step.lambda_[run]) == pytest.approx(weight)
             assert float(step.cosine[run]) == pytest.approx(float(a @ b / (a.norm() * b.norm())))
             torch.testing.assert_close(flat(step.direction, run, 3), a - weight * b)
 
@@ -63,7 +63,7 @@ class TestDynamicBarrier:
     def test_agreeing_gradients_need_no_push(self) -> None:
         ascent = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
         step = dynamic_barrier([-3.0 * ascent], [ascent], beta=1.0, num_runs=1)
-        assert float(step.weight[0]) == 0.0
+        assert float(step.lambda_[0]) == 0.0
         torch.testing.assert_close(step.direction[0], -3.0 * ascent)
 
     def test_without_a_loss_it_is_plain_ascent(self, rng: torch.Generator) -> None:

@@ -6,7 +6,7 @@ import json
 import torch
 
 from fusedream_core import Basis, Placement, Target, make_generator
-from fusedream_core.compose.candidates import Candidate, make_candidate, make_problem
+from fusedream_core.compose.candidates import PlacementCandidate, make_candidate, make_problem
 from fusedream_core.rng import fork
 
 
@@ -29,6 +29,6 @@ class TestMakeProblem:
 
 def test_a_candidate_is_made_of_its_fields() -> None:
     place = Placement(0.5, 0.25, 1.0)
-    candidate = Candidate(1, place, place.box(20, 30))
+    candidate = PlacementCandidate(1, place, place.box(20, 30))
     fields = json.loads(json.dumps(dataclasses.astuple(candidate)))
     assert make_candidate(*fields) == candidate

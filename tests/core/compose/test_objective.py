@@ -17,7 +17,7 @@ from fusedream_core import (
     make_generator,
 )
 from fusedream_core.compose import objective as objective_module
-from fusedream_core.compose.candidates import Candidate, make_problem
+from fusedream_core.compose.candidates import PlacementCandidate, make_problem
 from fusedream_core.compose.objective import FuseObjective, Images
 from fusedream_core.compose.placement import box_masks, paste
 from fusedream_core.config import ComposeConfig
@@ -52,7 +52,9 @@ class TestEvaluateWithGrad:
         perceptual = None if consistency == "none" else Squares()
         objective = FuseObjective(gan64, clip64, perceptual, 0.6, config, AUGMENT, problems)
         places = [Placement.named(name, 0.5) for name in ("left", "top", "right")]
-        candidates = [Candidate(p, own, own.box(16, 16)) for p in (0, 1) for own in places[: 2 + p]]
+        candidates = [
+            PlacementCandidate(p, own, own.box(16, 16)) for p in (0, 1) for own in places[: 2 + p]
+        ]
         of = [problems[own.problem] for own in candidates]
         latent = make_latent(
             [*(own.foreground for own in of), *(own.background for own in of)],
@@ -109,7 +111,7 @@ class TestEvaluateWithGrad:
             device=torch.device("cpu"),
             generators=[make_generator(0)] * 2,
         )
-        candidate = Candidate(0, place, place.box(16, 16))
+        candidate = PlacementCandidate(0, place, place.box(16, 16))
 
         def evaluate(z: Tensor, y: Tensor) -> tuple[Any, ...]:
             trials = start_trials(

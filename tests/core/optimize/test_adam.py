@@ -132,7 +132,7 @@ class TestLatentOptimizer:
         weights = [
             dynamic_barrier(
                 loss, score, beta=1.0, num_runs=3, metric=[m * share for m, share in shares]
-            ).weight
+            ).lambda_
             for shares in (
                 [(m, torch.ones_like(m)) for m in metric],
                 list(zip(metric, at_work, strict=True)),
